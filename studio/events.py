@@ -1,0 +1,185 @@
+"""Events: everything that a stream of work can say, as one closed union.
+
+The page, the command line, the job queue, the comparison grid and the tests walk the same stream. Failure is an
+exception, not an event; cancelling is closing the stream. Knows nothing of who sends and who listens.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+Stage = Literal["loading", "encoding", "denoising", "decoding", "writing"]
+Branch = Literal["cond", "uncond", "both"]
+"""Which half of classifier-free guidance a transformer pass belongs to; `both` where one batch holds the two."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where and how a model runs here, as it was decided, with the reasons a person can read."""
+
+    device: str
+    """torch's word: cpu, cuda, mps."""
+    device_name: str
+    """The processor's or accelerator's name."""
+    torch_dtype: str
+    """Number format of the transformer's weights."""
+    vae_dtype: str
+    """Number format of the autoencoder's weights."""
+    channels_last: bool
+    """Whether the autoencoder's convolutions run channels-last."""
+    offload: str
+    vae_tiling: bool
+    quantization: str
+    reasons: tuple[str, ...] = ()
+    """One sentence for each decision that was not plain."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStarted:
+    """The run's folder is open and the request is written in it."""
+
+    run_id: str
+    total_steps: int
+    blocks: int
+    """Transformer blocks in one pass."""
+    placement: Placement
+    predicted_seconds: float | None
+    """What the calibration says the whole run will take; None before any was measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageStarted:
+    stage: Stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageFinished:
+    stage: Stage
+    seconds: float
+    """Device-synchronised."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepStarted:
+    step: int
+    """From 0."""
+    sigma: float
+    """Noise level that the step starts from."""
+    timestep: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockComputed:
+    step: int
+    block: int
+    branch: Branch
+    distance: float | None = None
+    """What a cache measured before it decided to compute; None without a cache."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockReused:
+    step: int
+    block: int
+    branch: Branch
+    age: int
+    """Steps since the reused value was computed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepFinished:
+    step: int
+    seconds: float
+    """Device-synchronised, both guidance branches and the scheduler's own step."""
+    peak_bytes: int
+    """Highest accelerator memory so far, or the process's resident memory on a CPU."""
+    eta_seconds: float
+    """Until the clip is there: the steps left at the pace measured so far, and decoding."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreviewFrame:
+    """The denoised estimate after a step, as a small JPEG."""
+
+    step: int
+    jpeg: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notice:
+    """Something a person should know that is no failure."""
+
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFinished:
+    """The clip is on disk."""
+
+    run_id: str
+    partial: bool
+    """True where the run was stopped and what it had reached was kept."""
+    seconds: float
+
+
+GenerationEvent = (
+    RunStarted
+    | StageStarted
+    | StageFinished
+    | StepStarted
+    | BlockComputed
+    | BlockReused
+    | StepFinished
+    | PreviewFrame
+    | Notice
+    | RunFinished
+)
+
+_KINDS: dict[str, type[Any]] = {
+    kind.__name__: kind
+    for kind in (
+        RunStarted,
+        StageStarted,
+        StageFinished,
+        StepStarted,
+        BlockComputed,
+        BlockReused,
+        StepFinished,
+        PreviewFrame,
+        Notice,
+        RunFinished,
+    )
+}
+
+
+def event_to_json(event: GenerationEvent) -> dict[str, Any]:
+    """As a record with the event's name under `event`; pictures are base64."""
+    record: dict[str, Any] = {"event": type(event).__name__}
+    for field in fields(event):
+        value = getattr(event, field.name)
+        if isinstance(value, bytes):
+            value = base64.b64encode(value).decode("ascii")
+        elif isinstance(value, Placement):
+            value = {part.name: getattr(value, part.name) for part in fields(value)}
+        record[field.name] = value
+    return record
+
+
+def event_from_json(record: dict[str, Any]) -> GenerationEvent:
+    """The event that `event_to_json` wrote.
+
+    Raises:
+        ValueError: no event has that name.
+    """
+    values = dict(record)
+    name = values.pop("event", None)
+    if name not in _KINDS:
+        raise ValueError(f"no event is called {name!r}; known: {', '.join(_KINDS)}")
+    if name == "PreviewFrame":
+        values["jpeg"] = base64.b64decode(values["jpeg"])
+    if name == "RunStarted":
+        placement = dict(values["placement"])
+        values["placement"] = Placement(**(placement | {"reasons": tuple(placement.get("reasons", ()))}))
+    return _KINDS[name](**values)

@@ -1,0 +1,286 @@
+"""Presets: one TOML file each in `presets/`; the folder is the catalogue.
+
+Knows how a preset is written, checked and listed. Refuses to know torch, diffusers, the network, and what this
+machine can run: `pipelines.py` turns a preset into a pipeline and says whether it fits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tomllib
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from studio.errors import PresetError, UnknownPreset
+
+PROJECT_FOLDER = Path(__file__).resolve().parent.parent
+"""Where `presets/` and `assets/` lie, beside the package."""
+MAX_PRESET_BYTES = 64 * 1024
+
+Task = Literal["text-to-video"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Weights(_Part):
+    """Where a checkpoint is and under which terms: a folder of this project, or a repository on the Hub."""
+
+    folder: str | None = None
+    """Path below the project folder, for checkpoints that ship with the studio."""
+    repo: str | None = Field(default=None, pattern=r"^[\w.-]+/[\w.-]+$")
+    """Repository id on the Hub."""
+    revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
+    """The commit to load, 40 hexadecimal digits. Unset means unverified: the newest is taken and recorded in the run."""
+    licence: str
+    """SPDX name, or the licence's own name where SPDX has none."""
+    licence_note: str = ""
+    """Terms a person should know before downloading: gating, territories, revenue limits."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Weights:
+        if (self.folder is None) == (self.repo is None):
+            raise ValueError("give exactly one of `folder` and `repo`")
+        return self
+
+
+class SizeRule(_Part):
+    """Which heights and widths the model takes, in pixels."""
+
+    multiple_of: int = Field(ge=1)
+    minimum: int = Field(ge=1)
+    """Smallest height or width."""
+    maximum: int = Field(ge=1)
+    """Largest height or width."""
+    max_pixels: int | None = None
+    """Largest height × width."""
+    native: tuple[tuple[int, int], ...] = ()
+    """(height, width) pairs the model was trained at; others work less well."""
+
+    def nearest(self, pixels: int) -> tuple[int, ...]:
+        """The valid lengths just below and just above `pixels` (one where they are the same)."""
+        low_end = -(-self.minimum // self.multiple_of) * self.multiple_of
+        high_end = self.maximum // self.multiple_of * self.multiple_of
+        below = min(max(pixels // self.multiple_of * self.multiple_of, low_end), high_end)
+        above = min(max(-(-pixels // self.multiple_of) * self.multiple_of, low_end), high_end)
+        return (below,) if below == above else (below, above)
+
+
+class FrameRule(_Part):
+    """Which clip lengths the model takes: `multiple_of` × k + `offset`, in frames."""
+
+    multiple_of: int = Field(ge=1)
+    offset: int = Field(ge=0)
+    minimum: int = Field(ge=1)
+    maximum: int = Field(ge=1)
+    native: int | None = None
+    """The length the model was trained at."""
+
+    def nearest(self, frames: int) -> tuple[int, ...]:
+        """The valid lengths just below and just above `frames` (one where they are the same)."""
+        step, offset = self.multiple_of, self.offset
+        low_end = -(-(self.minimum - offset) // step) * step + offset
+        high_end = (self.maximum - offset) // step * step + offset
+        below = min(max((frames - offset) // step * step + offset, low_end), high_end)
+        above = min(max(-(-(frames - offset) // step) * step + offset, low_end), high_end)
+        return (below,) if below == above else (below, above)
+
+
+class Memory(_Part):
+    """What the model weighs; gigabytes are 10⁹ bytes."""
+
+    transformer_parameters: int = Field(ge=1)
+    text_encoder_parameters: int = Field(ge=0)
+    vae_parameters: int = Field(ge=0)
+    min_vram_gb: float | None = None
+    """The least accelerator memory reported to work, offloading included; None where nobody has said."""
+    source: str
+    """Where these figures come from."""
+
+    @property
+    def parameters(self) -> int:
+        return self.transformer_parameters + self.text_encoder_parameters + self.vae_parameters
+
+
+class Defaults(_Part):
+    """What a form starts from."""
+
+    height: int
+    width: int
+    num_frames: int
+    fps: float = Field(gt=0, le=120)
+    num_inference_steps: int = Field(ge=1, le=1000)
+    guidance_scale: float = Field(ge=0, le=50)
+    flow_shift: float | None = Field(default=None, gt=0, le=50)
+    """Shift of the flow schedule; None where the scheduler has none or sets its own."""
+    negative_prompt: str = ""
+    max_sequence_length: int | None = Field(default=None, ge=1, le=4096)
+    """Prompt length in tokens that the model was trained with; None takes the pipeline's own."""
+    prompts: tuple[str, ...] = ()
+    """Examples worth trying."""
+
+
+class Expected(_Part):
+    """What was measured with the defaults, and on what."""
+
+    seconds_per_clip: float
+    peak_gb: float | None = None
+    machine: str
+    script: str
+    """The script in `benchmarks/` that measured it."""
+
+
+class Preset(_Part):
+    """One model as the studio offers it."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    """The file's name without its ending."""
+    title: str
+    summary: str
+    """One or two sentences for the card."""
+    tasks: tuple[Task, ...]
+    pipeline: str = Field(pattern=r"^[A-Z]\w+Pipeline$")
+    """The diffusers class."""
+    torch_dtype: Dtype
+    """What the weights are meant to run in on an accelerator."""
+    weights: Weights
+    size: SizeRule
+    frames: FrameRule
+    memory: Memory
+    defaults: Defaults
+    expected: Expected | None = None
+    notes: str = ""
+    """What a person should know: what is unverified, what is odd."""
+
+    _digest: str = ""
+
+    @field_validator("tasks")
+    @classmethod
+    def _some_task(cls, tasks: tuple[Task, ...]) -> tuple[Task, ...]:
+        if not tasks:
+            raise ValueError("name at least one task")
+        return tasks
+
+    @model_validator(mode="after")
+    def _defaults_on_grid(self) -> Preset:
+        for field in ("height", "width"):
+            value = getattr(self.defaults, field)
+            if self.size.nearest(value) != (value,):
+                raise ValueError(f"defaults.{field} = {value} is off the preset's own grid")
+        if self.frames.nearest(self.defaults.num_frames) != (self.defaults.num_frames,):
+            raise ValueError(f"defaults.num_frames = {self.defaults.num_frames} is off the preset's own grid")
+        return self
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the preset's meaning (not of its spelling): runs record it."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+    @property
+    def weights_folder(self) -> Path | None:
+        """The folder of weights that ship with the studio; None for those on the Hub."""
+        return None if self.weights.folder is None else PROJECT_FOLDER / self.weights.folder
+
+
+def presets_folder() -> Path:
+    """The catalogue: `$DAILIES_PRESETS`, or `presets/` beside the package."""
+    chosen = os.environ.get("DAILIES_PRESETS")
+    return Path(chosen) if chosen else PROJECT_FOLDER / "presets"
+
+
+def read_preset(path: Path) -> Preset:
+    """Read and check one preset file.
+
+    Raises:
+        PresetError: unreadable, not TOML, unknown keys (the known ones are named), or values that do not fit.
+    """
+    try:
+        if path.stat().st_size > MAX_PRESET_BYTES:
+            raise PresetError(
+                f"Preset {path.name} is larger than {MAX_PRESET_BYTES // 1024} kB.",
+                field=str(path),
+                way_out="A preset is a page of TOML.",
+            )
+        written: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise PresetError(
+            f"Preset {path.name} cannot be read: {error}.", field=str(path), way_out="Mend the file or remove it."
+        ) from error
+    try:
+        preset = Preset(**({"name": path.stem} | written))
+    except ValidationError as error:
+        raise PresetError(_explain(path.name, error), field=str(path)) from error
+    if preset.name != path.stem:
+        raise PresetError(
+            f"Preset {path.name} calls itself {preset.name!r}.",
+            field="name",
+            value=preset.name,
+            way_out=f"Leave `name` out, or rename the file {preset.name}.toml.",
+        )
+    return preset
+
+
+def _explain(file_name: str, error: ValidationError) -> str:
+    """Every fault in one line; an unknown key is answered with the keys known at that place."""
+    faults = []
+    for fault in error.errors():
+        place = ".".join(str(part) for part in fault["loc"]) or "the file"
+        if fault["type"] == "extra_forbidden":
+            known = ", ".join(_keys_at(fault["loc"][:-1]))
+            faults.append(f"unknown key `{place}` (known here: {known})")
+        else:
+            faults.append(f"`{place}`: {fault['msg']}")
+    return f"Preset {file_name}: " + "; ".join(faults) + "."
+
+
+def _keys_at(location: tuple[int | str, ...]) -> list[str]:
+    part: type[BaseModel] = Preset
+    for key in location:
+        for candidate in _models_in(part.model_fields[str(key)].annotation):
+            part = candidate
+    return sorted(part.model_fields)
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in getattr(annotation, "__args__", ()) for model in _models_in(inner)]
+
+
+def list_presets(folder: Path | None = None) -> tuple[list[Preset], list[PresetError]]:
+    """The catalogue in alphabetical order with the pocket models first, and the files that could not be read."""
+    presets: list[Preset] = []
+    faults: list[PresetError] = []
+    for path in sorted((folder or presets_folder()).glob("*.toml")):
+        try:
+            presets.append(read_preset(path))
+        except PresetError as fault:
+            faults.append(fault)
+    presets.sort(key=lambda preset: (preset.weights.folder is None, preset.name))
+    return presets, faults
+
+
+def find_preset(name: str, folder: Path | None = None) -> Preset:
+    """The preset of that name.
+
+    Raises:
+        UnknownPreset: there is none; the message names those there are.
+        PresetError: there is one and it cannot be read.
+    """
+    folder = folder or presets_folder()
+    path = folder / f"{name}.toml"
+    names = sorted(found.stem for found in folder.glob("*.toml"))
+    if name not in names:
+        raise UnknownPreset(
+            f"No preset is called {name[:80]!r}.",
+            field="preset",
+            value=name,
+            way_out=f"Choose one of: {', '.join(names)}.",
+        )
+    return read_preset(path)
