@@ -158,8 +158,6 @@ class Preset(_Part):
     notes: str = ""
     """What a person should know: what is unverified, what is odd."""
 
-    _digest: str = ""
-
     @field_validator("tasks")
     @classmethod
     def _some_task(cls, tasks: tuple[Task, ...]) -> tuple[Task, ...]:
