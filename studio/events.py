@@ -42,11 +42,19 @@ class RunStarted:
 
     run_id: str
     total_steps: int
-    blocks: int
-    """Transformer blocks in one pass."""
     placement: Placement
     predicted_seconds: float | None
     """What the calibration says the whole run will take; None before any was measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelReady:
+    """The weights are loaded and placed."""
+
+    blocks: int
+    """Transformer blocks in one pass."""
+    branches: Literal["separate", "batched", "none"]
+    """How guidance runs: two passes a step, one pass over a batch of two, or one pass without guidance."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +134,7 @@ class RunFinished:
 
 GenerationEvent = (
     RunStarted
+    | ModelReady
     | StageStarted
     | StageFinished
     | StepStarted
@@ -141,6 +150,7 @@ _KINDS: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (
         RunStarted,
+        ModelReady,
         StageStarted,
         StageFinished,
         StepStarted,
@@ -180,6 +190,7 @@ def event_from_json(record: dict[str, Any]) -> GenerationEvent:
     if name == "PreviewFrame":
         values["jpeg"] = base64.b64decode(values["jpeg"])
     if name == "RunStarted":
-        placement = dict(values["placement"])
-        values["placement"] = Placement(**(placement | {"reasons": tuple(placement.get("reasons", ()))}))
+        placement: dict[str, Any] = dict(values["placement"])
+        placement["reasons"] = tuple(placement.get("reasons", ()))
+        values["placement"] = Placement(**placement)
     return _KINDS[name](**values)

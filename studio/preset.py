@@ -211,7 +211,7 @@ def read_preset(path: Path) -> Preset:
             f"Preset {path.name} cannot be read: {error}.", field=str(path), way_out="Mend the file or remove it."
         ) from error
     try:
-        preset = Preset(**({"name": path.stem} | written))
+        preset = Preset.model_validate({"name": path.stem} | written)
     except ValidationError as error:
         raise PresetError(_explain(path.name, error), field=str(path)) from error
     if preset.name != path.stem:

@@ -94,7 +94,7 @@ def read_request(written: dict[str, Any] | str | bytes) -> GenerationRequest:
         raise RequestError(f"The settings are a {type(written).__name__}, not a record.", field="settings")
     written = {name: value for name, value in written.items() if name != "schema_version"}
     try:
-        return GenerationRequest(**written)
+        return GenerationRequest.model_validate(written)
     except ValidationError as error:
         fault = error.errors()[0]
         field = ".".join(str(part) for part in fault["loc"])
