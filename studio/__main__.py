@@ -1,0 +1,424 @@
+"""The command line: the same verbs, requests and events as the page, printed.
+
+    python -m studio generate --prompt "a red car on a rainy night" -o out.mp4
+    python -m studio presets | runs | doctor | download | world render | pocket train
+
+Exit statuses: 0 done, 130 cancelled, 2 and above what went wrong (each error of `errors.py` names its own).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import studio
+from studio.errors import RequestError, StudioError
+
+CANCELLED = 130
+"""The shell's word for stopped by Ctrl-C."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out one command; the number is the exit status."""
+    parser = _parser()
+    chosen = parser.parse_args(arguments)
+    if not hasattr(chosen, "command"):
+        parser.print_help()
+        return 0
+    try:
+        return chosen.command(chosen)
+    except StudioError as error:
+        if getattr(chosen, "json", False):
+            _print_json({"event": "Error"} | error.to_json())
+        else:
+            print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("cancelled", file=sys.stderr)
+        return CANCELLED
+    except BrokenPipeError:  # `| head` has seen enough
+        sys.stderr.close()
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m studio", description="Dailies: fast, memory-lean video diffusion.")
+    parser.add_argument("--version", action="version", version=f"dailies {studio.__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    _add_generate(commands)
+    _add_presets(commands)
+    _add_runs(commands)
+    _add_doctor(commands)
+    _add_download(commands)
+    _add_world(commands)
+    _add_pocket(commands)
+    return parser
+
+
+def _add_command(
+    commands: Any, name: str, command: Callable[[argparse.Namespace], int], text: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    parser.set_defaults(command=command)
+    parser.add_argument("--json", action="store_true", help="print JSON, one record a line")
+    return parser
+
+
+def _print_json(record: Any) -> None:
+    print(json.dumps(record, ensure_ascii=False), flush=True)
+
+
+# generate ------------------------------------------------------------------------------------------------------------
+
+
+def _add_generate(commands: Any) -> None:
+    parser = _add_command(commands, "generate", _generate, "make a clip from a prompt")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--prompt", help="what is to be seen")
+    source.add_argument(
+        "--settings", type=Path, metavar="FILE", help="do it again: an mp4 of the studio's, or its JSON"
+    )
+    parser.add_argument("--preset", default=None, help="name of the preset (default: pocket)")
+    parser.add_argument("--negative-prompt")
+    parser.add_argument("--height", type=int)
+    parser.add_argument("--width", type=int)
+    parser.add_argument("--num-frames", type=int)
+    parser.add_argument("--fps", type=float)
+    parser.add_argument("--num-inference-steps", "--steps", type=int, dest="num_inference_steps")
+    parser.add_argument("--guidance-scale", type=float)
+    parser.add_argument("--flow-shift", type=float)
+    parser.add_argument("--seed", type=int, help="0 to 4294967295; chosen and printed when left out")
+    parser.add_argument("--torch-dtype", choices=("auto", "float32", "bfloat16", "float16"))
+    parser.add_argument("--offload", choices=("auto", "none", "model", "group", "sequential"))
+    parser.add_argument("--vae-tiling", choices=("auto", "on", "off"))
+    parser.add_argument("--quantization", choices=("auto", "none", "int8"))
+    parser.add_argument("-o", "--output", type=Path, help="copy the clip here")
+    parser.add_argument("--runs", type=Path, help="runs folder (default: $DAILIES_RUNS or ./runs)")
+    parser.add_argument("--dry-run", action="store_true", help="print the request and what it would take")
+
+
+_REQUEST_FIELDS = (
+    "negative_prompt",
+    "height",
+    "width",
+    "num_frames",
+    "fps",
+    "num_inference_steps",
+    "guidance_scale",
+    "flow_shift",
+    "torch_dtype",
+    "offload",
+    "vae_tiling",
+    "quantization",
+)
+
+
+def _generate(chosen: argparse.Namespace) -> int:
+    from studio import calibration
+    from studio.events import RunFinished, RunStarted, event_to_json
+    from studio.preset import find_preset
+    from studio.request import check_request, request_to_json
+    from studio.runs import RunStore, runs_folder
+
+    request = _request(chosen)
+    preset = find_preset(request.preset)
+    check_request(request, preset)
+    if chosen.output is not None and not chosen.output.resolve().parent.is_dir():
+        raise RequestError(
+            f"There is no folder {chosen.output.resolve().parent}.",
+            field="--output",
+            way_out="Make it, or write elsewhere.",
+        )
+    folder = chosen.runs or runs_folder()
+    if chosen.dry_run:
+        prediction = calibration.predict(request, folder)
+        _print_json({"request": request_to_json(request), "prediction": asdict(prediction) if prediction else None})
+        return 0
+
+    from studio.generate import generate
+
+    store = RunStore(folder)
+    printer = _EventPrinter(request.num_inference_steps)
+    keep = threading.Event()
+    stream = generate(request, store=store, keep=keep)
+    cancelled = _cancel_on_signal()
+    run_id = ""
+    try:
+        for event in stream:
+            if chosen.json:
+                _print_json(event_to_json(event))
+            else:
+                printer.show(event)
+            if isinstance(event, (RunStarted, RunFinished)):
+                run_id = event.run_id
+            if cancelled.is_set():
+                stream.close()
+                raise KeyboardInterrupt
+    finally:
+        printer.close()
+        stream.close()
+    run = store.get(run_id)
+    if chosen.output is not None:
+        shutil.copyfile(run.video, chosen.output)
+    if not chosen.json:
+        print(f"{chosen.output or run.video}  (run {run.id}, seed {request.seed})")
+    return 0
+
+
+def _request(chosen: argparse.Namespace) -> Any:
+    """The request that the flags ask for: over a preset's defaults, or over the settings of an earlier clip."""
+    from studio.clip import read_settings
+    from studio.preset import find_preset
+    from studio.request import read_request, request_for
+    from studio.runs import request_in_settings
+
+    fields = {name: getattr(chosen, name) for name in _REQUEST_FIELDS}
+    if chosen.settings is None:
+        return request_for(find_preset(chosen.preset or "pocket"), prompt=chosen.prompt, seed=chosen.seed, **fields)
+    if not chosen.settings.is_file():
+        raise RequestError(
+            f"There is no file {chosen.settings}.", field="--settings", way_out="Name a clip the studio made."
+        )
+    if chosen.settings.suffix == ".json":
+        written: Any = json.loads(chosen.settings.read_text(encoding="utf-8"))
+    else:
+        written = read_settings(chosen.settings)
+    if not isinstance(written, dict):
+        raise RequestError(
+            f"{chosen.settings.name} carries no settings.", field="--settings", way_out="Choose a clip the studio made."
+        )
+    earlier = request_in_settings(written)
+    over = {"preset": chosen.preset, "seed": chosen.seed} | fields
+    return read_request(earlier.model_dump() | {name: value for name, value in over.items() if value is not None})
+
+
+def _cancel_on_signal() -> threading.Event:
+    """Ctrl-C is noted and the stream closed at the next event, so that the run is marked as what it is."""
+    cancelled = threading.Event()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, lambda *_: cancelled.set())
+        signal.signal(signal.SIGTERM, lambda *_: cancelled.set())
+    return cancelled
+
+
+class _EventPrinter:
+    """A generation's events as one progress bar and a line for each stage, on standard error."""
+
+    def __init__(self, total_steps: int) -> None:
+        from tqdm import tqdm
+
+        self._bar: tqdm[Any] = tqdm(total=total_steps, unit="step", disable=None, leave=True)
+
+    def show(self, event: Any) -> None:
+        from studio.events import Notice, RunStarted, StageStarted, StepFinished
+
+        match event:
+            case RunStarted():
+                place = event.placement
+                self._bar.write(f"{place.device_name}, {place.torch_dtype}", file=sys.stderr)
+                if event.predicted_seconds is not None:
+                    self._bar.write(f"about {event.predicted_seconds:.0f} s", file=sys.stderr)
+            case StageStarted():
+                self._bar.set_description(event.stage)
+            case StepFinished():
+                self._bar.update(1)
+                self._bar.set_postfix_str(f"{event.seconds * 1000:.0f} ms/step, {event.eta_seconds:.0f} s left")
+            case Notice():
+                self._bar.write(event.text, file=sys.stderr)
+            case _:
+                pass
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+# presets, runs, doctor, download -------------------------------------------------------------------------------------
+
+
+def _add_presets(commands: Any) -> None:
+    parser = _add_command(commands, "presets", _presets, "list the models, and whether this machine can run them")
+    parser.add_argument("name", nargs="?", help="show one preset whole")
+
+
+def _presets(chosen: argparse.Namespace) -> int:
+    from studio import machine, weights
+    from studio.preset import find_preset, list_presets
+
+    here = machine.measure()
+    if chosen.name:
+        presets, faults = [find_preset(chosen.name)], []
+    else:
+        presets, faults = list_presets()
+    for preset in presets:
+        verdict, state = machine.verdict(preset, here), weights.state(preset)
+        if chosen.json:
+            _print_json(preset.model_dump(mode="json") | {"verdict": asdict(verdict), "weights_state": state.kind})
+        elif chosen.name:
+            print(f"{preset.title} ({preset.name})\n{preset.summary}\n")
+            print(f"here:     {'fits' if verdict.fits else 'does not fit'}: {verdict.why}")
+            print(f"weights:  {state.kind}\nlicence:  {preset.weights.licence}. {preset.weights.licence_note}")
+            for field, value in preset.defaults.model_dump(exclude={"prompts"}).items():
+                print(f"{field + ':':22}{value}")
+            print(f"\n{preset.notes}")
+        else:
+            print(f"{preset.name:20} {'fits' if verdict.fits else '–':5} {state.kind:9} {preset.title}")
+    for fault in faults:
+        print(f"unreadable: {fault}", file=sys.stderr)
+    return 0
+
+
+def _add_runs(commands: Any) -> None:
+    parser = _add_command(commands, "runs", _runs, "list, search, show or delete what was made")
+    parser.add_argument("search", nargs="?", default="", help="words of the prompt, a preset's name or a run's id")
+    parser.add_argument("--limit", type=int, default=20)
+    parser.add_argument("--show", metavar="ID", help="one run whole, as JSON")
+    parser.add_argument("--delete", metavar="ID")
+    parser.add_argument("--rebuild", action="store_true", help="make the index anew from the folders")
+    parser.add_argument("--runs", type=Path, help="runs folder (default: $DAILIES_RUNS or ./runs)")
+
+
+def _runs(chosen: argparse.Namespace) -> int:
+    from studio.runs import RunStore, runs_folder
+
+    store = RunStore(chosen.runs or runs_folder())
+    if chosen.rebuild:
+        print(f"{store.rebuild()} runs indexed")
+    elif chosen.delete:
+        store.delete(chosen.delete)
+        print(f"deleted {chosen.delete}")
+    elif chosen.show:
+        print((store.get(chosen.show).folder / "run.json").read_text(encoding="utf-8"))
+    else:
+        for run in store.search(chosen.search, limit=chosen.limit):
+            state = f"{run.state} (partial)" if run.partial else run.state
+            if chosen.json:
+                _print_json(
+                    {"id": run.id, "state": state, "folder": str(run.folder), "request": run.request.model_dump()}
+                )
+            else:
+                print(f"{run.id}  {state:18}  {run.request.preset:12}  {run.request.prompt[:60]}")
+    return 0
+
+
+def _add_doctor(commands: Any) -> None:
+    _add_command(commands, "doctor", _doctor, "what this machine can run, and why not")
+
+
+def _doctor(chosen: argparse.Namespace) -> int:
+    from studio.doctor import examine
+
+    findings = examine()
+    for finding in findings:
+        if chosen.json:
+            _print_json(asdict(finding))
+        else:
+            print(finding)
+    return 0
+
+
+def _add_download(commands: Any) -> None:
+    parser = _add_command(commands, "download", _download, "fetch a preset's weights from the Hub")
+    parser.add_argument("name", help="the preset")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be fetched, fetch nothing")
+
+
+def _download(chosen: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from studio import weights
+    from studio.preset import find_preset
+
+    preset = find_preset(chosen.name)
+    plan = weights.plan_download(preset)
+    if chosen.json:
+        _print_json(asdict(plan))
+    else:
+        print(
+            f"{preset.title}: {plan.missing_bytes / 1e9:.1f} of {plan.total_bytes / 1e9:.1f} GB to fetch, "
+            f"{plan.free_bytes / 1e9:.1f} GB free, licence {preset.weights.licence}. {preset.weights.licence_note}"
+        )
+    if chosen.dry_run:
+        return 0
+    cancelled = _cancel_on_signal()
+    with tqdm(total=plan.missing_bytes, unit="B", unit_scale=True, disable=None) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        folder = weights.download(preset, on_progress=show, cancelled=cancelled.is_set)
+    print(folder)
+    return 0
+
+
+# world, pocket -------------------------------------------------------------------------------------------------------
+
+
+def _add_world(commands: Any) -> None:
+    parser = commands.add_parser("world", help="the driving world: render a scene from a seed")
+    world = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    render = _add_command(world, "render", _world_render, "render a scene to an mp4, with its control maps if asked")
+    render.add_argument("--seed", type=int, required=True)
+    render.add_argument("--height", type=int, default=256)
+    render.add_argument("--width", type=int, default=256)
+    render.add_argument("--num-frames", type=int, default=49)
+    render.add_argument("--fps", type=float, default=12.0)
+    render.add_argument("--maps", type=Path, metavar="FILE", help="write the control maps here, as .npz")
+    render.add_argument("-o", "--output", type=Path, required=True)
+
+
+def _world_render(chosen: argparse.Namespace) -> int:
+    import numpy as np
+
+    from studio import driving_world
+    from studio.clip import write_clip
+
+    size = {name: getattr(chosen, name) for name in ("height", "width", "num_frames", "fps")}
+    scene = driving_world.sample_scene(chosen.seed)
+    if chosen.maps is None:
+        clip = driving_world.render(scene, **size)
+    else:
+        clip, maps = driving_world.render_with_maps(scene, **size)
+        arrays = {name: value for name, value in vars(maps).items() if isinstance(value, np.ndarray)}
+        np.savez_compressed(
+            chosen.maps,
+            **arrays,
+            boxes=json.dumps([[asdict(box) for box in frame] for frame in maps.boxes or ()]),
+            semantic_labels=list(maps.semantic_labels),
+        )
+    write_clip(clip, chosen.output, settings={"world": {"seed": chosen.seed, **size}, "caption": clip.caption})
+    if chosen.json:
+        _print_json(
+            {"output": str(chosen.output), "caption": clip.caption, "attributes": driving_world.attributes(scene)}
+        )
+    else:
+        print(f"{chosen.output}: {clip.caption}")
+    return 0
+
+
+def _add_pocket(commands: Any) -> None:
+    parser = commands.add_parser("pocket", help="the pocket models: train them from nothing")
+    pocket = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    train = pocket.add_parser("train", help="train or go on training", description="Train a pocket model from nothing.")
+    from studio.pocket.arguments import add_arguments
+
+    add_arguments(train)
+    train.set_defaults(command=_pocket_train)
+
+
+def _pocket_train(chosen: argparse.Namespace) -> int:
+    from studio.pocket import train
+
+    return train.main(chosen)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,372 @@
+"""Generate: a request becomes a stream of events. The only place where a pipeline runs.
+
+    for event in generate(request, store=RunStore(folder)):
+        ...
+
+The page, the command line, the job queue and the tests walk this stream. Closing it cancels, within one transformer
+block. Setting `keep` ends it after the current step with what was reached, decoded and marked partial. Whatever
+happens, the next run is bit-identical to a first one.
+
+Knows the order of the work and who is told what. Refuses to know how a family's pipeline is called (`pipelines`), how
+a run lies on disk (`runs`), and who listens.
+"""
+
+from __future__ import annotations
+
+import platform
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import studio
+from studio import calibration
+from studio.clip import Clip, thumbnail_jpeg
+from studio.errors import StudioError
+from studio.events import (
+    BlockComputed,
+    Branch,
+    GenerationEvent,
+    ModelReady,
+    Placement,
+    PreviewFrame,
+    RunFinished,
+    RunStarted,
+    Stage,
+    StageFinished,
+    StageStarted,
+    StepFinished,
+    StepStarted,
+)
+from studio.preset import Preset, find_preset
+from studio.request import GenerationRequest, check_request
+from studio.runs import RunStore, RunWriter
+
+if TYPE_CHECKING:
+    from studio.pipelines import Ready, StepState
+
+PREVIEW_SHARE = 0.1
+"""Previews may take this share of the time between them, so that watching costs little."""
+MIN_PREVIEW_SECONDS = 0.5
+"""No two previews follow each other faster."""
+
+
+def generate(
+    request: GenerationRequest,
+    *,
+    store: RunStore,
+    owner: str = "local",
+    keep: threading.Event | None = None,
+    presets_folder: Path | None = None,
+) -> Generator[GenerationEvent, None, None]:
+    """Make one clip, saying everything that happens.
+
+    Args:
+        request: All that is needed to make it.
+        store: Where the run is kept. Its folder is open and the request written before anything is loaded.
+        owner: Whose run it is.
+        keep: Set from any thread to stop after the current step and keep what was reached.
+        presets_folder: Another catalogue than the studio's own.
+
+    Yields:
+        RunStarted first and RunFinished last.
+
+    Raises:
+        StudioError: the request does not fit the preset, the weights are missing, memory or disk ran out, NaN turned
+            up. The run, if it was begun, is marked failed on disk with the same words.
+    """
+    preset = find_preset(request.preset, presets_folder)
+    check_request(request, preset)
+    writer = store.begin(request, preset=preset, owner=owner, environment=environment())
+    stream = _Stream(writer)
+    work = threading.Thread(
+        target=stream.run, args=(_Generation(request, preset, store, writer, stream, keep or threading.Event()).run,)
+    )
+    work.start()
+    try:
+        yield from stream
+    finally:
+        stream.close()
+        work.join()
+
+
+class _Closed(BaseException):
+    """The listener has gone. Not an Exception, so that no library on the way swallows it."""
+
+
+class _Stream:
+    """Carries events from the thread that works to the generator that yields them, and the closing back.
+
+    A pipeline is one long call; a generator must hand out control in the middle of it. So the call has a thread of its
+    own, and an emit is where it learns that nobody listens any more.
+    """
+
+    def __init__(self, writer: RunWriter) -> None:
+        self._writer = writer
+        self._events: queue.SimpleQueue[GenerationEvent | BaseException | None] = queue.SimpleQueue()
+        self._closed = threading.Event()
+
+    def check(self) -> None:
+        """Raises _Closed where the listener has gone."""
+        if self._closed.is_set():
+            raise _Closed
+
+    def emit(self, event: GenerationEvent) -> None:
+        self.check()
+        self._writer.record(event)
+        self._events.put(event)
+
+    def close(self) -> None:
+        self._closed.set()
+
+    def run(self, work: Callable[[], RunFinished]) -> None:
+        """The thread's whole life: work, and mark the run with how it ended."""
+        try:
+            finished = work()
+        except _Closed:
+            self._writer.cancel()
+            self._events.put(None)
+        except BaseException as error:
+            failure = error if isinstance(error, StudioError) else _unexpected(error)
+            self._writer.fail(failure)
+            self._events.put(failure)
+        else:
+            self._events.put(finished)  # past cancelling: the clip is on disk
+            self._events.put(None)
+
+    def __iter__(self) -> Iterator[GenerationEvent]:
+        while (event := self._events.get()) is not None:
+            if isinstance(event, BaseException):
+                raise event
+            yield event
+
+
+class _Generation:
+    """One run, from the request to the finished folder."""
+
+    def __init__(
+        self,
+        request: GenerationRequest,
+        preset: Preset,
+        store: RunStore,
+        writer: RunWriter,
+        stream: _Stream,
+        keep: threading.Event,
+    ) -> None:
+        self.request = request
+        self.preset = preset
+        self.store = store
+        self.writer = writer
+        self.stream = stream
+        self.keep = keep
+
+    def run(self) -> RunFinished:
+        import torch  # here, so that importing this module costs nothing
+
+        from studio import machine, pipelines, weights
+
+        began = time.perf_counter()
+        placement = pipelines.place(self.preset, self.request, machine.measure())
+        prediction = calibration.predict(
+            self.request,
+            self.store.folder,
+            device_name=placement.device_name,
+            torch_dtype=placement.torch_dtype,
+        )
+        self.stream.emit(
+            RunStarted(
+                run_id=self.writer.id,
+                total_steps=self.request.num_inference_steps,
+                placement=placement,
+                predicted_seconds=prediction.seconds if prediction else None,
+            )
+        )
+        with self._stage("loading"):
+            ready = pipelines.load(self.preset, placement, folder=weights.folder_of(self.preset))
+        self.stream.emit(ModelReady(blocks=len(ready.blocks), branches=ready.branches(self.request)))
+
+        steps = _Steps(ready, self.request, self.stream, prediction)
+        generator = torch.Generator("cpu").manual_seed(self.request.seed)
+        try:
+            with steps.watching_blocks():
+                frames = ready.run(
+                    self.request,
+                    generator=generator,
+                    on_stage=self._on_stage,
+                    on_step_start=steps.started,
+                    on_step=steps.finished,
+                    interrupted=self.keep.is_set,
+                )
+        finally:
+            ready.reset()
+
+        partial = steps.count < self.request.num_inference_steps
+        self.stream.emit(StageStarted(stage="writing"))
+        run = self.writer.complete(
+            Clip(frames=frames, fps=self.request.fps, caption=self.request.prompt), partial=partial
+        )
+        if not partial:
+            self._remember(placement, run.stage_seconds, steps.seconds)
+        return RunFinished(run_id=run.id, partial=partial, seconds=time.perf_counter() - began)
+
+    @contextmanager
+    def _stage(self, stage: Stage) -> Iterator[None]:
+        began = time.perf_counter()
+        self.stream.emit(StageStarted(stage=stage))
+        yield
+        self.stream.emit(StageFinished(stage=stage, seconds=time.perf_counter() - began))
+
+    def _on_stage(self, stage: Stage, seconds: float | None) -> None:
+        """Told by the pipeline: a stage begins (None) or has ended after so many synchronised seconds."""
+        if seconds is None:
+            self.stream.emit(StageStarted(stage=stage))
+        else:
+            self.stream.emit(StageFinished(stage=stage, seconds=seconds))
+
+    def _remember(self, placement: Placement, stages: dict[str, float], step_seconds: list[float]) -> None:
+        calibration.record(
+            calibration.Measurement(
+                preset=self.preset.name,
+                device_name=placement.device_name,
+                torch_dtype=placement.torch_dtype,
+                volume=self.request.num_frames * self.request.height * self.request.width,
+                guided=self.request.guidance_scale > 1,
+                load_seconds=stages.get("loading", 0.0),
+                encode_seconds=stages.get("encoding", 0.0),
+                step_seconds=calibration.median_step(step_seconds),
+                finish_seconds=stages.get("decoding", 0.0) + stages.get("writing", 0.0),
+            ),
+            self.store.folder,
+        )
+
+
+class _Steps:
+    """What happens inside the pipeline, measured and told: steps, blocks, previews."""
+
+    def __init__(
+        self,
+        ready: Ready,
+        request: GenerationRequest,
+        stream: _Stream,
+        prediction: calibration.Prediction | None,
+    ) -> None:
+        self.seconds: list[float] = []
+        self._ready = ready
+        self._total = request.num_inference_steps
+        self._stream = stream
+        self._finish_seconds = prediction.finish_seconds if prediction else 0.0
+        self._branches: tuple[Branch, ...] = _BRANCHES[ready.branches(request)]
+        self._step = 0
+        self._passes = [0] * len(ready.blocks)
+        self._began = 0.0
+        self._peak_bytes = 0
+        self._previewed = -float("inf")
+        self._preview_seconds = 0.0
+
+    @property
+    def count(self) -> int:
+        """Steps finished."""
+        return len(self.seconds)
+
+    def started(self, step: int, sigma: float, timestep: float) -> None:
+        self._step = step
+        self._passes = [0] * len(self._passes)
+        self._stream.emit(StepStarted(step=step, sigma=sigma, timestep=timestep))
+        self._began = self._now()
+
+    def finished(self, state: StepState) -> None:
+        self.seconds.append(self._now() - self._began)
+        self._peak_bytes = max(self._peak_bytes, self._memory_bytes())
+        left = self._total - self.count
+        self._stream.emit(
+            StepFinished(
+                step=state.index,
+                seconds=self.seconds[-1],
+                peak_bytes=self._peak_bytes,
+                eta_seconds=left * calibration.median_step(self.seconds) + self._finish_seconds,
+            )
+        )
+        self._preview(state, last=left == 0)
+
+    @contextmanager
+    def watching_blocks(self) -> Iterator[None]:
+        """Hooks on the transformer's blocks say what was computed; hooks on the other layers let a cancel through."""
+        handles = []
+        for block, module in enumerate(self._ready.blocks):
+            handles.append(module.register_forward_pre_hook(lambda *_: self._stream.check()))
+            handles.append(module.register_forward_hook(self._told_of(block)))
+        for module in self._ready.layers:
+            handles.append(module.register_forward_pre_hook(lambda *_: self._stream.check()))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _told_of(self, block: int) -> Callable[..., None]:
+        def computed(*_: Any) -> None:
+            branch = self._branches[min(self._passes[block], len(self._branches) - 1)]
+            self._passes[block] += 1
+            self._stream.emit(BlockComputed(step=self._step, block=block, branch=branch))
+
+        return computed
+
+    def _preview(self, state: StepState, *, last: bool) -> None:
+        began = time.perf_counter()
+        pause = max(MIN_PREVIEW_SECONDS, self._preview_seconds / PREVIEW_SHARE)
+        if began - self._previewed < pause and not last:
+            return
+        picture = self._ready.preview(state.estimate())
+        self._stream.emit(PreviewFrame(step=state.index, jpeg=thumbnail_jpeg(picture)))
+        self._previewed = time.perf_counter()
+        self._preview_seconds = self._previewed - began
+
+    def _now(self) -> float:
+        """Seconds on the clock, once the device has done what it was told."""
+        import torch
+
+        if self._ready.placement.device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def _memory_bytes(self) -> int:
+        import psutil
+        import torch
+
+        if self._ready.placement.device == "cuda":
+            return torch.cuda.max_memory_allocated()
+        return psutil.Process().memory_info().rss
+
+
+_BRANCHES: dict[str, tuple[Branch, ...]] = {"separate": ("cond", "uncond"), "batched": ("both",), "none": ("cond",)}
+"""The branches of the passes of one step, in order."""
+
+
+def environment() -> dict[str, str]:
+    """The surroundings that a clip's bits depend on: versions, threads and the processor's instruction set."""
+    import torch
+
+    return {
+        "dailies": studio.__version__,
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        **{name: version(name) for name in ("torch", "diffusers", "transformers")},
+        "torch_threads": str(torch.get_num_threads()),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        **({"cuda": torch.version.cuda or ""} if torch.cuda.is_available() else {}),
+    }
+
+
+def _unexpected(error: BaseException) -> StudioError:
+    """A fault nobody foresaw, in the studio's words; the original hangs on as its cause."""
+    failure = StudioError(
+        f"Something unforeseen went wrong: {type(error).__name__}: {str(error)[:500]}",
+        way_out="Please report it with the run's folder.",
+    )
+    failure.__cause__ = error
+    return failure
