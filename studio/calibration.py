@@ -115,6 +115,7 @@ def predict(
     middle = statistics.median(seconds for seconds, _, _ in totals)
     # Away from what was measured the rule itself is uncertain: a tenth, and a quarter more for each doubling of volume.
     doubt = 1.1 + 0.25 * abs(math.log2(growth))
+    runs = "1 run" if len(peers) == 1 else f"{len(peers)} runs"
     same = (
         "at this size"
         if growth == 1
@@ -128,7 +129,7 @@ def predict(
         high=max(seconds for seconds, _, _ in totals) * doubt,
         step_seconds=statistics.median(step for _, step, _ in totals),
         finish_seconds=statistics.median(finish for _, _, finish in totals),
-        basis=f"{len(peers)} run{'s' if len(peers) > 1 else ''} measured {same} on {nearest.device_name}, {nearest.torch_dtype}",
+        basis=f"{runs} measured {same} on {nearest.device_name}, {nearest.torch_dtype}",
     )
 
 

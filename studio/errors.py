@@ -20,7 +20,7 @@
     ├── RunError              a stored run that is missing, half-written or not yours
     └── JobError              a job that cannot be queued, moved or cancelled
 
-Knows nothing but words. Refuses to know torch, diffusers, gradio, HTTP or exit codes beyond the one number a door prints.
+Knows nothing but words. Refuses to know torch, diffusers, gradio and HTTP.
 """
 
 from __future__ import annotations

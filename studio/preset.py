@@ -37,7 +37,7 @@ class Weights(_Part):
     repo: str | None = Field(default=None, pattern=r"^[\w.-]+/[\w.-]+$")
     """Repository id on the Hub."""
     revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
-    """The commit to load, 40 hexadecimal digits. Unset means unverified: the newest is taken and recorded in the run."""
+    """The commit to load, 40 hexadecimal digits. Unset means unverified: the newest is taken, and runs record it."""
     licence: str
     """SPDX name, or the licence's own name where SPDX has none."""
     licence_note: str = ""

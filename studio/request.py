@@ -46,7 +46,7 @@ class GenerationRequest(BaseModel):
     guidance_scale: float = Field(ge=0, le=30)
     """How strongly the prompt is followed; 1 or less switches guidance off and halves the work."""
     flow_shift: float | None = Field(default=None, gt=0, le=50)
-    """Shift of the flow schedule: larger spends more steps at high noise. None keeps the preset's scheduler as it is."""
+    """Shift of the flow schedule: larger spends more steps at high noise. None keeps the scheduler as it is."""
     seed: int = Field(ge=0, le=MAX_SEED)
     """Seed of the initial noise, drawn on the CPU so that it is the same on every device."""
     torch_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -130,8 +130,9 @@ def check_request(request: GenerationRequest, preset: Preset) -> None:
     _on_grid("num_frames", request.num_frames, preset.frames.nearest(request.num_frames), preset)
     pixels = request.height * request.width
     if preset.size.max_pixels is not None and pixels > preset.size.max_pixels:
+        most = f"{preset.title} takes at most {preset.size.max_pixels:,}"
         raise GridError(
-            f"{request.height}×{request.width} is {pixels:,} pixels; {preset.title} takes at most {preset.size.max_pixels:,}.",
+            f"{request.height}×{request.width} is {pixels:,} pixels; {most}.",
             field="height",
             value=request.height,
             way_out="Choose a smaller size"
@@ -152,7 +153,7 @@ def _on_grid(field: str, value: int, nearest: tuple[int, ...], preset: Preset) -
             f"{field} = {value} is off {preset.title}'s grid.",
             field=field,
             value=value,
-            way_out=f"The nearest valid {'values are' if len(nearest) > 1 else 'value is'} {' and '.join(map(str, nearest))}.",
+            way_out=f"Nearest valid: {' and '.join(map(str, nearest))}.",
         )
 
 
