@@ -23,6 +23,9 @@ MAX_PRESET_BYTES = 64 * 1024
 
 Task = Literal["text-to-video"]
 Dtype = Literal["float32", "bfloat16", "float16"]
+Side = Literal["height", "width"]
+SIDES: tuple[Side, ...] = ("height", "width")
+"""Of a frame; some models take other lengths for the one than for the other."""
 
 
 class _Part(BaseModel):
@@ -60,15 +63,23 @@ class SizeRule(_Part):
     """Largest height or width."""
     max_pixels: int | None = None
     """Largest height × width."""
+    heights: tuple[int, ...] = ()
+    """The only heights there are, for a model that takes no others; empty where the grid above is the whole rule."""
+    widths: tuple[int, ...] = ()
+    """The only widths there are, likewise."""
     native: tuple[tuple[int, int], ...] = ()
     """(height, width) pairs the model was trained at; others work less well."""
 
-    def nearest(self, pixels: int) -> tuple[int, ...]:
-        """The valid lengths just below and just above `pixels` (one where they are the same)."""
-        low_end = -(-self.minimum // self.multiple_of) * self.multiple_of
-        high_end = self.maximum // self.multiple_of * self.multiple_of
-        below = min(max(pixels // self.multiple_of * self.multiple_of, low_end), high_end)
-        above = min(max(-(-pixels // self.multiple_of) * self.multiple_of, low_end), high_end)
+    def nearest(self, pixels: int, side: Side) -> tuple[int, ...]:
+        """The valid lengths of that side just below and just above `pixels` (one where they are the same)."""
+        if only := sorted(self.heights if side == "height" else self.widths):
+            below = max((length for length in only if length <= pixels), default=only[0])
+            above = min((length for length in only if length >= pixels), default=only[-1])
+        else:
+            low_end = -(-self.minimum // self.multiple_of) * self.multiple_of
+            high_end = self.maximum // self.multiple_of * self.multiple_of
+            below = min(max(pixels // self.multiple_of * self.multiple_of, low_end), high_end)
+            above = min(max(-(-pixels // self.multiple_of) * self.multiple_of, low_end), high_end)
         return (below,) if below == above else (below, above)
 
 
@@ -167,9 +178,9 @@ class Preset(_Part):
 
     @model_validator(mode="after")
     def _defaults_on_grid(self) -> Preset:
-        for field in ("height", "width"):
+        for field in SIDES:
             value = getattr(self.defaults, field)
-            if self.size.nearest(value) != (value,):
+            if self.size.nearest(value, field) != (value,):
                 raise ValueError(f"defaults.{field} = {value} is off the preset's own grid")
         if self.frames.nearest(self.defaults.num_frames) != (self.defaults.num_frames,):
             raise ValueError(f"defaults.num_frames = {self.defaults.num_frames} is off the preset's own grid")

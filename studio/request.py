@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from studio.errors import GridError, PromptError, RequestError
-from studio.preset import Preset
+from studio.preset import SIDES, Preset
 
 SCHEMA_VERSION = 1
 """Raised when a field changes its meaning; `read_request` then translates the older ones."""
@@ -125,8 +125,9 @@ def check_request(request: GenerationRequest, preset: Preset) -> None:
     check_prompt(request.prompt, field="prompt")
     if request.negative_prompt:
         check_prompt(request.negative_prompt, field="negative_prompt")
-    for field in ("height", "width"):
-        _on_grid(field, getattr(request, field), preset.size.nearest(getattr(request, field)), preset)
+    for side in SIDES:
+        length = getattr(request, side)
+        _on_grid(side, length, preset.size.nearest(length, side), preset)
     _on_grid("num_frames", request.num_frames, preset.frames.nearest(request.num_frames), preset)
     pixels = request.height * request.width
     if preset.size.max_pixels is not None and pixels > preset.size.max_pixels:
