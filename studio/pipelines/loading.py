@@ -1,0 +1,363 @@
+"""Loading: a folder of weights, checked, becomes the pipeline in the single slot.
+
+Knows diffusers' folder layout, what must be true of it before it is trusted, and what must be true of the models
+afterwards. Refuses to know the network: a folder is given, ships with the preset, or lies in the Hub's cache.
+
+safetensors only, no code from a checkpoint, and only the classes its family names. diffusers leaves a tensor that is
+missing from a file on the meta device with no more than a warning, and transformers draws it at random, so both are
+asked what they could not find.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from studio.errors import PresetError, StudioError, WeightsCorrupt, WeightsMissing
+from studio.events import Placement
+from studio.pipelines import placement as placing
+from studio.pipelines import schedules
+from studio.pipelines.families import TOKENIZERS, Family, family_of
+from studio.pipelines.ready import Ready, out_of_memory
+from studio.preset import Preset
+from studio.request import GenerationRequest
+
+if TYPE_CHECKING:
+    from studio.machine import Machine
+
+CHECKSUMS = "checksums.json"
+"""Beside model_index.json: {"sha256": {path below the folder: hexadecimal digest}}."""
+MAX_JSON_BYTES = 16 * 2**20
+
+_slot: Ready | None = None
+"""The one loaded model. A second would double the memory for a machine that makes one clip at a time."""
+
+
+def place(preset: Preset, request: GenerationRequest, machine: Machine) -> Placement:
+    """Decide where and how a request runs; what the loaded model holds counts as free.
+
+    Raises:
+        DoesNotFit: no way of running it here, with the numbers.
+        RequestError: something was asked for that this machine does not have.
+    """
+    return placing.place(preset, request, machine, held_bytes=_held_bytes())
+
+
+def load(preset: Preset, placement: Placement, *, folder: Path | None = None) -> Ready:
+    """The preset's pipeline, placed; the one that is loaded already where it is the same.
+
+    Args:
+        folder: The checkpoint in diffusers' layout; None takes the preset's own folder or the Hub's cache.
+
+    Raises:
+        WeightsMissing: no checkpoint there.
+        WeightsCorrupt: damaged, incomplete, of other classes, or not finite; the file is named.
+        OutOfMemory: it did not fit after all.
+    """
+    global _slot
+    folder = (folder or _folder_of(preset)).resolve()
+    if _slot is not None and _slot.holds(preset, placement, folder):
+        _slot.retile(placement)
+        return _slot
+    unload()
+    family = family_of(preset)
+    with out_of_memory(f"loading {preset.title}"):
+        pipe = _read(preset, family, placement, folder)
+        _put_in_place(pipe, placement)
+    _slot = Ready(preset=preset, placement=placement, folder=folder, family=family, pipe=pipe)
+    _slot.retile(placement)
+    return _slot
+
+
+def unload() -> None:
+    """Drop the loaded model and give its memory back."""
+    global _slot
+    if _slot is None:
+        return
+    _slot.close()
+    _slot = None
+    import gc
+
+    gc.collect()  # pipelines hold themselves in cycles
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _held_bytes() -> int:
+    if _slot is None:
+        return 0
+    if _slot.placement.device == "cuda" and torch.cuda.is_available():
+        return torch.cuda.memory_reserved()
+    return sum(_bytes_of(model) for model in _slot.models.values())
+
+
+def _bytes_of(model: nn.Module) -> int:
+    tensors = [*model.parameters(), *model.buffers()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _folder_of(preset: Preset) -> Path:
+    if preset.weights_folder is not None:
+        return preset.weights_folder
+    from studio import weights  # the Hub's cache is looked through only where it is asked for
+
+    found = weights.folder_of(preset)
+    if found is None:
+        raise WeightsMissing(
+            f"The weights of {preset.title} are not on this machine.",
+            field="preset",
+            value=preset.name,
+            way_out="Download them first.",
+        )
+    return found
+
+
+# What must be true of the folder before it is read
+
+
+def check_folder(preset: Preset, family: Family, folder: Path) -> dict[str, tuple[str, str]]:
+    """Components as {name: (library, class)}, once everything in the folder may be trusted.
+
+    Raises:
+        WeightsMissing: no checkpoint there.
+        WeightsCorrupt: not a checkpoint of this family, incomplete, or not what its checksums say.
+    """
+    if not (folder / "model_index.json").is_file():
+        raise WeightsMissing(
+            f"No checkpoint of {preset.title}: {folder / 'model_index.json'} is not there.",
+            field=str(folder),
+            way_out="Check the folder, or fetch the weights again.",
+        )
+    components = _components(preset, family, folder)
+    for name, (library, _) in components.items():
+        if not (folder / name).is_dir():
+            raise _corrupt(folder / name, "is named in model_index.json and not there")
+        if any((folder / name).glob("*.py")):
+            raise _corrupt(folder / name, "holds code, and code from a checkpoint is never run")
+        if name in ("transformer", "transformer_2", "vae") or name.startswith("text_encoder"):
+            _check_tensor_files(folder / name, "model" if library == "transformers" else "diffusion_pytorch_model")
+    _check_sums(folder)
+    return components
+
+
+def _components(preset: Preset, family: Family, folder: Path) -> dict[str, tuple[str, str]]:
+    path = folder / "model_index.json"
+    index = _read_json(path)
+    if index.get("_class_name") != preset.pipeline:
+        raise _corrupt(path, f"is for {str(index.get('_class_name'))[:60]!r}, and the preset for {preset.pipeline}")
+    components: dict[str, tuple[str, str]] = {}
+    for name, entry in index.items():
+        if name.startswith("_") or not isinstance(entry, list):
+            continue
+        if entry == [None, None]:
+            continue  # an optional part that this checkpoint does without
+        allowed = _allowed(family, name)
+        if len(entry) != 2 or entry[0] not in ("diffusers", "transformers", *_GUIDERS) or entry[1] not in allowed:
+            raise _corrupt(path, f"names {str(entry)[:80]} as {name}; known there: {', '.join(sorted(allowed))}")
+        components[name] = (entry[0], entry[1])
+    missing = {"transformer", "vae", "scheduler", "tokenizer", "text_encoder"} - components.keys()
+    if missing:
+        raise _corrupt(path, f"has no {', '.join(sorted(missing))}")
+    return components
+
+
+_GUIDERS = ("diffusers.guiders.classifier_free_guidance", "guiders")
+"""Libraries under which diffusers writes a guider down."""
+
+
+def _allowed(family: Family, name: str) -> frozenset[str]:
+    if name in family.components:
+        return family.components[name]
+    if name in ("transformer", "transformer_2"):
+        return frozenset({family.transformer})
+    if name in ("tokenizer", "tokenizer_2"):
+        return TOKENIZERS
+    return {
+        "vae": family.vae,
+        "text_encoder": family.text_encoders,
+        "text_encoder_2": family.text_encoders,
+        "scheduler": frozenset(schedules.SCHEDULERS),
+    }.get(name, frozenset())
+
+
+def _check_tensor_files(folder: Path, stem: str) -> None:
+    """Every safetensors file that the folder promises is there and whole: its header is read, its values are not."""
+    from safetensors import SafetensorError, safe_open
+
+    _read_json(folder / "config.json")
+    index = folder / f"{stem}.safetensors.index.json"
+    if index.is_file():
+        weight_map = _read_json(index).get("weight_map", {})
+        names = sorted(set(weight_map.values())) if isinstance(weight_map, dict) else []
+        if not names or not all(
+            isinstance(name, str) and re.fullmatch(r"[\w.-]+\.safetensors", name) for name in names
+        ):
+            raise _corrupt(index, "does not list safetensors files beside it")
+    else:
+        names = [f"{stem}.safetensors"]
+    for name in names:
+        path = folder / name
+        if not path.is_file():
+            pickles = sorted(other.name for other in folder.glob("*.bin"))
+            also = f" ({', '.join(pickles)} may hold code and is never opened)" if pickles else ""
+            raise _corrupt(path, f"is missing{also}")
+        try:
+            with safe_open(path, framework="pt") as file:
+                file.keys()
+        except (SafetensorError, OSError, ValueError) as error:
+            raise _corrupt(path, f"cannot be read: {error}") from error
+
+
+def _check_sums(folder: Path) -> None:
+    path = folder / CHECKSUMS
+    if not path.is_file():
+        return
+    sums = _read_json(path).get("sha256")
+    if not isinstance(sums, dict) or not sums:
+        raise _corrupt(path, "lists no checksums")
+    for name, expected in sums.items():
+        file = (folder / str(name)).resolve()
+        if folder.resolve() not in file.parents or not file.is_file():
+            raise _corrupt(folder / str(name), f"is listed in {CHECKSUMS} and not there")
+        with file.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        if found != expected:
+            raise _corrupt(file, f"is not what {CHECKSUMS} says: {found[:12]}… instead of {str(expected)[:12]}…")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise _corrupt(path, "is too large to be what it should be")
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _corrupt(path, f"cannot be read: {error}") from error
+    if not isinstance(record, dict):
+        raise _corrupt(path, "is not a record")
+    return record
+
+
+def _corrupt(path: Path, fault: str) -> WeightsCorrupt:
+    return WeightsCorrupt(f"{path} {fault}.", field=str(path), way_out="Fetch the weights again, or repair the folder.")
+
+
+# Reading
+
+
+def _read(preset: Preset, family: Family, placement: Placement, folder: Path) -> Any:
+    import diffusers
+    import transformers
+
+    # Their bars would draw over whatever the doors show.
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    components = check_folder(preset, family, folder)
+    models: dict[str, nn.Module] = {}
+    for name, (library, class_name) in components.items():
+        if name in ("transformer", "transformer_2", "vae") or name.startswith("text_encoder"):
+            kind = getattr(diffusers if library == "diffusers" else transformers, class_name)
+            models[name] = _read_model(kind, folder / name, name, placement)
+    try:
+        pipe = getattr(diffusers, preset.pipeline).from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, **models
+        )
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise _corrupt(folder, f"cannot be put together: {_first_line(error)}") from error
+    unknown = schedules.why_unknown(pipe.scheduler)
+    if unknown is not None:
+        raise PresetError(f"{preset.title} cannot be followed: {unknown}.", field="scheduler", value=str(folder))
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def _read_model(kind: Any, folder: Path, name: str, placement: Placement) -> nn.Module:
+    dtype = getattr(torch, placement.vae_dtype if name == "vae" else placement.torch_dtype)
+    more: dict[str, Any] = {}
+    if name.startswith("transformer") and placement.quantization == "int8":
+        more["quantization_config"] = _int8_config(placement.device)
+    try:
+        model, info = kind.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True, **more
+        )
+    except (torch.OutOfMemoryError, MemoryError, StudioError):
+        raise
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise _corrupt(folder, f"cannot be read as {kind.__name__}: {_first_line(error)}") from error
+    for fault in ("missing_keys", "mismatched_keys"):
+        if names := sorted(str(key) for key in info.get(fault, ())):
+            what = "lacks" if fault == "missing_keys" else "has other shapes for"
+            raise _corrupt(folder, f"{what} {len(names)} tensors of its {kind.__name__}, the first {names[0]}")
+    _check_values(model, folder)
+    return model.eval()
+
+
+def _check_values(model: nn.Module, folder: Path) -> None:
+    """No tensor without values, none with NaN or infinity, and a text encoder that knows its words."""
+    for key, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if tensor.is_meta:
+            raise _corrupt(folder, f"lacks {key}")
+        # A sum is one pass without a copy; it is infinite for honest values only where they overflow, so look closer.
+        if tensor.is_floating_point() and not torch.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():
+            raise _corrupt(folder, f"holds NaN or infinity in {key}")
+    # transformers 5 before February 2026 read UMT5's embedding as zeros, and every prompt meant the same.
+    embedding = getattr(model, "get_input_embeddings", lambda: None)()
+    if isinstance(embedding, nn.Embedding) and not embedding.weight.any():
+        raise _corrupt(folder, "was read with an embedding of zeros")
+
+
+def _int8_config(device: str) -> Any:
+    if placing.int8_backend(device) == "torchao":
+        from diffusers import TorchAoConfig
+        from torchao.quantization import Int8WeightOnlyConfig  # pyright: ignore[reportMissingImports]
+
+        return TorchAoConfig(Int8WeightOnlyConfig())
+    from diffusers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(load_in_8bit=True)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n", maxsplit=1)[0][:300] or type(error).__name__
+
+
+# Placing
+
+
+def _put_in_place(pipe: Any, placement: Placement) -> None:
+    if placement.channels_last:
+        _channels_last(pipe.vae)
+    device = torch.device(placement.device)
+    if placement.offload == "model":
+        pipe.enable_model_cpu_offload(device=device)
+    elif placement.offload == "sequential":
+        pipe.enable_sequential_cpu_offload(device=device)
+    elif placement.offload == "group":
+        pipe.enable_group_offload(
+            onload_device=device,
+            offload_type="block_level",
+            num_blocks_per_group=1,
+            use_stream=True,
+            low_cpu_mem_usage=True,  # pins a block at a time instead of a second copy of everything
+            exclude_modules=["vae"],
+        )
+        pipe.vae.to(device)
+    elif device.type != "cpu":
+        pipe.to(device)
+
+
+def _channels_last(vae: nn.Module) -> None:
+    """Convolution weights channels-last; activations follow them.
+
+    By hand, because `module.to(memory_format=...)` refuses a model that has both 2D and 3D convolutions.
+    """
+    for module in vae.modules():
+        if isinstance(module, nn.Conv3d):
+            module.weight.data = module.weight.data.to(memory_format=torch.channels_last_3d)
+        elif isinstance(module, nn.Conv2d):
+            module.weight.data = module.weight.data.to(memory_format=torch.channels_last)
