@@ -41,6 +41,9 @@ class Weights(_Part):
     """Repository id on the Hub."""
     revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
     """The commit to load, 40 hexadecimal digits. Unset means unverified: the newest is taken, and runs record it."""
+    variant: str | None = Field(default=None, pattern=r"^[a-z0-9]+$")
+    """Which of several precisions the repository keeps side by side (`name.<variant>.safetensors`); where a component
+    has no file of that variant, its plain ones are taken."""
     licence: str
     """SPDX name, or the licence's own name where SPDX has none."""
     licence_note: str = ""
