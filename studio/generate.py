@@ -48,7 +48,9 @@ from studio.request import GenerationRequest, check_request
 from studio.runs import RunStore, RunWriter
 
 if TYPE_CHECKING:
-    from studio.pipelines import Ready, StepState
+    from torch import nn
+
+    from studio.pipelines import Branches, Ready, StepStart, StepState
 
 PREVIEW_SHARE = 0.1
 """Previews may take this share of the time between them, so that watching costs little."""
@@ -188,7 +190,7 @@ class _Generation:
         )
         with self._stage("loading"):
             ready = pipelines.load(self.preset, placement, folder=weights.folder_of(self.preset))
-        self.stream.emit(ModelReady(blocks=len(ready.blocks), branches=ready.branches(self.request)))
+        self.stream.emit(ModelReady(blocks=len(ready.blocks), branches=_branches(ready, self.request)))
 
         steps = _Steps(ready, self.request, self.stream, prediction)
         generator = torch.Generator("cpu").manual_seed(self.request.seed)
@@ -260,7 +262,7 @@ class _Steps:
         self._total = request.num_inference_steps
         self._stream = stream
         self._finish_seconds = prediction.finish_seconds if prediction else 0.0
-        self._branches: tuple[Branch, ...] = _BRANCHES[ready.branches(request)]
+        self._branches: tuple[Branch, ...] = _BRANCHES[_branches(ready, request)]
         self._step = 0
         self._passes = [0] * len(ready.blocks)
         self._began = 0.0
@@ -273,10 +275,10 @@ class _Steps:
         """Steps finished."""
         return len(self.seconds)
 
-    def started(self, step: int, sigma: float, timestep: float) -> None:
-        self._step = step
+    def started(self, start: StepStart) -> None:
+        self._step = start.index
         self._passes = [0] * len(self._passes)
-        self._stream.emit(StepStarted(step=step, sigma=sigma, timestep=timestep))
+        self._stream.emit(StepStarted(step=start.index, sigma=start.sigma, timestep=start.timestep))
         self._began = self._now()
 
     def finished(self, state: StepState) -> None:
@@ -300,8 +302,8 @@ class _Steps:
         for block, module in enumerate(self._ready.blocks):
             handles.append(module.register_forward_pre_hook(lambda *_: self._stream.check()))
             handles.append(module.register_forward_hook(self._told_of(block)))
-        for module in self._ready.layers:
-            handles.append(module.register_forward_pre_hook(lambda *_: self._stream.check()))
+        for layer in _other_layers(self._ready):
+            handles.append(layer.register_forward_pre_hook(lambda *_: self._stream.check()))
         try:
             yield
         finally:
@@ -343,8 +345,28 @@ class _Steps:
         return psutil.Process().memory_info().rss
 
 
-_BRANCHES: dict[str, tuple[Branch, ...]] = {"separate": ("cond", "uncond"), "batched": ("both",), "none": ("cond",)}
+_BRANCHES: dict[Branches, tuple[Branch, ...]] = {
+    "separate": ("cond", "uncond"),
+    "batched": ("both",),
+    "none": ("cond",),
+}
 """The branches of the passes of one step, in order."""
+
+
+def _branches(ready: Ready, request: GenerationRequest) -> Branches:
+    """How guidance runs for this request."""
+    return ready.branches if request.guidance_scale > 1 else "none"
+
+
+def _other_layers(ready: Ready) -> Iterator[nn.Module]:
+    """The layers of the text encoders and the autoencoder, each short enough to wait for when somebody cancels."""
+    from torch import nn
+
+    for model in ready.models.values():
+        if model not in ready.transformers:
+            for module in model.modules():
+                if isinstance(module, nn.ModuleList):
+                    yield from module
 
 
 def environment() -> dict[str, str]:
