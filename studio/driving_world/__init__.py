@@ -1,0 +1,60 @@
+"""The driving world: seeds become scenes, frames, exact control maps and captions.
+
+Everything is a pure function of a seed and a size, in NumPy and OpenCV, with no model and no download.
+Knows no model. Refuses to know torch, pipelines, and who is asking.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from studio.clip import Clip
+from studio.driving_world.camera import Camera
+from studio.driving_world.captions import caption
+from studio.driving_world.painter import paint
+from studio.driving_world.scene import (
+    LANE_COUNTS,
+    ROADS,
+    SETTINGS,
+    STYLES,
+    TIMES_OF_DAY,
+    VEHICLE_ACTIONS,
+    VEHICLE_COLOURS,
+    VEHICLE_TYPES,
+    WEATHERS,
+    Scene,
+    attributes,
+    sample_scene,
+)
+from studio.driving_world.stage import Stage
+
+__all__ = [
+    "LANE_COUNTS",
+    "ROADS",
+    "SETTINGS",
+    "STYLES",
+    "TIMES_OF_DAY",
+    "VEHICLE_ACTIONS",
+    "VEHICLE_COLOURS",
+    "VEHICLE_TYPES",
+    "WEATHERS",
+    "Scene",
+    "attributes",
+    "caption",
+    "render",
+    "sample_scene",
+]
+
+
+def render(scene: Scene, *, height: int = 128, width: int = 128, num_frames: int = 17, fps: float = 12.0) -> Clip:
+    """The clip of a scene, with its caption; frame i shows the moment i / fps seconds."""
+    stage = _stage(scene, height, width, num_frames, fps)
+    return Clip(frames=paint(stage), fps=fps, caption=caption(scene, num_frames=num_frames, fps=fps))
+
+
+def _stage(scene: Scene, height: int, width: int, num_frames: int, fps: float) -> Stage:
+    if num_frames < 1:
+        raise ValueError(f"num_frames must be at least 1, not {num_frames}")
+    if not fps > 0:
+        raise ValueError(f"fps must be above 0, not {fps}")
+    return Stage(scene, Camera(height=height, width=width), np.arange(num_frames) / fps)
