@@ -34,9 +34,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast, get_args
+from typing import Any, Literal, TypeVar, get_args
 
-from studio.clip import Clip
+from studio.clip import Clip, thumbnail_jpeg, write_clip
 from studio.errors import DiskFull, RunError, StudioError
 from studio.events import (
     BlockComputed,
@@ -74,6 +74,7 @@ COMPUTED = -1
 
 _RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{8}")
 _OUTPUTS = ("video.mp4", "poster.jpg")
+_MORE_ROOM = "Delete runs you do not need, or set DAILIES_RUNS to a folder on a larger disk."
 
 log = logging.getLogger(__name__)
 
@@ -294,14 +295,14 @@ def _fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def no_room_for(what: str, folder: Path) -> DiskFull:
+    return DiskFull(f"There is no room on the disk for {what}.", field=str(folder), way_out=_MORE_ROOM)
+
+
 def _disk_trouble(error: OSError, path: Path) -> StudioError:
     # EFBIG is what a size limit on the process gives in place of a full disk: the way out is the same.
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return DiskFull(
-            f"There is no room on the disk to write {path.name}.",
-            field=str(path.parent),
-            way_out="Delete runs you do not need, or set DAILIES_RUNS to a folder on a larger disk.",
-        )
+        return no_room_for(path.name, path.parent)
     return RunError(
         f"{path.name} cannot be written: {error.strerror or error}.",
         field=str(path.parent),
@@ -387,12 +388,12 @@ def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield connection
+        connection.execute("COMMIT")
     except BaseException:
         # After a full disk SQLite may have rolled back by itself.
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-    connection.execute("COMMIT")
 
 
 def is_damage(error: sqlite3.Error) -> bool:
@@ -401,6 +402,12 @@ def is_damage(error: sqlite3.Error) -> bool:
     return (code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)) or str(
         error
     ).startswith(("no such table", "no such column"))
+
+
+def lacks_room(error: sqlite3.Error) -> bool:
+    """Whether SQLite could not write for want of disk; a size limit on the process shows as a failed write."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
 
 
 def utc_now() -> str:
@@ -536,8 +543,6 @@ class RunWriter:
         Raises:
             DiskFull, ClipError: the clip could not be written; the run is still `running` and wants `fail`.
         """
-        from studio.clip import thumbnail_jpeg, write_clip
-
         self._must_be_open()
         began = time.perf_counter()
         run = self._tally.onto(self._run)
@@ -665,7 +670,7 @@ class RunStore:
                 f"{MIN_FREE_BYTES / 1e6:.0f} MB.",
                 field=str(self.folder),
                 value=free,
-                way_out="Delete runs you do not need, or set DAILIES_RUNS to a folder on a larger disk.",
+                way_out=_MORE_ROOM,
             )
         run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
         # Made under another name and renamed: nobody ever sees a run's folder without its record and its lock.
@@ -979,10 +984,6 @@ def _no_such_run(run_id: Any) -> RunError:
 
 
 def _index_trouble(error: sqlite3.Error, folder: Path) -> StudioError:
-    if cast(int, getattr(error, "sqlite_errorcode", 0)) & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-        return DiskFull(
-            "There is no room on the disk for the index of runs.",
-            field=str(folder),
-            way_out="Delete runs you do not need, or set DAILIES_RUNS to a folder on a larger disk.",
-        )
+    if lacks_room(error):
+        return no_room_for("the index of runs", folder)
     return RunError(f"The index of runs cannot be used: {error}.", field=str(folder), way_out="Try again.")
