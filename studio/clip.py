@@ -1,6 +1,8 @@
 """Clips and control maps: the arrays that pass between rooms, and the doors through which a video file comes and goes.
 
 Out goes H.264 that every browser plays, with the settings that made it inside the file, and whole or not at all.
+In comes whatever people have, through one guarded door: a limited process decodes it (`studio.clip_reading`), and this
+file starts that process, times it, checks what it says, and buries it.
 
 Knows numpy, imageio's ffmpeg and OpenCV's array maths. Refuses to know torch, diffusers, gradio, and who is asking;
 and never lets OpenCV's decoder open a file.
@@ -12,19 +14,28 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib.util
+import io
 import json
 import math
 import os
 import secrets
+import select
+import signal
 import subprocess
-from dataclasses import dataclass
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from studio.errors import ClipError, DiskFull
+from studio import clip_reading
+from studio.clip_reading import ClipLimits
+from studio.errors import ClipError, ClipRefused, DiskFull
 
 SETTINGS_TAG = "dailies"
 """Name of the file's own metadata tag, and of the one key of the JSON in it; the `comment` tag holds the same text."""
@@ -250,3 +261,285 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipInfo:
+    """What a file holds, as measured while it was read."""
+
+    container: str
+    """In words: MP4 or QuickTime, Matroska or WebM, …"""
+    codec: str
+    """libavcodec's name of the decoder."""
+    width: int
+    height: int
+    """As handed over: upright, with square pixels."""
+    fps: float
+    """Frames a second; where they come unevenly, the rate they are evened out to."""
+    constant_rate: bool
+    num_frames: int
+    """Pictures that the file holds or claims to hold."""
+    seconds: float
+    """From the first picture to the end of the last."""
+    file_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedClip:
+    """A clip from outside, with what was found and what was done to it."""
+
+    clip: Clip
+    info: ClipInfo
+    notices: tuple[str, ...]
+    """Each thing that was changed or found damaged, as a sentence about the file (“its rate varies: …”)."""
+
+
+def read_clip(path: Path, *, limits: ClipLimits = ClipLimits(), fps: float | None = None) -> LoadedClip:  # noqa: B008
+    """Reads a clip that may come from anyone, in a limited process of its own (see `studio.clip_reading`).
+
+    The frames come upright, with square pixels, evenly timed, as RGB over black; whatever had to be done for that is in
+    the notices.
+
+    Args:
+        path: A regular file; links, pipes and folders are refused.
+        fps: Frames a second to hand over, each the nearest in time; None keeps the file's own rate, evened out.
+
+    Raises:
+        ClipRefused: It breaks a limit, is damaged beyond `limits.lost_share`, is no video of a known kind, or the
+            reading process crashed or ran out of time.
+    """
+    if fps is not None and not 0.01 <= fps <= 1000:
+        raise ClipRefused(f"No clip can be read at {fps} frames a second.", field="fps", value=fps)
+    with _Reading(Path(path), "read", limits, fps) as reading:
+        header = reading.header()
+        frames = reading.frames(header)
+        ending = reading.ending()
+    clip = Clip(frames=frames, fps=float(header["fps"]))
+    return LoadedClip(clip=clip, info=ClipInfo(**header["info"]), notices=tuple(ending["notices"]))
+
+
+def probe_clip(path: Path, *, limits: ClipLimits = ClipLimits()) -> ClipInfo:  # noqa: B008
+    """What `read_clip` would find, after decoding one picture; raises `ClipRefused` as it would, damage apart."""
+    with _Reading(Path(path), "probe", limits, None) as reading:
+        header = reading.header()
+        reading.ending()
+    return ClipInfo(**header["info"])
+
+
+def read_settings(path: Path, *, limits: ClipLimits = ClipLimits()) -> dict[str, Any] | None:  # noqa: B008
+    """The settings that `write_clip` put into a file, read as carefully as any upload; None where there are none.
+
+    They come from outside all the same: check them as a form's input.
+    """
+    with _Reading(Path(path), "settings", limits, None) as reading:
+        text = reading.ending()["settings"]
+    if not isinstance(text, str) or len(text) > MAX_SETTINGS_BYTES:
+        return None
+    try:
+        said = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        return None  # the comment of a stranger's file
+    settings = said.get(SETTINGS_TAG) if isinstance(said, dict) else None
+    return settings if isinstance(settings, dict) else None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+READING_PROGRAM = Path(clip_reading.__file__)
+"""What the limited process runs."""
+
+_LONGEST_JSON = 2_000_000
+"""Bytes of the longest answer in words; no honest one comes near."""
+
+
+class _Reading:
+    """One conversation with one reading process, which may by then be under a stranger's command.
+
+    So each length is checked before it is read, each wait has an end, and the whole process group is killed at the end.
+    """
+
+    def __init__(self, path: Path, mode: str, limits: ClipLimits, fps: float | None) -> None:
+        self._path = path
+        self._limits = limits
+        try:
+            demuxer = clip_reading.identify(path, limits)
+        except clip_reading.Refusal as refusal:
+            raise self._refused(vars(refusal)) from None
+        self._request = {
+            "path": os.path.abspath(path),
+            "demuxer": demuxer,
+            "mode": mode,
+            "fps": fps,
+            "limits": asdict(limits),
+            "import_from": _folders_of("av", "numpy"),
+        }
+
+    def __enter__(self) -> _Reading:
+        self._deadline = time.monotonic() + self._limits.wall_seconds
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-B", str(READING_PROGRAM)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            env=_bare_environment(),
+            cwd=os.path.abspath(os.sep),
+            start_new_session=True,
+        )
+        self._watch = threading.Timer(self._limits.wall_seconds, self._kill)
+        self._watch.daemon = True
+        self._watch.start()
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):  # it may have died at once; the silence that follows says so
+            self._process.stdin.write(json.dumps(self._request).encode("ascii"))
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._watch.cancel()
+        self._kill()
+        self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+    def header(self) -> dict[str, Any]:
+        """Sizes and facts, checked against the limits once more: they decide how much memory is set aside here."""
+        header = self._json(b"H")
+        try:
+            width, height, most = (int(header[name]) for name in ("width", "height", "most_frames"))
+            ClipInfo(**header["info"])
+            sound = float(header["fps"]) > 0
+        except (KeyError, TypeError, ValueError):
+            raise self._garbled() from None
+        area = width * height
+        # Two frames of grace: the reader rounds the clip's length up before it has seen its end.
+        room = min(self._limits.frames, self._limits.total_pixels // max(1, area)) + 2
+        if not (sound and min(width, height) > 0 and area <= self._limits.area and 0 < most <= room):
+            raise self._garbled()
+        return header
+
+    def frames(self, header: dict[str, Any]) -> np.ndarray:
+        """uint8, (F, H, W, 3). Room for the most frames is set aside; what stays unused is never touched."""
+        room = np.empty((header["most_frames"], header["height"], header["width"], 3), np.uint8)
+        count = 0
+        while True:
+            kind, repeats, length = self._message()
+            if kind != b"F":
+                self._pending = (kind, repeats, length)
+                return room[:count]
+            if length != room[0].nbytes or not 0 < repeats <= len(room) - count:
+                raise self._garbled()
+            self._read_into(room[count].reshape(-1).data)
+            room[count + 1 : count + repeats] = room[count]
+            count += repeats
+
+    def ending(self) -> dict[str, Any]:
+        ending = self._json(b"E")
+        if not isinstance(ending.get("notices"), list):
+            raise self._garbled()
+        return {"settings": None, **ending, "notices": [str(notice) for notice in ending["notices"]]}
+
+    _pending: tuple[bytes, int, int] | None = None
+    """A message whose head was read, and whose body was not."""
+
+    def _message(self) -> tuple[bytes, int, int]:
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            return pending
+        head = bytearray(clip_reading.MESSAGE.size)
+        self._read_into(memoryview(head))
+        return clip_reading.MESSAGE.unpack(head)
+
+    def _json(self, expected: bytes) -> dict[str, Any]:
+        kind, _, length = self._message()
+        if kind not in (expected, b"R") or length > _LONGEST_JSON:
+            raise self._garbled()
+        body = bytearray(length)
+        self._read_into(memoryview(body))
+        try:
+            said = json.loads(body)
+        except (ValueError, RecursionError):
+            raise self._garbled() from None
+        if not isinstance(said, dict):
+            raise self._garbled()
+        if kind == b"R":
+            raise self._refused(said)
+        return said
+
+    def _read_into(self, room: memoryview) -> None:
+        stdout = self._process.stdout
+        assert isinstance(stdout, io.RawIOBase)
+        while len(room):
+            self._wait_for(stdout)
+            got = stdout.readinto(room)
+            if not got:
+                raise self._silence()
+            room = room[got:]
+
+    def _wait_for(self, stdout: io.RawIOBase) -> None:
+        """Until there is something to read. Killing the process is not enough: a child of its own may hold the pipe."""
+        if not hasattr(select, "poll"):
+            return  # Windows: the watch ends the process, and with it the pipe
+        poll = select.poll()
+        poll.register(stdout, select.POLLIN)
+        remaining = self._deadline - time.monotonic()
+        if remaining <= 0 or not poll.poll(1000 * remaining):
+            raise self._too_slow()
+
+    def _silence(self) -> ClipRefused:
+        """Why the process ended without a last word."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=1)
+        status = self._process.returncode
+        if time.monotonic() >= self._deadline or status in (-getattr(signal, "SIGXCPU", 0) or None, None):
+            return self._too_slow()
+        how = f"with status {status}"
+        if status < 0:
+            with contextlib.suppress(ValueError):
+                how = f"on {signal.Signals(-status).name}"
+        return self._refusal(f"cannot be read: its decoder crashed ({how}).", "Convert it to MP4 (H.264).")
+
+    def _too_slow(self) -> ClipRefused:
+        limits = self._limits
+        spent = f"{limits.cpu_seconds} s of computing or {limits.wall_seconds:g} s by the clock"
+        return self._refusal(f"takes too long to decode (more than {spent}).", "Cut it shorter, or scale it down.")
+
+    def _garbled(self) -> ClipRefused:
+        return self._refusal("cannot be read: its decoder gave an answer that cannot be.", "Convert it to MP4 (H.264).")
+
+    def _refusal(self, message: str, way_out: str) -> ClipRefused:
+        return self._refused({"message": message, "way_out": way_out})
+
+    def _refused(self, said: dict[str, Any]) -> ClipRefused:
+        name = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in self._path.name)
+        message = str(said.get("message", "is refused."))[:500]
+        return ClipRefused(
+            f"{name[:80]} {message}",
+            field=str(said.get("field", "clip"))[:80],
+            value=said.get("value"),
+            way_out=str(said.get("way_out", ""))[:500],
+        )
+
+    def _kill(self) -> None:
+        """The process and all that it may have started."""
+        with contextlib.suppress(OSError):
+            if os.name == "posix":
+                os.killpg(self._process.pid, signal.SIGKILL)
+            else:
+                self._process.kill()
+
+
+def _folders_of(*packages: str) -> list[str]:
+    """Where packages are installed, found without importing them: `python -I` does not look in a user's own folder."""
+    specs = [importlib.util.find_spec(package) for package in packages]
+    return sorted({str(Path(spec.origin).parent.parent) for spec in specs if spec is not None and spec.origin})
+
+
+def _bare_environment() -> dict[str, str]:
+    """Nothing of ours, secrets least of all. Windows finds no system library without the one name."""
+    kept = {name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ and os.name == "nt"}
+    # Thread pools claim address space per core, which the memory limit would count.
+    return kept | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
