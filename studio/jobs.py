@@ -662,10 +662,10 @@ def _recover(book: _Book, store: RunStore) -> None:
     """Mark what a crash left. Only for the holder of the lock: a job that runs without a worker runs no more."""
     left = book.running()
     if left is not None:
-        state: JobState = "cancelled" if left["stop"] == "cancel" else "interrupted"
-        book.end(left["id"], state, None if state == "cancelled" else _stopped_with_the_studio())
-        if state == "cancelled":
-            _settle(store, left["run_id"], "cancelled", None)
+        state: Literal["cancelled", "interrupted"] = "cancelled" if left["stop"] == "cancel" else "interrupted"
+        error = None if state == "cancelled" else _stopped_with_the_studio()
+        _settle(store, left["run_id"], state, error)
+        book.end(left["id"], state, error)
     store.sweep()
 
 
@@ -973,9 +973,10 @@ class JobQueue:
             state, error = "interrupted", _stopped_with_the_studio()
         else:
             state, error = "failed", reason
-        self._book.end(left["id"], state, error)
+        # The run before the job: who hears that the job has ended may look at its run at once.
         _settle(self.store, left["run_id"], state, error)
         self.store.sweep()
+        self._book.end(left["id"], state, error)
 
 
 def _kill(worker: subprocess.Popen[bytes]) -> None:
