@@ -142,7 +142,7 @@ def _memory(machine: Machine) -> Finding:
 
 
 def _ffmpeg() -> Finding:
-    """Runs the program that writes the clips: it may be there and not start, on a foreign processor or a hardened disk."""
+    """Runs the program that writes the clips; it may be there and not start, on a foreign processor for one."""
     try:
         from imageio_ffmpeg import get_ffmpeg_exe
 

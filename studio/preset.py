@@ -220,7 +220,7 @@ def read_preset(path: Path) -> Preset:
                 way_out="A preset is a page of TOML.",
             )
         written: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError, tomllib.TOMLDecodeError) as error:
         raise PresetError(
             f"Preset {path.name} cannot be read: {error}.", field=str(path), way_out="Mend the file or remove it."
         ) from error
