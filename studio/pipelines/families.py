@@ -63,12 +63,14 @@ class Family:
     takes_max_sequence_length: bool = True
     float32_vae: bool = False
     """Whether the autoencoder is meant to run in float32 on an accelerator, as the model card says."""
+    always_tiles: bool = False
+    """Whether diffusers decodes this family in tiles only."""
     extra: Extra = lambda pipe, preset, request: {}
     """Arguments that only this family has."""
     preview_latents: Callable[[Any, torch.Tensor, GenerationRequest], torch.Tensor]
     """One latent frame of a denoised estimate, ready for `vae.decode`."""
-    decode_extra: Callable[[Any, torch.Tensor], dict[str, Any]] = lambda pipe, z: {}
-    """Arguments of `vae.decode` that only this family has."""
+    preview_decode: Callable[[Any, torch.Tensor], torch.Tensor] = lambda vae, z: type(vae).decode(vae, z).sample
+    """Pixels of that latent frame. The class's own `decode`, because the instance's is watched during a run."""
     prepare: Callable[[Any, GenerationRequest], None] = lambda pipe, request: None
     """What must be set on the pipeline before its call."""
     components: dict[str, frozenset[str]] = field(default_factory=dict)
@@ -121,16 +123,94 @@ def _middle(latents: torch.Tensor) -> torch.Tensor:
     return latents[:, :, middle : middle + 1]
 
 
-def _wan_latents(pipe: Any, estimate: torch.Tensor, request: GenerationRequest) -> torch.Tensor:
-    """z · std + mean, the inverse of how the transformer's latents were normalised."""
-    z = _middle(estimate)
-    mean, std = (_per_channel(values, z) for values in (pipe.vae.config.latents_mean, pipe.vae.config.latents_std))
-    return z * std + mean
-
-
 def _per_channel(values: Any, like: torch.Tensor) -> torch.Tensor:
     return torch.as_tensor(values, dtype=like.dtype, device=like.device).view(1, -1, 1, 1, 1)
 
+
+# Each of these inverts how the family normalises its latents, as its pipeline does before it decodes.
+
+
+def _scaled_latents(pipe: Any, estimate: torch.Tensor, request: GenerationRequest) -> torch.Tensor:
+    return _middle(estimate) / pipe.vae.config.scaling_factor
+
+
+def _wan_latents(pipe: Any, estimate: torch.Tensor, request: GenerationRequest) -> torch.Tensor:
+    z, config = _middle(estimate), pipe.vae.config
+    return z * _per_channel(config.latents_std, z) + _per_channel(config.latents_mean, z)
+
+
+def _ltx_latents(pipe: Any, estimate: torch.Tensor, request: GenerationRequest) -> torch.Tensor:
+    """LTX-Video denoises a sequence of tokens (1, T · h · w, C)."""
+    z = pipe._unpack_latents(
+        estimate,
+        (request.num_frames - 1) // pipe.vae_temporal_compression_ratio + 1,
+        request.height // pipe.vae_spatial_compression_ratio,
+        request.width // pipe.vae_spatial_compression_ratio,
+        pipe.transformer_spatial_patch_size,
+        pipe.transformer_temporal_patch_size,
+    )
+    vae = pipe.vae
+    return pipe._denormalize_latents(_middle(z), vae.latents_mean, vae.latents_std, vae.config.scaling_factor)
+
+
+def _cogvideox_latents(pipe: Any, estimate: torch.Tensor, request: GenerationRequest) -> torch.Tensor:
+    """CogVideoX denoises (1, T, C, h, w)."""
+    return _middle(estimate.permute(0, 2, 1, 3, 4)) / pipe.vae_scaling_factor_image
+
+
+def _latte_latents(pipe: Any, estimate: torch.Tensor, request: GenerationRequest) -> torch.Tensor:
+    """Latte's autoencoder knows images only: (1, C, h, w)."""
+    return _scaled_latents(pipe, estimate, request)[:, :, 0]
+
+
+def _mochi_latents(pipe: Any, estimate: torch.Tensor, request: GenerationRequest) -> torch.Tensor:
+    z, config = _middle(estimate), pipe.vae.config
+    if config.latents_mean is None or config.latents_std is None:
+        return z / config.scaling_factor
+    return z * _per_channel(config.latents_std, z) / config.scaling_factor + _per_channel(config.latents_mean, z)
+
+
+def _sana_latents(pipe: Any, estimate: torch.Tensor, request: GenerationRequest) -> torch.Tensor:
+    """SANA-Video comes with three autoencoders; DC-AE's latents are not normalised."""
+    kind = type(pipe.vae).__name__
+    if kind == "AutoencoderKLWan":
+        return _wan_latents(pipe, estimate, request)
+    z = _middle(estimate)
+    if kind == "AutoencoderKLLTX2Video":
+        return z * _per_channel(pipe.vae.latents_std, z) + _per_channel(pipe.vae.latents_mean, z)
+    return z
+
+
+def _ltx_decode(vae: Any, z: torch.Tensor) -> torch.Tensor:
+    """From 0.9.1 on the autoencoder finishes the denoising itself and wants to know from where."""
+    timestep = torch.full((1,), LTX_DECODE_TIMESTEP, device=z.device, dtype=z.dtype)
+    return type(vae).decode(vae, z, timestep if vae.config.timestep_conditioning else None).sample
+
+
+def _allegro_decode(vae: Any, z: torch.Tensor) -> torch.Tensor:
+    """One latent frame is shorter than the tiles, without which diffusers does not decode; so past them."""
+    return vae.decoder(vae.post_quant_conv(z[:, :, 0])[:, :, None])
+
+
+def _ltx_extra(pipe: Any, preset: Preset, request: GenerationRequest) -> dict[str, Any]:
+    return {
+        # The rate it was trained at shapes the positions of the tokens; `request.fps` is for showing only.
+        "frame_rate": preset.defaults.fps,
+        # Ignored by the autoencoder of 0.9.0; as the model cards of the later ones say.
+        "decode_timestep": LTX_DECODE_TIMESTEP,
+        "decode_noise_scale": LTX_DECODE_NOISE_SCALE,
+    }
+
+
+def _guider(pipe: Any, request: GenerationRequest) -> None:
+    """HunyuanVideo 1.5 takes its guidance as a component. Below 1 the guider would push away from the prompt."""
+    pipe.guider = pipe.guider.new(guidance_scale=max(request.guidance_scale, 1.0))
+
+
+LTX_DECODE_TIMESTEP = 0.05
+LTX_DECODE_NOISE_SCALE = 0.025
+# Cleaning captions needs beautifulsoup4, and is silently left out without it; a clip must not hang on that.
+_NO_CLEANING = {"clean_caption": False}
 
 FAMILIES: dict[str, Family] = {
     "WanPipeline": Family(
@@ -141,6 +221,94 @@ FAMILIES: dict[str, Family] = {
         block_lists=("blocks",),
         float32_vae=True,
         preview_latents=_wan_latents,
+    ),
+    "LTXPipeline": Family(
+        transformer="LTXVideoTransformer3DModel",
+        vae=frozenset({"AutoencoderKLLTXVideo"}),
+        text_encoders=frozenset({"T5EncoderModel"}),
+        branches="batched",
+        block_lists=("transformer_blocks",),
+        extra=_ltx_extra,
+        preview_latents=_ltx_latents,
+        preview_decode=_ltx_decode,
+    ),
+    "CogVideoXPipeline": Family(
+        transformer="CogVideoXTransformer3DModel",
+        vae=frozenset({"AutoencoderKLCogVideoX"}),
+        text_encoders=frozenset({"T5EncoderModel"}),
+        branches="batched",
+        block_lists=("transformer_blocks",),
+        # The authors pair dynamic guidance with the DPM sampler (5b) and leave it off with DDIM (2b).
+        extra=lambda pipe, preset, request: {
+            "use_dynamic_cfg": type(pipe.scheduler).__name__ == "CogVideoXDPMScheduler"
+        },
+        preview_latents=_cogvideox_latents,
+    ),
+    "LattePipeline": Family(
+        transformer="LatteTransformer3DModel",
+        vae=frozenset({"AutoencoderKL"}),
+        text_encoders=frozenset({"T5EncoderModel"}),
+        branches="batched",
+        block_lists=("transformer_blocks", "temporal_transformer_blocks"),
+        blocks_alternate=True,
+        frames_argument="video_length",
+        takes_max_sequence_length=False,
+        extra=lambda pipe, preset, request: _NO_CLEANING,
+        preview_latents=_latte_latents,
+    ),
+    "HunyuanVideoPipeline": Family(
+        transformer="HunyuanVideoTransformer3DModel",
+        vae=frozenset({"AutoencoderKLHunyuanVideo"}),
+        text_encoders=frozenset({"LlamaModel", "CLIPTextModel"}),
+        # Guidance is distilled into the model: the scale is an input, and there is no second pass to negate with.
+        branches="none",
+        block_lists=("transformer_blocks", "single_transformer_blocks"),
+        takes_negative_prompt=False,
+        preview_latents=_scaled_latents,
+    ),
+    "HunyuanVideo15Pipeline": Family(
+        transformer="HunyuanVideo15Transformer3DModel",
+        vae=frozenset({"AutoencoderKLHunyuanVideo15"}),
+        text_encoders=frozenset({"Qwen2_5_VLTextModel", "T5EncoderModel"}),
+        branches="separate",
+        block_lists=("transformer_blocks",),
+        takes_guidance_scale=False,
+        takes_max_sequence_length=False,
+        prepare=_guider,
+        preview_latents=_scaled_latents,
+        components={"guider": frozenset({"ClassifierFreeGuidance"})},
+    ),
+    "MochiPipeline": Family(
+        transformer="MochiTransformer3DModel",
+        vae=frozenset({"AutoencoderKLMochi"}),
+        text_encoders=frozenset({"T5EncoderModel"}),
+        branches="batched",
+        block_lists=("transformer_blocks",),
+        preview_latents=_mochi_latents,
+    ),
+    "AllegroPipeline": Family(
+        transformer="AllegroTransformer3DModel",
+        vae=frozenset({"AutoencoderKLAllegro"}),
+        text_encoders=frozenset({"T5EncoderModel"}),
+        branches="batched",
+        block_lists=("transformer_blocks",),
+        float32_vae=True,
+        always_tiles=True,
+        extra=lambda pipe, preset, request: _NO_CLEANING,
+        preview_latents=_scaled_latents,
+        preview_decode=_allegro_decode,
+    ),
+    "SanaVideoPipeline": Family(
+        transformer="SanaVideoTransformer3DModel",
+        vae=frozenset({"AutoencoderKLWan", "AutoencoderDC", "AutoencoderKLLTX2Video"}),
+        text_encoders=frozenset({"Gemma2Model"}),
+        branches="batched",
+        block_lists=("transformer_blocks",),
+        frames_argument="frames",
+        float32_vae=True,
+        # Binning would render another size and stretch the result to the one that was asked for.
+        extra=lambda pipe, preset, request: {"use_resolution_binning": False},
+        preview_latents=_sana_latents,
     ),
 }
 """By diffusers' pipeline class."""

@@ -14,22 +14,21 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
+from studio import weights
 from studio.errors import PresetError, StudioError, WeightsCorrupt, WeightsMissing
 from studio.events import Placement
+from studio.machine import Machine
 from studio.pipelines import placement as placing
 from studio.pipelines import schedules
 from studio.pipelines.families import TOKENIZERS, Family, family_of
 from studio.pipelines.ready import Ready, out_of_memory
 from studio.preset import Preset
 from studio.request import GenerationRequest
-
-if TYPE_CHECKING:
-    from studio.machine import Machine
 
 CHECKSUMS = "checksums.json"
 """Beside model_index.json: {"sha256": {path below the folder: hexadecimal digest}}."""
@@ -61,7 +60,7 @@ def load(preset: Preset, placement: Placement, *, folder: Path | None = None) ->
         OutOfMemory: it did not fit after all.
     """
     global _slot
-    folder = (folder or _folder_of(preset)).resolve()
+    folder = (folder or weights.folder_of(preset)).resolve()
     if _slot is not None and _slot.holds(preset, placement, folder):
         _slot.retile(placement)
         return _slot
@@ -102,22 +101,6 @@ def _bytes_of(model: nn.Module) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def _folder_of(preset: Preset) -> Path:
-    if preset.weights_folder is not None:
-        return preset.weights_folder
-    from studio import weights  # the Hub's cache is looked through only where it is asked for
-
-    found = weights.folder_of(preset)
-    if found is None:
-        raise WeightsMissing(
-            f"The weights of {preset.title} are not on this machine.",
-            field="preset",
-            value=preset.name,
-            way_out="Download them first.",
-        )
-    return found
-
-
 # What must be true of the folder before it is read
 
 
@@ -140,8 +123,8 @@ def check_folder(preset: Preset, family: Family, folder: Path) -> dict[str, tupl
             raise _corrupt(folder / name, "is named in model_index.json and not there")
         if any((folder / name).glob("*.py")):
             raise _corrupt(folder / name, "holds code, and code from a checkpoint is never run")
-        if name in ("transformer", "transformer_2", "vae") or name.startswith("text_encoder"):
-            _check_tensor_files(folder / name, "model" if library == "transformers" else "diffusion_pytorch_model")
+        if _is_model(name):
+            _check_tensor_files(folder / name, library, _variant_of(folder / name, preset))
     _check_sums(folder)
     return components
 
@@ -186,12 +169,24 @@ def _allowed(family: Family, name: str) -> frozenset[str]:
     }.get(name, frozenset())
 
 
-def _check_tensor_files(folder: Path, stem: str) -> None:
+def _is_model(name: str) -> bool:
+    return name in ("transformer", "transformer_2", "vae") or name.startswith("text_encoder")
+
+
+def _variant_of(folder: Path, preset: Preset) -> str | None:
+    """The preset's variant where this component has files of it; not every component need have."""
+    variant = preset.weights.variant
+    return variant if variant and any(folder.glob(f"*.{variant}*.safetensors")) else None
+
+
+def _check_tensor_files(folder: Path, library: str, variant: str | None) -> None:
     """Every safetensors file that the folder promises is there and whole: its header is read, its values are not."""
     from safetensors import SafetensorError, safe_open
 
     _read_json(folder / "config.json")
-    index = folder / f"{stem}.safetensors.index.json"
+    stem = "model" if library == "transformers" else "diffusion_pytorch_model"
+    marked = f".{variant}" if variant else ""
+    index = folder / f"{stem}.safetensors.index{marked}.json"
     if index.is_file():
         weight_map = _read_json(index).get("weight_map", {})
         names = sorted(set(weight_map.values())) if isinstance(weight_map, dict) else []
@@ -200,7 +195,7 @@ def _check_tensor_files(folder: Path, stem: str) -> None:
         ):
             raise _corrupt(index, "does not list safetensors files beside it")
     else:
-        names = [f"{stem}.safetensors"]
+        names = [f"{stem}{marked}.safetensors"]
     for name in names:
         path = folder / name
         if not path.is_file():
@@ -260,9 +255,9 @@ def _read(preset: Preset, family: Family, placement: Placement, folder: Path) ->
     components = check_folder(preset, family, folder)
     models: dict[str, nn.Module] = {}
     for name, (library, class_name) in components.items():
-        if name in ("transformer", "transformer_2", "vae") or name.startswith("text_encoder"):
+        if _is_model(name):
             kind = getattr(diffusers if library == "diffusers" else transformers, class_name)
-            models[name] = _read_model(kind, folder / name, name, placement)
+            models[name] = _read_model(kind, folder / name, name, placement, _variant_of(folder / name, preset))
     try:
         pipe = getattr(diffusers, preset.pipeline).from_pretrained(
             folder, use_safetensors=True, local_files_only=True, **models
@@ -276,9 +271,9 @@ def _read(preset: Preset, family: Family, placement: Placement, folder: Path) ->
     return pipe
 
 
-def _read_model(kind: Any, folder: Path, name: str, placement: Placement) -> nn.Module:
+def _read_model(kind: Any, folder: Path, name: str, placement: Placement, variant: str | None) -> nn.Module:
     dtype = getattr(torch, placement.vae_dtype if name == "vae" else placement.torch_dtype)
-    more: dict[str, Any] = {}
+    more: dict[str, Any] = {"variant": variant}
     if name.startswith("transformer") and placement.quantization == "int8":
         more["quantization_config"] = _int8_config(placement.device)
     try:

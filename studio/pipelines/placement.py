@@ -11,38 +11,29 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from studio.errors import DoesNotFit, RequestError
 from studio.events import Placement
-from studio.pipelines.families import family_of
+from studio.machine import (
+    BYTES,
+    CLIP_BYTES_PER_PIXEL_FRAME,
+    DECODE_BYTES_PER_PIXEL,
+    DENOISE_BYTES_PER_PIXEL_FRAME,
+    OFFLOAD_SHARE,
+    RUNTIME_BYTES,
+    SPARE_SHARE,
+    TILED_PIXELS,
+    Machine,
+    gigabytes,
+)
+from studio.pipelines.families import Family, family_of
 from studio.preset import Dtype, Preset
 from studio.request import GenerationRequest
-
-if TYPE_CHECKING:
-    from studio.machine import Machine
-
-GB = 10**9
-SPARE_SHARE = 0.1
-"""Of all memory, what is left to the system, the drivers and fragmentation."""
-RUNTIME_BYTES = int(0.8 * GB)
-"""What an accelerator's context and libraries take before the first tensor."""
-DECODE_BYTES_PER_PIXEL = 3000
-"""Working memory of a float32 autoencoder for each pixel of a frame while it decodes a latent frame (four frames)."""
-DENOISE_BYTES_PER_PIXEL_FRAME = 24
-"""Working memory of a 16-bit transformer for each pixel of the whole clip."""
-TILED_PIXELS = 256 * 256
-"""Pixels of the tiles that diffusers' autoencoders fall back to."""
-BLOCK_SHARE = 0.1
-"""Of a model's weights, what group offloading keeps on the accelerator: the block at work and the one on its way."""
-LEAF_SHARE = 0.02
-"""The same for sequential offloading, which moves single layers."""
 
 Offload = Literal["none", "model", "group", "sequential"]
 OFFLOADS: tuple[Offload, ...] = ("none", "model", "group", "sequential")
 """From the fastest to the leanest."""
-
-BYTES: dict[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,14 +50,17 @@ class Need:
     def weights(self) -> int:
         return self.transformer + self.text_encoder + self.vae
 
+    @property
+    def total(self) -> int:
+        return self.weights + self.working
+
     def on_accelerator(self, offload: Offload) -> int:
         """The most that is on the accelerator at once."""
-        largest = max(self.transformer, self.text_encoder, self.vae)
         resident = {
             "none": self.weights,
-            "model": largest,
-            "group": self.vae + int(BLOCK_SHARE * max(self.transformer, self.text_encoder)),
-            "sequential": int(LEAF_SHARE * self.weights),
+            "model": max(self.transformer, self.text_encoder, self.vae),
+            "group": self.vae + int(OFFLOAD_SHARE["group"] * max(self.transformer, self.text_encoder)),
+            "sequential": int(OFFLOAD_SHARE["sequential"] * self.weights),
         }[offload]
         return resident + self.working + RUNTIME_BYTES
 
@@ -88,14 +82,34 @@ def place(preset: Preset, request: GenerationRequest, machine: Machine, *, held_
 
     Raises:
         DoesNotFit: no way of running it here, with the numbers.
-        RequestError: something was asked for that this machine does not have.
+        RequestError: something was asked for that this machine or model does not have.
     """
-    if machine.accelerator is None:
-        return _place_on_cpu(preset, request, machine, held_bytes)
-    return _place_on_accelerator(preset, request, machine, held_bytes)
+    family = family_of(preset)
+    _check_what_the_family_lacks(preset, request, family)
+    decide = _place_on_cpu if machine.accelerator is None else _place_on_accelerator
+    return decide(preset, request, machine, family, held_bytes)
 
 
-def _place_on_cpu(preset: Preset, request: GenerationRequest, machine: Machine, held_bytes: int) -> Placement:
+def _check_what_the_family_lacks(preset: Preset, request: GenerationRequest, family: Family) -> None:
+    if request.negative_prompt and not family.takes_negative_prompt:
+        raise RequestError(
+            f"{preset.title} has no negative prompt: its guidance is built in.",
+            field="negative_prompt",
+            value=request.negative_prompt,
+            way_out="Leave negative_prompt empty.",
+        )
+    if request.vae_tiling == "off" and family.always_tiles:
+        raise RequestError(
+            f"{preset.title} decodes in tiles only.",
+            field="vae_tiling",
+            value=request.vae_tiling,
+            way_out="Leave vae_tiling at auto.",
+        )
+
+
+def _place_on_cpu(
+    preset: Preset, request: GenerationRequest, machine: Machine, family: Family, held_bytes: int
+) -> Placement:
     reasons = ["No accelerator: everything runs on the processor."]
     if request.offload not in ("auto", "none"):
         raise RequestError(
@@ -104,91 +118,91 @@ def _place_on_cpu(preset: Preset, request: GenerationRequest, machine: Machine, 
             value=request.offload,
             way_out="Leave offload at auto.",
         )
-    room = int(machine.ram_total * (1 - SPARE_SHARE))
-    vae_dtype: Dtype = "bfloat16" if machine.bf16 else "float32"
-    if machine.bf16:
+    room = _room(machine.ram_total)
+    has = gigabytes(machine.ram_total)
+    asked = _asked_dtype(request)
+    # float32 is asked for where 16 bits gave NaN, so it is meant for everything.
+    vae_dtype: Dtype = "bfloat16" if machine.bf16 and asked != "float32" else "float32"
+    if vae_dtype == "bfloat16":
         reasons.append(
             "The autoencoder runs in bfloat16, channels-last: this processor multiplies bfloat16 in hardware, and its "
             "convolutions are then several times faster."
         )
-    tiling = _tiling(request, needs_it=_need(preset, request, "float32", vae_dtype, "none", False).working > room // 2)
-    if request.vae_tiling == "auto" and tiling:
-        reasons.append(f"Decoding in tiles: whole frames would take more than half of {_gb(machine.ram_total)}.")
+    whole = _need(preset, request, asked or "float32", vae_dtype, tiled=False)
+    tiled = family.always_tiles or _asked_or(request.vae_tiling, needed=whole.working > room // 2)
+    if tiled and request.vae_tiling == "auto" and not family.always_tiles:
+        reasons.append(f"Decoding in tiles: whole frames would take more than half of {has}.")
 
-    quantization = _asked_quantization(request, "cpu")
-    dtype = _asked_dtype(request)
-    if dtype is None:
-        dtype = "float32"
-        if _need(preset, request, dtype, vae_dtype, quantization, tiling).weights > room:
-            dtype = "bfloat16"
-            reasons.append(f"Weights in bfloat16: in float32 they would not fit {_gb(machine.ram_total)} of memory.")
-    need = _need(preset, request, dtype, vae_dtype, quantization, tiling)
-    total = need.weights + need.working
-    if total > room and request.quantization == "auto" and int8_backend("cpu"):
-        smaller = _need(preset, request, dtype, vae_dtype, "int8", tiling)
-        if smaller.weights + smaller.working <= room:
-            quantization, need, total = "int8", smaller, smaller.weights + smaller.working
-            reasons.append(f"Transformer weights in 8 bits: at 16 they would not fit {_gb(machine.ram_total)}.")
-    if total > room:
-        raise _does_not_fit(preset, request, total, machine.ram_total, "memory")
+    int8 = _asked_int8(request, "cpu")
+    dtype: Dtype = asked or "float32"
+    if asked is None and _need(preset, request, dtype, vae_dtype, tiled=tiled, int8=int8).weights > room:
+        dtype = "bfloat16"
+        reasons.append(f"Weights in bfloat16: in float32 they would not fit {has} of memory.")
+    need = _need(preset, request, dtype, vae_dtype, tiled=tiled, int8=int8)
+    if need.total > room and request.quantization == "auto" and int8_backend("cpu"):
+        need = _need(preset, request, dtype, vae_dtype, tiled=tiled, int8=True)
+        int8 = True
+        reasons.append(f"Transformer weights in 8 bits: in {dtype} they would not fit {has} of memory.")
+    if need.total > room:
+        raise _does_not_fit(preset, request, need.total, machine.ram_total, "memory")
     free = machine.ram_free + held_bytes
-    if total > free:
-        raise DoesNotFit(
-            f"{preset.title} at this size needs about {_gb(total)} of memory; {_gb(free)} are free now.",
-            field="preset",
-            value=preset.name,
-            way_out="Close other programs, or choose a smaller size or length.",
-        )
+    if need.total > free:
+        raise _does_not_fit(preset, request, need.total, free, "free memory", way_out="Close other programs, or choose")
     return Placement(
         device="cpu",
         device_name=machine.cpu_name,
         torch_dtype=dtype,
         vae_dtype=vae_dtype,
-        channels_last=machine.bf16,
+        channels_last=vae_dtype == "bfloat16",
         offload="none",
-        vae_tiling=tiling,
-        quantization=quantization,
+        vae_tiling=tiled,
+        quantization="int8" if int8 else "none",
         reasons=tuple(reasons),
     )
 
 
-def _place_on_accelerator(preset: Preset, request: GenerationRequest, machine: Machine, held_bytes: int) -> Placement:
+def _place_on_accelerator(
+    preset: Preset, request: GenerationRequest, machine: Machine, family: Family, held_bytes: int
+) -> Placement:
     device = str(machine.accelerator)
     reasons: list[str] = []
+    has = gigabytes(machine.vram_total)
     dtype = _asked_dtype(request)
     if dtype is None:
         dtype = preset.torch_dtype
         if dtype == "bfloat16" and not machine.bf16:
             dtype = "float16"
             reasons.append(f"Weights in float16: {machine.accelerator_name} has no bfloat16.")
-    vae_dtype: Dtype = "float32" if family_of(preset).float32_vae else dtype
+    vae_dtype: Dtype = "float32" if family.float32_vae else dtype
 
-    vram = int(machine.vram_total * (1 - SPARE_SHARE))
-    untiled = _need(preset, request, dtype, vae_dtype, "none", False)
-    tiling = _tiling(request, needs_it=untiled.vae + untiled.working + RUNTIME_BYTES > vram)
-    if request.vae_tiling == "auto" and tiling:
-        reasons.append(f"Decoding in tiles: whole frames would not fit {_gb(machine.vram_total)}.")
+    vram, ram = _room(machine.vram_total), _room(machine.ram_total)
+    whole = _need(preset, request, dtype, vae_dtype, tiled=False)
+    # What decoding needs with everything else off the accelerator.
+    tiled = family.always_tiles or _asked_or(
+        request.vae_tiling, needed=whole.vae + whole.working + RUNTIME_BYTES > vram
+    )
+    if tiled and request.vae_tiling == "auto" and not family.always_tiles:
+        reasons.append(f"Decoding in tiles: whole frames would not fit {has}.")
 
-    quantization = _asked_quantization(request, device)
+    plain = _need(preset, request, dtype, vae_dtype, tiled=tiled)
+    small = _need(preset, request, dtype, vae_dtype, tiled=tiled, int8=True)
+    int8 = _asked_int8(request, device)
     if request.quantization == "auto" and int8_backend(device):
-        plain = _need(preset, request, dtype, vae_dtype, "none", tiling)
-        small = _need(preset, request, dtype, vae_dtype, "int8", tiling)
-        ram_room = int(machine.ram_total * (1 - SPARE_SHARE))
-        helps = plain.on_accelerator("model") > vram >= small.on_accelerator("model")
-        if helps or (plain.weights > ram_room >= small.weights and plain.on_accelerator("none") > vram):
-            quantization = "int8"
-            reasons.append(f"Transformer weights in 8 bits: at 16 they would not fit {_gb(machine.vram_total)}.")
-    need = _need(preset, request, dtype, vae_dtype, quantization, tiling)
-    offload = _offload(preset, request, machine, need, held_bytes, reasons)
+        # Where they spare offloading by blocks, or where main memory is too small for the weights otherwise.
+        spares_blocks = plain.on_accelerator("model") > vram >= small.on_accelerator("model")
+        spares_ram = plain.weights > ram >= small.weights and plain.on_accelerator("none") > vram
+        int8 = spares_blocks or spares_ram
+        if int8:
+            reasons.append(f"Transformer weights in 8 bits: in {dtype} they would not fit {has} one model at a time.")
     return Placement(
         device=device,
         device_name=machine.accelerator_name or device,
         torch_dtype=dtype,
         vae_dtype=vae_dtype,
         channels_last=False,
-        offload=offload,
-        vae_tiling=tiling,
-        quantization=quantization,
+        offload=_offload(preset, request, machine, small if int8 else plain, held_bytes, reasons),
+        vae_tiling=tiled,
+        quantization="int8" if int8 else "none",
         reasons=tuple(reasons),
     )
 
@@ -214,39 +228,41 @@ def _offload(
             continue
         if offload != "none":
             if need.weights > machine.ram_free + held_bytes:
-                raise _does_not_fit(preset, request, need.weights, machine.ram_free, "main memory to offload to")
+                raise _does_not_fit(preset, request, need.weights, machine.ram_free, "free memory to offload to")
             reasons.append(
-                f"Offloading ({offload}): all of it would take {_gb(need.on_accelerator('none'))}, and {_gb(free)} are "
-                f"free on {machine.accelerator_name}."
+                f"Offloading ({offload}): all of it would take {gigabytes(need.on_accelerator('none'))}, and "
+                f"{gigabytes(free)} are free on {machine.accelerator_name}."
             )
         return offload
     raise _does_not_fit(preset, request, need.on_accelerator(choices[-1]), free, "free accelerator memory")
 
 
 def _need(
-    preset: Preset, request: GenerationRequest, dtype: Dtype, vae_dtype: Dtype, quantization: str, tiling: bool
+    preset: Preset, request: GenerationRequest, dtype: Dtype, vae_dtype: Dtype, *, tiled: bool, int8: bool = False
 ) -> Need:
     pixels = request.height * request.width
-    decode_pixels = min(pixels, TILED_PIXELS) if tiling else pixels
-    decode = decode_pixels * DECODE_BYTES_PER_PIXEL * BYTES[vae_dtype] // 4
-    clip = pixels * request.num_frames * 3 * 4 * 2  # the decoded frames in float32, and their copy on the way to 8 bits
+    decode = (min(pixels, TILED_PIXELS) if tiled else pixels) * DECODE_BYTES_PER_PIXEL * BYTES[vae_dtype] // 4
+    clip = pixels * request.num_frames * CLIP_BYTES_PER_PIXEL_FRAME
     denoise = pixels * request.num_frames * DENOISE_BYTES_PER_PIXEL_FRAME * BYTES[dtype] // 2
-    weight_bytes = 1 if quantization == "int8" else BYTES[dtype]
     return Need(
-        transformer=preset.memory.transformer_parameters * weight_bytes,
+        transformer=preset.memory.transformer_parameters * (1 if int8 else BYTES[dtype]),
         text_encoder=preset.memory.text_encoder_parameters * BYTES[dtype],
         vae=preset.memory.vae_parameters * BYTES[vae_dtype],
         working=max(denoise, decode + clip),
     )
 
 
+def _room(total: int) -> int:
+    return int(total * (1 - SPARE_SHARE))
+
+
 def _asked_dtype(request: GenerationRequest) -> Dtype | None:
     return None if request.torch_dtype == "auto" else request.torch_dtype
 
 
-def _asked_quantization(request: GenerationRequest, device: str) -> str:
+def _asked_int8(request: GenerationRequest, device: str) -> bool:
     if request.quantization != "int8":
-        return "none"
+        return False
     if int8_backend(device) is None:
         raise RequestError(
             "quantization = int8 needs a library that is not installed.",
@@ -254,22 +270,20 @@ def _asked_quantization(request: GenerationRequest, device: str) -> str:
             value=request.quantization,
             way_out="Install torchao (pip install 'dailies[quantization]'), or leave quantization at auto.",
         )
-    return "int8"
+    return True
 
 
-def _tiling(request: GenerationRequest, *, needs_it: bool) -> bool:
-    return needs_it if request.vae_tiling == "auto" else request.vae_tiling == "on"
+def _asked_or(asked: Literal["auto", "on", "off"], *, needed: bool) -> bool:
+    return needed if asked == "auto" else asked == "on"
 
 
-def _does_not_fit(preset: Preset, request: GenerationRequest, needed: int, there: int, of_what: str) -> DoesNotFit:
+def _does_not_fit(
+    preset: Preset, request: GenerationRequest, needed: int, there: int, of_what: str, way_out: str = "Choose"
+) -> DoesNotFit:
     return DoesNotFit(
-        f"{preset.title} at {request.height}×{request.width}, {request.num_frames} frames, needs about {_gb(needed)} "
-        f"of {of_what}; there are {_gb(there)}.",
+        f"{preset.title} at {request.height}×{request.width}, {request.num_frames} frames, needs about "
+        f"{gigabytes(needed)} of {of_what}; there are {gigabytes(there)}.",
         field="preset",
         value=preset.name,
-        way_out="Choose a smaller size or length, a smaller preset, or a machine with more memory.",
+        way_out=f"{way_out} a smaller size or length, a smaller preset, or a machine with more memory.",
     )
-
-
-def _gb(size: int) -> str:
-    return f"{size / GB:.1f} GB"

@@ -174,9 +174,8 @@ class Ready:
         with torch.no_grad(), _private_randomness(0):
             z = self.family.preview_latents(self.pipe, estimate, self._request)
             z = z.to(_device_of(vae, self.placement), vae.dtype)
-            # The class's own: the instance's is watched during a run, and a preview is no decoding stage.
-            decoded = type(vae).decode(vae, z, return_dict=False, **self.family.decode_extra(self.pipe, z))[0]
-        frame = decoded.float().reshape(*_one_frame(decoded))[:, 0].permute(1, 2, 0)
+            decoded = self.family.preview_decode(vae, z).float()
+        frame = _first_frame(decoded).permute(1, 2, 0)
         return ((frame / 2 + 0.5).nan_to_num(0).clamp(0, 1) * 255).round().byte().cpu().numpy()
 
     def reset(self) -> None:
@@ -356,10 +355,9 @@ def _device_of(vae: nn.Module, placement: Placement) -> torch.device:
     return torch.device(placement.device) if placement.offload != "none" else next(vae.parameters()).device
 
 
-def _one_frame(decoded: torch.Tensor) -> tuple[int, int, int, int]:
-    """(3, f, H, W) of what an autoencoder returned for one latent frame: (1, 3, f, H, W), or (1, 3, H, W) of images."""
-    *_, height, width = decoded.shape
-    return 3, decoded.numel() // (3 * height * width), height, width
+def _first_frame(decoded: torch.Tensor) -> torch.Tensor:
+    """(3, H, W) of what an autoencoder returned: (1, 3, f, H, W), or (1, 3, H, W) from one that knows images only."""
+    return decoded[0] if decoded.ndim == 4 else decoded[0, :, 0]
 
 
 def _to_8_bits(frames: np.ndarray) -> np.ndarray:
