@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from studio.clip import Clip
+from studio.clip import Clip, ControlMaps
 from studio.driving_world.camera import Camera
 from studio.driving_world.captions import caption
+from studio.driving_world.maps import measure
 from studio.driving_world.painter import paint
 from studio.driving_world.scene import (
     LANE_COUNTS,
@@ -42,14 +43,27 @@ __all__ = [
     "attributes",
     "caption",
     "render",
+    "render_with_maps",
     "sample_scene",
 ]
 
 
 def render(scene: Scene, *, height: int = 128, width: int = 128, num_frames: int = 17, fps: float = 12.0) -> Clip:
     """The clip of a scene, with its caption; frame i shows the moment i / fps seconds."""
+    return _film(_stage(scene, height, width, num_frames, fps), fps)
+
+
+def render_with_maps(
+    scene: Scene, *, height: int = 128, width: int = 128, num_frames: int = 17, fps: float = 12.0
+) -> tuple[Clip, ControlMaps]:
+    """The same clip as `render`, and what it shows, measured from the same geometry."""
     stage = _stage(scene, height, width, num_frames, fps)
-    return Clip(frames=paint(stage), fps=fps, caption=caption(scene, num_frames=num_frames, fps=fps))
+    return _film(stage, fps), measure(stage)
+
+
+def _film(stage: Stage, fps: float) -> Clip:
+    words = caption(stage.scene, num_frames=len(stage.times), fps=fps)
+    return Clip(frames=paint(stage), fps=fps, caption=words)
 
 
 def _stage(scene: Scene, height: int, width: int, num_frames: int, fps: float) -> Stage:

@@ -20,13 +20,12 @@ from studio.driving_world.palette import Palette, as_array, mix, palette_for
 from studio.driving_world.shapes import VEHICLE_SHAPES, Paint
 from studio.driving_world.stage import Stage
 
-_SHIFT = 4
+FIXED_POINT_DIGITS = 4
 """Binary digits after the point in the coordinates given to OpenCV."""
 _FAR = 2**24
 """Coordinates, in OpenCV's fixed point, are held within this."""
 _LARGEST_DOUBLED = 320
 _LAMP_METRES = 0.3
-_WHITE = (255, 255, 255)
 
 
 def paint(stage: Stage) -> np.ndarray:
@@ -37,8 +36,8 @@ def paint(stage: Stage) -> np.ndarray:
 
 def fixed_point(image: np.ndarray, scale: float) -> np.ndarray:
     """Image pixels (corner-based) to OpenCV's fixed point (centre-based) on a canvas `scale` times as large."""
-    moved = image * np.float32(scale * 2**_SHIFT)
-    moved -= np.float32(2 ** (_SHIFT - 1))
+    moved = image * np.float32(scale * 2**FIXED_POINT_DIGITS)
+    moved -= np.float32(2 ** (FIXED_POINT_DIGITS - 1))
     np.clip(moved, -_FAR, _FAR, out=moved)
     return moved.astype(np.int32, order="C")
 
@@ -157,9 +156,8 @@ class _Brush:
             if abs(azimuth) > 1.2:
                 return
             image = stage.camera.project_direction(np.array(azimuth), np.array(elevation))
-            x, y = fixed_point(image, self.scale).tolist()
-            axes = (int(wide * focal * 2**_SHIFT), int(high * focal * 2**_SHIFT))
-            cv2.ellipse(canvas, ((x / 16, y / 16), (axes[0] / 8, axes[1] / 8), 0.0), colour, -1, cv2.LINE_AA)
+            x, y = (image * self.scale - 0.5).tolist()
+            cv2.ellipse(canvas, ((x, y), (2 * wide * focal, 2 * high * focal), 0.0), colour, -1, cv2.LINE_AA)
 
         bearing = (seed * 0.618) % 1 * 0.7 - 0.35
         match self.palette.celestial:
@@ -180,7 +178,7 @@ class _Brush:
         light = as_array(self.palette.light) ** 0.8
         for ridge, colour in zip(self.ridges, self.palette.hill, strict=True):
             lit = as_array(colour) * light * haze + as_array(self.palette.sky[2]) * (1 - haze)
-            cv2.fillPoly(canvas, [ridge[frame]], lit.tolist(), cv2.LINE_AA, _SHIFT)
+            cv2.fillPoly(canvas, [ridge[frame]], lit.tolist(), cv2.LINE_AA, FIXED_POINT_DIGITS)
 
     def _ground(self, canvas: np.ndarray, frame: int) -> None:
         """Everything on the ground in its own colours first; then light and haze over the lot in two strokes."""
@@ -188,9 +186,9 @@ class _Brush:
         for colour, outlines, shown in self.ground:
             visible = shown[frame]
             if visible.all():
-                cv2.fillPoly(canvas, list(outlines[frame]), colour, cv2.LINE_AA, _SHIFT)
+                cv2.fillPoly(canvas, list(outlines[frame]), colour, cv2.LINE_AA, FIXED_POINT_DIGITS)
             elif visible.any():
-                cv2.fillPoly(canvas, list(outlines[frame][visible]), colour, cv2.LINE_AA, _SHIFT)
+                cv2.fillPoly(canvas, list(outlines[frame][visible]), colour, cv2.LINE_AA, FIXED_POINT_DIGITS)
         cv2.multiply(below, self.backdrop.ground_light, dst=below, scale=1 / 255)
         cv2.add(below, self.backdrop.ground_haze, dst=below)
 
@@ -208,7 +206,7 @@ class _Brush:
         faces = self.stage.order[frame]
         colours = self.colours[frame, faces].tolist()
         for outline, colour in zip(self._outlines(frame, faces), colours, strict=True):
-            cv2.fillConvexPoly(canvas, outline, colour, cv2.LINE_AA, _SHIFT)
+            cv2.fillConvexPoly(canvas, outline, colour, cv2.LINE_AA, FIXED_POINT_DIGITS)
 
     def _halo(self, frame: int) -> np.ndarray:
         """Light round the lamps, at half the picture's size: lamps in painting order, blacked out by nearer bodies."""
@@ -225,7 +223,7 @@ class _Brush:
             if lamp:
                 self._lamp(glow, outline // shrink, colour, max(depth, 2.0))
             else:
-                cv2.fillConvexPoly(glow, outline // shrink, (0, 0, 0), cv2.LINE_8, _SHIFT)
+                cv2.fillConvexPoly(glow, outline // shrink, (0, 0, 0), cv2.LINE_8, FIXED_POINT_DIGITS)
         blurred = cv2.GaussianBlur(glow, (0, 0), 0.016 * camera.focal, borderType=cv2.BORDER_REPLICATE)
         return cv2.resize(blurred, (camera.width, camera.height), interpolation=cv2.INTER_LINEAR)
 
@@ -235,12 +233,12 @@ class _Brush:
         (xa, ya), (xb, yb) = outline[0].tolist(), outline[len(outline) // 2].tolist()
         x, y = (xa + xb) // 2, (ya + yb) // 2
         radius = _LAMP_METRES * camera.focal / depth / 2
-        cv2.circle(glow, (x, y), int(radius * 2**_SHIFT), light, -1, cv2.LINE_AA, _SHIFT)
+        cv2.circle(glow, (x, y), int(radius * 2**FIXED_POINT_DIGITS), light, -1, cv2.LINE_AA, FIXED_POINT_DIGITS)
         if self.palette.wet:
-            foot = int((camera.horizon_y + EYE_METRES * camera.focal / depth) / 2 * 2**_SHIFT)
+            foot = int((camera.horizon_y + EYE_METRES * camera.focal / depth) / 2 * 2**FIXED_POINT_DIGITS)
             dim = [channel * 0.5 for channel in light]
             low = foot + (foot - y) * 9 // 10
-            cv2.line(glow, (x, foot), (x, low), dim, max(1, int(1.2 * radius)), cv2.LINE_AA, _SHIFT)
+            cv2.line(glow, (x, foot), (x, low), dim, max(1, int(1.2 * radius)), cv2.LINE_AA, FIXED_POINT_DIGITS)
 
     def _fall(self, canvas: np.ndarray, frame: int) -> None:
         """Rain or snow: a few soft strokes that move smoothly with time, the same at any size."""
@@ -250,7 +248,7 @@ class _Brush:
         u, v, w, z = self.falling.T
         veil = canvas.copy()
         colour = self.palette.falling_colour
-        fixed = 2**_SHIFT
+        fixed = 2**FIXED_POINT_DIGITS
         if self.palette.falling == "rain":
             count = 42
             y = (v + t * (1.7 + 0.8 * w)) % 1.2 - 0.1
@@ -259,7 +257,7 @@ class _Brush:
             ends = np.stack([x, y, x - 0.12 * long, y + long], axis=1)[:count] * [width, height, width, height]
             thick = max(1, round(height / 128))
             for xa, ya, xb, yb in (ends * fixed).astype(int).tolist():
-                cv2.line(veil, (xa, ya), (xb, yb), colour, thick, cv2.LINE_AA, _SHIFT)
+                cv2.line(veil, (xa, ya), (xb, yb), colour, thick, cv2.LINE_AA, FIXED_POINT_DIGITS)
             share = 0.34
         else:
             count = 48
@@ -268,6 +266,6 @@ class _Brush:
             radius = (0.0045 + 0.0075 * z) * height
             flakes = np.stack([x * width, y * height, radius], axis=1)[:count] * fixed
             for xc, yc, r in flakes.astype(int).tolist():
-                cv2.circle(veil, (xc, yc), r, colour, -1, cv2.LINE_AA, _SHIFT)
+                cv2.circle(veil, (xc, yc), r, colour, -1, cv2.LINE_AA, FIXED_POINT_DIGITS)
             share = 0.8
         cv2.addWeighted(veil, share, canvas, 1 - share, 0, dst=canvas)

@@ -1,7 +1,7 @@
 """The stage: a scene over a stretch of time, as outlines in the picture, ready to be painted or measured.
 
 Knows geometry only. The painter and the control maps walk the same stage in the same order, so what one shows the
-other measures. Refuses to know pixels' colours mix, and what a map is for.
+other measures. Refuses to know how light and colours mix, and what a map is for.
 
 Shapes: F frames, O objects, V points of all objects together, N faces of all objects together, L outlines in a layer.
 """
@@ -45,12 +45,13 @@ SEMANTIC_LABELS = (
 )
 """Name of semantic class n at position n."""
 VIEW_METRES = 105.0
-"""Things that stand up are drawn as far as this; the road goes on to the horizon."""
+"""Things that stand up are drawn at least as far as this, and farther in large pictures; the road goes on for ever."""
 _STATIONS = np.array([1.6, 2.4, 3.4, 4.6, 6, 8, 10.5, 13.5, 17, 21.5, 27, 34, 43, 55, 70, 90, 120, 165, 230, 330, 620])
 """Metres ahead at which the edges of a winding road are reckoned; a straight one needs the first and the last."""
 _DASH_METRES, _DASH_PERIOD = 3.2, 8.0
 _LINE_METRES = 0.2
 _DASHES_TO = 80.0
+_FIRST_FIXTURE_ID = 100
 _SHORTEST_DETAIL = 0.5
 """Small faces are left out where this many metres are less than a pixel."""
 
@@ -69,11 +70,12 @@ class GroundLayer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Actor:
+class Actor:
     """One object, static or moving, before it is projected."""
 
     label: str
     instance_id: int
+    """0 for what is not counted one by one: buildings, trees, rocks and lamps."""
     shape: Shape
     scale: tuple[float, float, float]
     x: np.ndarray
@@ -94,12 +96,13 @@ class Stage:
         self.scene = scene
         self.camera = camera
         self.times = times
+        self.view_metres = float(np.clip(0.82 * camera.focal, VIEW_METRES, 300.0))
         self.palette: Palette = palette_for(scene.time_of_day, scene.weather, scene.style)
         reach = float(np.max(scene.ego.distance(times)))
         self.road: Road = lay_road(scene.curvature, reach)
         self.ego: EgoTrack = track_ego(scene.ego, self.road, times)
         self._cos, self._sin = np.cos(self.ego.yaw)[:, None], np.sin(self.ego.yaw)[:, None]
-        self.actors: list[_Actor] = self._movers() + self._fixtures(reach)
+        self.actors: list[Actor] = self._movers() + self._fixtures(reach)
         self._pose_actors()
         self._mesh()
 
@@ -159,7 +162,7 @@ class Stage:
         x, y, _ = self.road.place(corners[:, 0], corners[:, 1])
         frames = len(self.times)
         image, depth = self._on_ground(np.tile(x, (frames, 1)), np.tile(y, (frames, 1)))
-        shown = (depth.reshape(frames, -1, 4) > NEAR_METRES).any(axis=-1)
+        shown = depth.reshape(frames, -1, 4).max(axis=-1) > NEAR_METRES
         return GroundLayer(label=label, colour=colour, outlines=image.reshape(frames, -1, 4, 2), shown=shown)
 
     @cached_property
@@ -244,19 +247,19 @@ class Stage:
         right = self._right[:, rows][..., None] + np.sin(turn) * local_x - np.cos(turn) * local_y
         forward = self._forward[:, rows][..., None] + np.cos(turn) * local_x + np.sin(turn) * local_y
         image = self.camera.project(right, np.full_like(right, EYE_METRES), forward)
-        shown = np.asarray(self.in_view[:, rows] & (forward > NEAR_METRES).any(axis=-1))
+        shown = self.in_view[:, rows] & (forward.max(axis=-1) > NEAR_METRES)
         shade = tuple(channel * self.palette.shadow for channel in self.palette.road)
         return GroundLayer(label="shadow", colour=shade, outlines=image, shown=shown)  # type: ignore[arg-type]
 
     # What stands and moves
 
-    def _movers(self) -> list[_Actor]:
+    def _movers(self) -> list[Actor]:
         scene, actors = self.scene, []
         for vehicle in scene.vehicles:
             where = track(vehicle.manoeuvre, scene.ego, self.road, self.times)
             colours, shining = self._vehicle_colours(vehicle.colour, where)
             actors.append(
-                _Actor(
+                Actor(
                     label=vehicle.type,
                     instance_id=vehicle.instance_id,
                     shape=shapes.VEHICLE_SHAPES[vehicle.type](),
@@ -273,7 +276,7 @@ class Stage:
             paint = {Paint.BODY: COATS[person.coat], Paint.DARK: (58, 58, 78), Paint.TRIM: (232, 188, 156)}
             colours, shining = self._still_colours({**paint, Paint.GLASS: (74, 52, 40)}, frozenset())
             actors.append(
-                _Actor(
+                Actor(
                     label="pedestrian",
                     instance_id=person.instance_id,
                     shape=shapes.pedestrian(),
@@ -320,21 +323,20 @@ class Stage:
             glow[:, slot] = slot in shining
         return colours, glow
 
-    def _fixtures(self, reach: float) -> list[_Actor]:
+    def _fixtures(self, reach: float) -> list[Actor]:
         """Whatever stands beside the stretch of road that is seen."""
         start = float(np.min(self.ego.s))
-        view = min(VIEW_METRES, 3.2 * self.palette.haze_metres)
-        found = fixtures(self.scene, self.palette, start, reach + view)
+        found = fixtures(self.scene, self.palette, start, reach + min(self.view_metres, 3.2 * self.palette.haze_metres))
         if not found:
             return []
         s, d = np.array([f.s for f in found]), np.array([f.d for f in found])
         x, y, yaw = self.road.place(s, d)
         return [
-            self._fixture(fixture, float(x[k]), float(y[k]), float(yaw[k]) + (pi if fixture.turned else 0.0))
+            self._fixture(fixture, k, float(x[k]), float(y[k]), float(yaw[k]) + (pi if fixture.turned else 0.0))
             for k, fixture in enumerate(found)
         ]
 
-    def _fixture(self, fixture: Fixture, x: float, y: float, yaw: float) -> _Actor:
+    def _fixture(self, fixture: Fixture, number: int, x: float, y: float, yaw: float) -> Actor:
         frames = len(self.times)
         colours, shining = self._still_colours(fixture.colours, fixture.shining)
         if fixture.kind == "traffic_light":
@@ -342,9 +344,9 @@ class Stage:
             for slot, on in ((Paint.TAIL, ~green), (Paint.HEAD, green)):
                 colours[:, slot] = np.where(on[:, None], fixture.colours[slot], (56, 58, 64))
                 shining[:, slot] = on
-        return _Actor(
+        return Actor(
             label=fixture.kind,
-            instance_id=0,
+            instance_id=_FIRST_FIXTURE_ID + number if fixture.kind in ("sign", "traffic_light") else 0,
             shape=fixture.shape,
             scale=fixture.scale,
             x=np.full(frames, x),
@@ -362,7 +364,7 @@ class Stage:
         self._right, self._forward = self._seen_from_above(x, y)
         self._turn = yaw - self.ego.yaw[:, None]
         radius = np.array([actor.shape.radius * max(actor.scale[:2]) for actor in self.actors])
-        ahead = (self._forward + radius > NEAR_METRES) & (self._forward - radius < VIEW_METRES)
+        ahead = (self._forward + radius > NEAR_METRES) & (self._forward - radius < self.view_metres)
         beside = np.abs(self._right) - radius < np.maximum(self._forward + radius, 0) * self.camera.half_view
         self.in_view = ahead & beside
         self.depth = self._forward
