@@ -408,7 +408,7 @@ def _add_pocket(commands: Any) -> None:
     parser = commands.add_parser("pocket", help="the pocket models: train them from nothing")
     pocket = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     train = pocket.add_parser("train", help="train or go on training", description="Train a pocket model from nothing.")
-    from studio.pocket.arguments import add_arguments
+    from studio.pocket.train import add_arguments
 
     add_arguments(train)
     train.set_defaults(command=_pocket_train)
