@@ -36,7 +36,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -354,17 +354,15 @@ class _Book:
         with self._reading() as connection:
             return connection.execute("SELECT id, run_id, worker, stop FROM jobs WHERE state = 'running'").fetchone()
 
-    def end(
-        self, job_id: str, state: JobState, error: StudioError | None, events: list[_Numbered] | None = None
-    ) -> None:
+    def end(self, job_id: str, state: JobState, error: StudioError | None, events: Sequence[_Numbered] = ()) -> None:
         """The job's last transaction: what was said last, how it ended, and what need not be kept."""
         with self._writing() as connection:
-            _write_events(connection, job_id, events or [])
+            _write_events(connection, job_id, events)
             _end(connection, job_id, state, error)
 
     # -- events -------------------------------------------------------------------------------------------------------
 
-    def write_events(self, job_id: str, events: list[_Numbered]) -> None:
+    def write_events(self, job_id: str, events: Sequence[_Numbered]) -> None:
         with self._writing() as connection:
             _write_events(connection, job_id, events)
 
@@ -451,7 +449,7 @@ def _refuse_a_flood(connection: sqlite3.Connection, owner: str, most_per_owner: 
         )
 
 
-def _write_events(connection: sqlite3.Connection, job_id: str, events: list[_Numbered]) -> None:
+def _write_events(connection: sqlite3.Connection, job_id: str, events: Sequence[_Numbered]) -> None:
     connection.executemany(
         "INSERT INTO events (job_id, number, kind, record) VALUES (?, ?, ?, ?)",
         [(job_id, number, type(event).__name__, json.dumps(event_to_json(event))) for number, event in events],
