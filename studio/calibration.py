@@ -65,7 +65,7 @@ def median_step(step_seconds: list[float] | tuple[float, ...]) -> float:
 
 def record(measurement: Measurement, folder: Path) -> None:
     """Keep a measurement. A file that cannot be read is started anew; one that cannot be written is let be."""
-    kept = [*_read(folder), measurement]
+    kept = [*measurements(folder), measurement]
     key = _key(measurement)
     mine = [each for each in kept if _key(each) == key][-KEPT_PER_KEY:]
     others = [each for each in kept if _key(each) != key]
@@ -89,7 +89,7 @@ def predict(
         device_name: Only count runs on this device; None takes the device of the newest run.
         torch_dtype: Only count runs in this number format; None takes the newest run's.
     """
-    known = [each for each in _read(folder) if each.preset == request.preset]
+    known = [each for each in measurements(folder) if each.preset == request.preset]
     if request.torch_dtype != "auto":
         torch_dtype = request.torch_dtype
     if device_name is not None:
@@ -137,7 +137,8 @@ def _key(each: Measurement) -> tuple[str, str, str]:
     return each.preset, each.device_name, each.torch_dtype
 
 
-def _read(folder: Path) -> list[Measurement]:
+def measurements(folder: Path) -> list[Measurement]:
+    """What has been measured, the oldest first; nothing where the file is absent or damaged."""
     try:
         written: Any = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
         return [Measurement(**each) for each in written]

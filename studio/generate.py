@@ -22,6 +22,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import studio
@@ -44,7 +45,7 @@ from studio.events import (
     StepStarted,
 )
 from studio.preset import Preset, find_preset
-from studio.request import GenerationRequest, check_request
+from studio.request import GenerationRequest, check_request, request_for
 from studio.runs import RunStore, RunWriter
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
 
 PREVIEW_SHARE = 0.1
 """Previews may take this share of the time between them, so that watching costs little."""
+CALIBRATION_STEPS = 4
+"""Steps of a measuring run; the first is not counted."""
 MIN_PREVIEW_SECONDS = 0.5
 """No two previews follow each other faster."""
 
@@ -95,6 +98,29 @@ def generate(
     finally:
         stream.close()
         work.join()
+
+
+def warm(preset_name: str, *, store: RunStore) -> None:
+    """Load a preset before anybody asks for it, so that the first clip need not wait.
+
+    A model that ships with the studio is measured on the way, if nobody has yet: a few steps at its default size, in a
+    folder that is thrown away, so that even the first prediction rests on something.
+
+    Raises:
+        StudioError: as `generate` would.
+    """
+    from studio import machine, pipelines, weights
+
+    preset = find_preset(preset_name)
+    request = request_for(preset, prompt="calibration", seed=0, num_inference_steps=CALIBRATION_STEPS)
+    if preset.weights_folder is None or calibration.predict(request, store.folder) is not None:
+        pipelines.load(preset, pipelines.place(preset, request, machine.measure()), folder=weights.folder_of(preset))
+        return
+    with TemporaryDirectory() as scratch:
+        for _ in generate(request, store=RunStore(Path(scratch))):
+            pass
+        for measurement in calibration.measurements(Path(scratch)):
+            calibration.record(measurement, store.folder)
 
 
 class _Closed(BaseException):

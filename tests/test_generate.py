@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from studio import machine, pipelines, weights
+from studio import calibration, machine, pipelines, weights
 from studio.clip import read_clip, read_settings
 from studio.errors import GridError, NumericalError, OutOfMemory, PromptError, StudioError, UnknownPreset
 from studio.events import (
@@ -23,7 +23,7 @@ from studio.events import (
     StepFinished,
     StepStarted,
 )
-from studio.generate import generate
+from studio.generate import generate, warm
 from studio.preset import find_preset
 from studio.request import GenerationRequest, request_for
 from studio.runs import RunStore, request_in_settings
@@ -257,6 +257,13 @@ def test_the_next_run_is_predicted_from_the_last(store: RunStore) -> None:
     assert first.predicted_seconds is None
     assert second.predicted_seconds is not None
     assert second.predicted_seconds > 0
+
+
+def test_warming_loads_the_model_and_leaves_a_measurement_but_no_run(store: RunStore) -> None:
+    warm("pocket", store=store)
+    request = request_for(find_preset("pocket"), prompt="a road", seed=1)
+    assert calibration.predict(request, store.folder) is not None
+    assert store.count() == 0
 
 
 def test_the_pocket_weights_are_where_the_preset_says() -> None:
