@@ -89,7 +89,6 @@ class _Brush:
         camera, scene = stage.camera, stage.scene
         self.palette: Palette = stage.palette
         self.scale = 2 if max(camera.height, camera.width) <= _LARGEST_DOUBLED else 1
-        self.shape = (camera.height * self.scale, camera.width * self.scale)
         self.backdrop = _backdrop(
             scene.time_of_day, scene.weather, scene.style, camera.height, camera.width, self.scale
         )
@@ -104,8 +103,9 @@ class _Brush:
         moving = np.array([actor.label in VEHICLE_SHAPES for actor in stage.actors])[stage.face_owner]
         self.screening = moving & (stage.face_paint == Paint.BODY)
         """bool, (N,): faces that hide the halo of what is behind them."""
-        self.dice = np.random.Generator(np.random.PCG64([scene.seed, 7])) if self.palette.falling else None
-        self.falling = None if self.dice is None else self.dice.random((90, 4))
+        dice = np.random.Generator(np.random.PCG64([scene.seed, 7]))
+        self.falling = dice.random((90, 4)) if self.palette.falling else None
+        """(n, 4), 0 to 1: where each drop or flake starts, and how it differs from the others."""
 
     def _face_colours(self) -> np.ndarray:
         """Every face's colour in every frame, lit, shaded and hazed: float32, (F, N, 3)."""
