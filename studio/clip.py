@@ -314,8 +314,8 @@ def read_clip(path: Path, *, limits: ClipLimits = ClipLimits(), fps: float | Non
         header = reading.header()
         frames = reading.frames(header)
         ending = reading.ending()
-    clip = Clip(frames=frames, fps=float(header["fps"]))
-    return LoadedClip(clip=clip, info=ClipInfo(**header["info"]), notices=tuple(ending["notices"]))
+    clip = Clip(frames=frames, fps=header.fps)
+    return LoadedClip(clip=clip, info=header.info, notices=tuple(ending["notices"]))
 
 
 def probe_clip(path: Path, *, limits: ClipLimits = ClipLimits()) -> ClipInfo:  # noqa: B008
@@ -323,7 +323,7 @@ def probe_clip(path: Path, *, limits: ClipLimits = ClipLimits()) -> ClipInfo:  #
     with _Reading(Path(path), "probe", limits, None) as reading:
         header = reading.header()
         reading.ending()
-    return ClipInfo(**header["info"])
+    return header.info
 
 
 def read_settings(path: Path, *, limits: ClipLimits = ClipLimits()) -> dict[str, Any] | None:  # noqa: B008
@@ -354,6 +354,16 @@ _LONGEST_JSON = 2_000_000
 """Bytes of the longest answer in words; no honest one comes near."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Header:
+    """What the reading process says before the first picture."""
+
+    info: ClipInfo
+    fps: float
+    most_frames: int
+    shape: clip_reading.Shape
+
+
 class _Reading:
     """One conversation with one reading process, which may by then be under a stranger's command.
 
@@ -373,7 +383,7 @@ class _Reading:
             "mode": mode,
             "fps": fps,
             "limits": asdict(limits),
-            "import_from": _folders_of("av", "numpy"),
+            "import_from": _folders_of("av"),
         }
 
     def __enter__(self) -> _Reading:
@@ -405,43 +415,64 @@ class _Reading:
         assert self._process.stdout is not None
         self._process.stdout.close()
 
-    def header(self) -> dict[str, Any]:
+    def header(self) -> _Header:
         """Sizes and facts, checked against the limits once more: they decide how much memory is set aside here."""
-        header = self._json(b"H")
+        said = self._json(b"H")
         try:
-            width, height, most = (int(header[name]) for name in ("width", "height", "most_frames"))
-            ClipInfo(**header["info"])
-            sound = float(header["fps"]) > 0
-        except (KeyError, TypeError, ValueError):
+            header = _Header(
+                info=ClipInfo(**said["info"]),
+                fps=float(said["fps"]),
+                most_frames=int(said["most_frames"]),
+                shape=clip_reading.Shape(**said["shape"]),
+            )
+            width, height = int(header.shape.width), int(header.shape.height)
+            # Two frames of grace: the reader rounds the clip's length up before it has seen its end.
+            most = min(self._limits.frames, self._limits.total_pixels // (width * height)) + 2
+            sound = 0 < header.fps < math.inf and min(width, height) > 0 and width * height <= self._limits.area
+        except (KeyError, TypeError, ValueError, ZeroDivisionError):
             raise self._garbled() from None
-        area = width * height
-        # Two frames of grace: the reader rounds the clip's length up before it has seen its end.
-        room = min(self._limits.frames, self._limits.total_pixels // max(1, area)) + 2
-        if not (sound and min(width, height) > 0 and area <= self._limits.area and 0 < most <= room):
+        if not sound or not 0 < header.most_frames <= most:
             raise self._garbled()
         return header
 
-    def frames(self, header: dict[str, Any]) -> np.ndarray:
+    def frames(self, header: _Header) -> np.ndarray:
         """uint8, (F, H, W, 3). Room for the most frames is set aside; what stays unused is never touched."""
-        room = np.empty((header["most_frames"], header["height"], header["width"], 3), np.uint8)
+        shape = header.shape
+        room = np.empty((header.most_frames, shape.height, shape.width, 3), np.uint8)
         count = 0
         while True:
             kind, repeats, length = self._message()
-            if kind != b"F":
+            if kind not in (b"F", b"A"):
                 self._pending = (kind, repeats, length)
                 return room[:count]
-            if length != room[0].nbytes or not 0 < repeats <= len(room) - count:
+            stored = np.empty((shape.stored_height, shape.stored_width, 4 if kind == b"A" else 3), np.uint8)
+            if length != stored.nbytes or not 0 < repeats <= len(room) - count:
                 raise self._garbled()
-            self._read_into(room[count].reshape(-1).data)
-            room[count + 1 : count + repeats] = room[count]
+            self._read_into(stored.reshape(-1).data)
+            room[count : count + repeats] = self._upright(stored, shape)
             count += repeats
+
+    def _upright(self, stored: np.ndarray, shape: clip_reading.Shape) -> np.ndarray:
+        """(H, W, 3) as it should be seen, over black where it is transparent."""
+        if stored.shape[-1] == 4:
+            alpha = stored[..., 3:].astype(np.uint16)
+            if alpha.min() < 255:
+                self._transparent = True
+            stored = ((stored[..., :3] * alpha + 127) // 255).astype(np.uint8)
+        if shape.transpose:
+            stored = stored.transpose(1, 0, 2)
+        return stored[:: -1 if shape.upend else 1, :: -1 if shape.mirror else 1]
 
     def ending(self) -> dict[str, Any]:
         ending = self._json(b"E")
         if not isinstance(ending.get("notices"), list):
             raise self._garbled()
-        return {"settings": None, **ending, "notices": [str(notice) for notice in ending["notices"]]}
+        notices = [str(notice) for notice in ending["notices"]]
+        if self._transparent:
+            notices.append("it is transparent in places: laid over black")
+        return {"settings": None, **ending, "notices": notices}
 
+    _transparent = False
     _pending: tuple[bytes, int, int] | None = None
     """A message whose head was read, and whose body was not."""
 
@@ -540,6 +571,4 @@ def _folders_of(*packages: str) -> list[str]:
 
 def _bare_environment() -> dict[str, str]:
     """Nothing of ours, secrets least of all. Windows finds no system library without the one name."""
-    kept = {name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ and os.name == "nt"}
-    # Thread pools claim address space per core, which the memory limit would count.
-    return kept | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    return {"SYSTEMROOT": os.environ["SYSTEMROOT"]} if os.name == "nt" else {}

@@ -7,16 +7,18 @@ it says without measuring it.
 
     request   one JSON object on standard input: {path, demuxer, mode, fps, limits, import_from}
     answer    messages on standard output, each `MESSAGE` (kind, repeats, length) and then `length` bytes:
-              H  JSON: info, width, height, fps, most_frames           once, before the pictures
-              F  height × width × 3 bytes of RGB, to be shown `repeats` times
+              H  JSON: info, fps, most_frames, shape (see `Shape`)     once, before the pictures
+              F  stored height × stored width × 3 bytes of RGB, to be shown `repeats` times
+              A  the same with 4 bytes of RGBA
               E  JSON: notices, and the settings text where asked      the end, all is well
               R  JSON: message, field, value, way_out                  the end, refused
 
 Three passes over the file: its first bytes say what it is (`identify`); its packets, undecoded, say how many pictures
-there are and when (`survey`); then they are decoded, held against the survey, turned upright, squared, and laid on an
-even grid of times (`deliver`).
+there are and when (`survey`); then they are decoded, held against the survey, squared, and laid on an even grid of
+times (`deliver`). Turning them and laying them over black is left to the starter, which has NumPy; importing it here
+would double the time to start.
 
-Knows the standard library, NumPy and PyAV. Refuses to know the rest of the studio: it must run without it.
+Knows the standard library and PyAV. Refuses to know the rest of the studio: it must run without it.
 On Windows there are no resource limits and on macOS none on memory; there the starter's stopwatch alone stands guard.
 """
 
@@ -32,7 +34,7 @@ import stat
 import struct
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -41,7 +43,6 @@ if TYPE_CHECKING:
     import av
     import av.container
     import av.video.stream
-    import numpy as np
 
 MESSAGE = struct.Struct("<cIQ")
 """Kind, repeats, length of what follows."""
@@ -231,10 +232,15 @@ def open_container(path: Path, demuxer: str, limits: ClipLimits) -> av.container
     return av.open(str(path), format=demuxer, options=options, metadata_errors="replace")
 
 
-def find_video(container: av.container.InputContainer, limits: ClipLimits) -> av.video.stream.VideoStream:
-    """The first video stream that is no cover picture, checked as far as its header can be believed."""
+def moving_streams(container: av.container.InputContainer) -> list[av.video.stream.VideoStream]:
+    """The video streams that are no cover picture."""
     from av.stream import Disposition
 
+    return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+
+
+def find_video(container: av.container.InputContainer, limits: ClipLimits) -> av.video.stream.VideoStream:
+    """The first video stream that is no cover picture, checked as far as its header can be believed."""
     if len(container.streams) > limits.streams:
         raise Refusal(
             f"has {len(container.streams)} streams; at most {limits.streams} are read.",
@@ -242,7 +248,7 @@ def find_video(container: av.container.InputContainer, limits: ClipLimits) -> av
             value=len(container.streams),
             way_out="Keep only its video.",
         )
-    videos = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    videos = moving_streams(container)
     if not videos:
         covers = " (its cover picture is none)" if container.streams.video else ""
         raise Refusal(f"has no video{covers}.", way_out="Choose a file with moving pictures.")
@@ -251,17 +257,8 @@ def find_video(container: av.container.InputContainer, limits: ClipLimits) -> av
     if context is None or context.codec.name not in CODECS:
         name = "unknown" if context is None else context.codec.name
         raise Refusal(f"has video of a kind that is not read here ({name}).", field="codec", value=name)
-    if _tag(context) in ("encv", "drmi"):
-        raise Refusal("is encrypted.", way_out="Choose a file without copy protection.")
     _check_size(context.width, context.height, limits)
     return stream
-
-
-def _tag(context: av.VideoCodecContext) -> str:
-    try:
-        return context.codec_tag
-    except UnicodeDecodeError:
-        return ""
 
 
 def _check_size(width: int, height: int, limits: ClipLimits) -> None:
@@ -304,6 +301,8 @@ def survey(container: av.container.InputContainer, limits: ClipLimits) -> Survey
     for packet in packets_of(container, stream, []):
         if packet.size == 0 or _is_hidden(packet, stream):
             continue
+        if packet.has_sidedata("encryption_info"):
+            raise Refusal("is encrypted.", way_out="Choose a file without copy protection.")
         discarded += packet.is_discard
         pictures += not packet.is_discard
         stamp = packet.pts if packet.pts is not None else packet.dts
@@ -315,8 +314,8 @@ def survey(container: av.container.InputContainer, limits: ClipLimits) -> Survey
     stored = max(pictures, _claimed_frames(container, stream) - discarded)
     if pictures == 0:
         raise Refusal("has a video stream without pictures.", way_out="It may not have been copied to its end.")
-    if pictures < limits.fewest_frames:
-        raise Refusal("holds a single picture, not a clip.", field="frames", value=pictures, way_out="Choose a video.")
+    if stored < limits.fewest_frames:
+        raise Refusal("holds a single picture, not a clip.", field="frames", value=stored, way_out="Choose a video.")
     rate, constant, trusted = _rate(times, pictures, stream)
     seconds = float(max(times) - min(times) + 1 / rate) if trusted else float(pictures / rate)
     _note_header(container, stream, seconds, notices)
@@ -372,6 +371,8 @@ def _rate(times: list[Fraction], pictures: int, stream: av.video.stream.VideoStr
     slack = max(Fraction(3, 2) * (stream.time_base or 0), middle / 50)
     if all(abs(step - middle) <= slack for step in steps):
         measured = (len(ordered) - 1) / (ordered[-1] - ordered[0])
+        if not Fraction(1, 1000) <= measured <= 1000:
+            return declared, True, False
         return (declared if abs(declared - measured) <= measured / 50 else _plain(measured)), True, True
     return min(_plain(1 / middle), Fraction(60)), False, True
 
@@ -385,9 +386,9 @@ def _plain(rate: Fraction) -> Fraction:
 def _note_header(
     container: av.container.InputContainer, stream: av.video.stream.VideoStream, seconds: float, notices: list[str]
 ) -> None:
-    videos = len(container.streams.video)
+    videos = len(moving_streams(container))
     if videos > 1:
-        notices.append(f"of its {videos} video streams the first that moves was read")
+        notices.append(f"of its {videos} video streams the first was read")
     if stream.duration is None or stream.time_base is None:
         return
     claimed = float(stream.duration * stream.time_base)
@@ -451,7 +452,9 @@ def decode(
             tally.corrupt += frame.is_corrupt
             tally.interlaced |= frame.interlaced_frame
             _check_count(tally.pictures, limits)
-            stamp = frame.time if found.trusted_times else None
+            # Not frame.time: the pictures that the decoder still holds at the end come without a time base.
+            timed = found.trusted_times and frame.pts is not None and stream.time_base is not None
+            stamp = float(frame.pts * stream.time_base) if timed else None  # type: ignore[operator]
             if stamp is not None and stamp <= last and tally.pictures > 1:
                 tally.note("its timestamps go backwards: the pictures are kept in order")
                 stamp = None
@@ -499,7 +502,7 @@ def check_damage(found: Survey, tally: Tally, limits: ClipLimits) -> None:
     if tally.pictures < limits.fewest_frames:
         raise Refusal("holds a single picture, not a clip.", value=tally.pictures, way_out="Choose a video.")
     if lost:
-        tally.note(f"{lost} of {expected} pictures cannot be read: the one before stands in their place")
+        tally.note(f"{lost} of {expected} pictures cannot be read: each is filled by the one before, save at the ends")
     elif tally.errors:
         tally.note(f"the decoder met {tally.errors} damaged packets")
     elif tally.repaired:
@@ -569,9 +572,8 @@ def _display_axes(frame: av.VideoFrame, tally: Tally) -> tuple[int, int, bool]:
     return 1, 1, False
 
 
-def to_rgb(frame: av.VideoFrame, shape: Shape, tally: Tally) -> np.ndarray:
-    """uint8, (H, W, 3), upright, over black where it is transparent."""
-    import numpy as np
+def convert(frame: av.VideoFrame, shape: Shape, tally: Tally) -> tuple[bytes, bytes]:
+    """(kind of message, pixels without padding): RGB, or RGBA where the format can be transparent."""
     from av.video.reformatter import Colorspace, Interpolation
 
     transparent = frame.format.name == "pal8" or any(part.is_alpha for part in frame.format.components)
@@ -584,20 +586,15 @@ def to_rgb(frame: av.VideoFrame, shape: Shape, tally: Tally) -> np.ndarray:
         src_colorspace=guess if unsaid else None,
         interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT,
         threads=1,
-    ).to_ndarray()
+    )
     if frame.color_trc in _HDR:
         tally.note("it is HDR: its brightness was taken as it is, without tone mapping")
     if frame.interlaced_frame:
         tally.note("it is interlaced: its fields stay woven")
-    if transparent:
-        alpha = pixels[..., 3:].astype(np.uint16)
-        if alpha.min() < 255:
-            tally.note("it is transparent in places: laid over black")
-        pixels = ((pixels[..., :3] * alpha + 127) // 255).astype(np.uint8)
-    if shape.transpose:
-        pixels = pixels.transpose(1, 0, 2)
-    rows, columns = slice(None, None, -1 if shape.upend else 1), slice(None, None, -1 if shape.mirror else 1)
-    return np.ascontiguousarray(pixels[rows, columns])
+    plane = pixels.planes[0]
+    padded, used = memoryview(plane), shape.stored_width * (4 if transparent else 3)  # type: ignore[arg-type]
+    starts = range(0, shape.stored_height * plane.line_size, plane.line_size)
+    return (b"A" if transparent else b"F"), b"".join(padded[start : start + used] for start in starts)
 
 
 _UNSPECIFIED = 2
@@ -639,10 +636,9 @@ def retime(
 # ---------------------------------------------------------------------------------------------- the conversation
 
 
-def say(answer: BinaryIO, kind: bytes, body: bytes | np.ndarray, repeats: int = 0) -> None:
-    length = len(body) if isinstance(body, bytes) else body.nbytes
-    answer.write(MESSAGE.pack(kind, repeats, length))
-    answer.write(body)  # type: ignore[arg-type]
+def say(answer: BinaryIO, kind: bytes, body: bytes, repeats: int = 0) -> None:
+    answer.write(MESSAGE.pack(kind, repeats, len(body)))
+    answer.write(body)
 
 
 def say_json(answer: BinaryIO, kind: bytes, body: dict[str, Any]) -> None:
@@ -674,7 +670,7 @@ def deliver(answer: BinaryIO, request: dict[str, Any], limits: ClipLimits) -> No
                 say_json(answer, b"H", header)
                 if request["mode"] == "probe":
                     break
-            say(answer, b"F", to_rgb(picture, shape, tally), repeats)
+            say(answer, *convert(picture, shape, tally), repeats)
         if request["mode"] != "probe":
             check_damage(found, tally, limits)
     if not found.constant_rate:
@@ -704,17 +700,18 @@ def _header(
         "file_bytes": path.stat().st_size,
     }
     most = int(found.seconds * rate) + 2
-    return {"info": info, "width": shape.width, "height": shape.height, "fps": float(rate), "most_frames": most}
+    return {"info": info, "fps": float(rate), "most_frames": most, "shape": asdict(shape)}
 
 
 def _check_delivery(header: dict[str, Any], limits: ClipLimits) -> None:
     """Before the first pixel goes out: would all of them be too many?"""
     frames, fps, seconds = header["most_frames"] - 2, header["fps"], header["info"]["seconds"]
-    area = header["width"] * header["height"]
+    width, height = header["info"]["width"], header["info"]["height"]
+    area = width * height
     most = min(limits.frames, limits.total_pixels // area)
     if frames <= most:
         return
-    size = f" of {header['width']}×{header['height']}" if most < limits.frames else ""
+    size = f" of {width}×{height}" if most < limits.frames else ""
     raise Refusal(
         f"would give {frames} frames ({seconds:.4g} s at {fps:.4g} a second); at most {most}{size} are read.",
         field="frames",
@@ -742,7 +739,6 @@ def answer_safely(answer: BinaryIO, request: dict[str, Any], limits: ClipLimits)
 def import_all_of_av() -> None:
     """PyAV imports parts of itself when a file first needs them; by then no file may be opened."""
     import av
-    import numpy  # noqa: F401
     from av import logging
 
     for module in pkgutil.walk_packages(av.__path__, "av."):
