@@ -496,8 +496,13 @@ class _Worker:
         self._lock = FileLock(folder / "worker.lock")
         self._book = _Book(folder)
         self._diary = _Book(folder, durable=False)
-        self._state: dict[str, Any] = {"pid": os.getpid(), "state": "starting", "preset": None, "job": None}
-        self._telling: _Telling | None = None
+        self._state: dict[str, Any] = {
+            "pid": os.getpid(),
+            "state": "starting",
+            "preset": None,
+            "job": None,
+            "reason": "",
+        }
 
     def run(self) -> None:
         try:
@@ -506,7 +511,7 @@ class _Worker:
                     return
             _recover(self._book, self.store)
             self._say(state="starting")
-            module = self._prepare()
+            verb, warm = self._prepare()
             self._say(state="ready")
             while not self.unwanted.is_set():
                 try:
@@ -518,10 +523,10 @@ class _Worker:
                     continue
                 if job is not None:
                     self._say(state="busy", job=job.id)
-                    self._do(job, getattr(module, self.verb.partition(":")[2]))
+                    self._do(job, verb)
                     self._say(state="ready", job=None)
                 elif preset is not None:
-                    self._warm(module, preset)
+                    self._warm(warm, preset)
                 else:
                     self.unwanted.wait(IDLE_SECONDS)
         finally:
@@ -529,16 +534,25 @@ class _Worker:
             self._book.close()
             self._diary.close()
 
-    def _prepare(self) -> Any:
-        """Import what is heavy now, not when somebody waits for their first clip."""
-        module = importlib.import_module(self.verb.partition(":")[0])
-        if self.verb == VERB:
-            importlib.import_module("studio.pipelines")
-        return module
+    def _prepare(self) -> tuple[Callable[..., Any], Callable[[str], object] | None]:
+        """Import what is heavy now, not when somebody waits for their first clip.
 
-    def _warm(self, module: Any, preset: str) -> None:
-        """Load a preset before anybody asks; the verb's module says how. A failure is told to the first who asks."""
-        if (warm := getattr(module, "warm", None)) is None:
+        Returns:
+            The verb, and the `warm` of its module where it has one.
+        """
+        module_name, _, function_name = self.verb.partition(":")
+        try:
+            module = importlib.import_module(module_name)
+            if self.verb == VERB:
+                importlib.import_module("studio.pipelines")
+            return getattr(module, function_name), getattr(module, "warm", None)
+        except Exception as error:
+            self._say(state="dead", reason=f"The worker cannot work here: {error}.")
+            raise
+
+    def _warm(self, warm: Callable[[str], object] | None, preset: str) -> None:
+        """Load a preset before anybody asks. A failure is told to the first who asks."""
+        if warm is None:
             return
         self._say(state="starting")
         try:
@@ -566,7 +580,7 @@ class _Worker:
                 telling.tell(event)
                 finished = isinstance(event, RunFinished)
                 if isinstance(event, ModelReady):
-                    self._state["preset"] = job.request.preset
+                    self._say(preset=job.request.preset)
                 if stop.is_set() and not finished:
                     stream.close()
                     break
@@ -886,16 +900,19 @@ class JobQueue:
     def worker_state(self) -> dict[str, Any]:
         """How the worker is: `state` (starting, ready, busy, dead), `preset` it holds, `job` it does, `reason`."""
         told = self._book.note("worker") or {}
+        nothing = {"preset": None, "job": None, "reason": self._trouble}
         pid = self._worker_pid
+        if pid is None and self._thread is not None:
+            return nothing | {"state": "dead" if self._trouble else "starting"}
         if pid is None:
-            # Not ours: the lock says whether somebody else's works.
+            # This queue does not work; the lock says whether another's worker does.
             lock = FileLock(self.folder / "worker.lock")
             if lock.try_acquire():
                 lock.release()
-                return {"state": "dead", "preset": None, "job": None, "reason": self._trouble}
+                return nothing | {"state": "dead"}
         elif told.get("pid") != pid:
-            return {"state": "starting", "preset": None, "job": None, "reason": ""}
-        return {name: told.get(name) for name in ("state", "preset", "job")} | {"reason": ""}
+            return nothing | {"state": "starting"}
+        return {name: told.get(name) for name in ("state", "preset", "job", "reason")}
 
     # -- looking after the worker -------------------------------------------------------------------------------------
 
@@ -932,6 +949,7 @@ class JobQueue:
             start_new_session=True,
         )
         self._worker_pid = worker.pid
+        self._trouble = ""
         return worker
 
     def _watch(self, worker: subprocess.Popen[bytes]) -> bool:
@@ -958,7 +976,9 @@ class JobQueue:
         if worker.stdin is not None:
             worker.stdin.close()
         _kill(worker)  # what it had started may have outlived it
-        reason = _cause_of_death(worker.returncode)
+        told = self._book.note("worker") or {}
+        last_words = told.get("reason") if told.get("pid") == worker.pid else ""
+        reason = JobError(last_words) if last_words else _cause_of_death(worker.returncode)
         if not stopped_it:
             self._trouble = reason.message
             log.warning("%s", reason.message)

@@ -571,10 +571,10 @@ class RunWriter:
 
         A run that cannot even say how it ended is found by the next `sweep`.
         """
-        _drop_outputs(run.folder)
         try:
+            _drop_outputs(run.folder)
             return self._end(run)
-        except StudioError as error:
+        except (OSError, StudioError) as error:
             log.warning("run %s is left to the next sweep: %s", run.id, error)
             return run
         finally:

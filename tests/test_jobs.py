@@ -64,7 +64,7 @@ def working(store: RunStore, **how: Any) -> Iterator[JobQueue]:
         yield queue
 
 
-def until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     limit = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < limit, f"not within {seconds} s"
@@ -72,7 +72,7 @@ def until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
     return found
 
 
-def ended(queue: JobQueue, *which: Job, seconds: float = 30.0) -> list[Job]:
+def ended(queue: JobQueue, *which: Job, seconds: float = 60.0) -> list[Job]:
     """The jobs, once all of them are final."""
 
     def all_final() -> list[Job] | None:
@@ -349,6 +349,16 @@ def test_a_crash_fails_the_job_with_a_plain_reason_and_not_the_next(store: RunSt
         assert run_of(store, crashed).error == crashed.error
         assert len(said(queue, crashed)) >= 1
         assert overlaps(store) == []
+
+
+def test_a_worker_that_cannot_work_says_why_and_is_tried_again(store: RunStore) -> None:
+    with JobQueue(store=store, verb="no_such_module:generate") as queue:
+        job = queue.submit(ask("a"))
+        state = until(lambda: now if (now := queue.worker_state())["state"] == "dead" else None)
+        assert "No module named 'no_such_module'" in state["reason"]
+        first = queue._worker_pid
+        until(lambda: queue._worker_pid not in (None, first))
+        assert queue.get(job.id).state == "queued"
 
 
 def test_a_paused_queue_begins_nothing_even_after_a_restart(store: RunStore) -> None:
