@@ -1,7 +1,7 @@
 """The pocket tokenizer: byte-pair pieces learnt from captions, with bytes for whatever captions never said.
 
-Knows strings. Refuses to know models and scenes. Not a `T5Tokenizer`: transformers 5 rebuilds that one from its vocabulary and loses
-the lower-casing; `PreTrainedTokenizerFast` keeps the file as it is.
+Knows strings. Refuses to know models and scenes. Not a `T5Tokenizer`: transformers 5 rebuilds that one from its
+vocabulary and loses the lower-casing; `PreTrainedTokenizerFast` keeps the file as it is.
 """
 
 from __future__ import annotations

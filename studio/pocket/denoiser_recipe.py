@@ -1,0 +1,151 @@
+"""How the pocket denoiser and its text encoder are trained: together, from nothing, on single frames, then on clips.
+
+Knows flow matching, captions as token ids, and latents as stored numbers. Refuses to know pixels and the renderer.
+
+    x_s = (1 - s) x_0 + s e,    v = e - x_0,    loss = || v_theta(x_s, 1000 s, text) - v ||^2
+
+s is the noise level (sigma of the flow-matching schedulers), e Gaussian noise, x_0 the normalised latent. A share of
+the captions is replaced by the empty prompt, which is what guidance subtracts.
+
+Shapes: a latent is (B, Z, t, h, w); token ids and their mask are (B, L).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from studio.pocket import denoiser_twin
+
+if TYPE_CHECKING:
+    from diffusers import WanTransformer3DModel
+    from transformers import UMT5EncoderModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoiserObjective:
+    """What a training sample looks like."""
+
+    noise_shift: float = 2.0
+    """Larger means more samples at high noise, where a scene's layout is decided."""
+    uniform_share: float = 0.1
+    """Share of noise levels drawn uniformly, so that the ends are seen too; the rest are logit-normal."""
+    empty_prompt_share: float = 0.1
+
+
+class TextToLatent(nn.Module):
+    """The two modules that learn together, so that one optimizer and one checkpoint hold both."""
+
+    def __init__(self, text_encoder: UMT5EncoderModel, transformer: WanTransformer3DModel) -> None:
+        super().__init__()
+        self.text_encoder = text_encoder
+        self.transformer = transformer
+        self.run_block = denoiser_twin.run_block
+
+    def forward(self, noisy: Tensor, sigma: Tensor, token_ids: Tensor, mask: Tensor) -> Tensor:
+        """Velocity (B, Z, t, h, w) for a noisy latent at noise levels `sigma` (B,)."""
+        states: Any = self.text_encoder(token_ids, attention_mask=mask).last_hidden_state
+        # WanPipeline cuts each prompt at its length and pads with zeros; the same here, or generation sees other text.
+        words = states * mask[..., None].to(states.dtype)
+        return denoiser_twin.velocity(self.transformer, noisy, sigma * 1000.0, words, self.run_block)
+
+    def compile_blocks(self) -> None:
+        """Worth a minute's wait on a CPU: it fuses norms, modulation, softmax and casts."""
+        self.run_block = torch.compile(denoiser_twin.run_block, dynamic=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentBank:
+    """Latents and the captions that go with them, in memory or mapped from disk."""
+
+    latents: Tensor
+    """(N, Z, t, h, w), any float type, normalised to zero mean and unit variance a channel."""
+    token_ids: Tensor
+    """(N, V, L): V wordings of each caption."""
+    empty: Tensor
+    """(L,): ids of the empty prompt."""
+
+    def draw(self, generator: torch.Generator, *, batch: int, empty_share: float) -> tuple[Tensor, Tensor]:
+        """Latents (B, Z, t, h, w) in float32 and token ids (B, L)."""
+        rows = torch.randint(len(self.latents), (batch,), generator=generator)
+        wordings = torch.randint(self.token_ids.shape[1], (batch,), generator=generator)
+        ids = self.token_ids[rows, wordings].clone()
+        ids[torch.rand(batch, generator=generator) < empty_share] = self.empty
+        return self.latents[rows].float(), ids
+
+
+@torch.no_grad()
+def initialise(model: TextToLatent, generator: torch.Generator) -> None:
+    """Residual branches begin at zero behind open gates, and the time step says nothing yet."""
+
+    def fan_in(weight: Tensor, gain: float = 1.0) -> None:
+        scale = gain / math.sqrt(weight[0].numel())
+        weight.copy_(torch.randn(weight.shape, generator=generator) * scale)
+
+    for name, parameter in model.transformer.named_parameters():
+        if name.endswith("bias"):
+            parameter.zero_()
+        elif "scale_shift_table" in name:
+            parameter.zero_()
+            if parameter.shape[1] == 6:  # shift, scale, gate of attention, then of the feed-forward
+                parameter[:, 2] = parameter[:, 5] = 1.0
+        elif "time_proj" in name or "to_out" in name or "ffn.net.2" in name or name.startswith("proj_out"):
+            parameter.zero_()
+        elif parameter.ndim >= 2:
+            fan_in(parameter)
+    for name, parameter in model.text_encoder.named_parameters():
+        if "shared" in name:
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+        elif "relative_attention_bias" in name:
+            parameter.zero_()
+        elif parameter.ndim == 2:
+            fan_in(parameter, 0.5 if name.endswith((".o.weight", ".wo.weight")) else 1.0)
+
+
+def is_muon_matrix(name: str, parameter: Tensor) -> bool:
+    """The square-ish matrices inside blocks; what touches latents, words or time directly goes to AdamW."""
+    inside = "blocks." in name or "encoder.block." in name
+    return inside and parameter.ndim == 2 and "relative_attention_bias" not in name
+
+
+def noise_levels(generator: torch.Generator, batch: int, objective: DenoiserObjective) -> Tensor:
+    """Sigma (B,) in 0..1."""
+    normal = torch.randn(batch, generator=generator)
+    uniform = torch.rand(batch, generator=generator)
+    sigma = torch.where(torch.rand(batch, generator=generator) < objective.uniform_share, uniform, normal.sigmoid())
+    shift = objective.noise_shift
+    return (shift * sigma / (1 + (shift - 1) * sigma)).clamp(1e-3, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """What one step trains on."""
+
+    bank: LatentBank
+    batch: int
+
+
+def objective_of(
+    model: TextToLatent, choose: Callable[[int], Draw], objective: DenoiserObjective
+) -> Callable[[int, torch.Generator], Tensor]:
+    """The loss of a step, for `train_steps`."""
+    device = next(model.parameters()).device
+
+    def loss_of(step: int, generator: torch.Generator) -> Tensor:
+        draw = choose(step)
+        clean, ids = draw.bank.draw(generator, batch=draw.batch, empty_share=objective.empty_prompt_share)
+        noise = torch.randn(clean.shape, generator=generator)
+        sigma = noise_levels(generator, draw.batch, objective)
+        level = sigma.view(-1, 1, 1, 1, 1)
+        noisy = ((1 - level) * clean + level * noise).to(device)
+        ids = ids.to(device)
+        with torch.autocast(device.type, torch.bfloat16):
+            velocity = model(noisy, sigma.to(device), ids, (ids != 0).long())
+            return (velocity.float() - (noise - clean).to(device)).square().mean()
+
+    return loss_of

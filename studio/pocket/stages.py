@@ -1,0 +1,297 @@
+"""The stages of pocket training: files in, files out, with a recipe in between.
+
+Knows the layout of the training folder. Refuses to know the command line.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from studio.pocket import autoencoder_recipe as recipe
+from studio.pocket import denoiser_recipe as denoising
+from studio.pocket import together
+from studio.pocket.architecture import (
+    FLOW_SHIFT,
+    MAX_SEQUENCE_LENGTH,
+    POCKET,
+    build_autoencoder,
+    build_denoiser,
+    build_text_encoder,
+    with_vocabulary,
+)
+from studio.pocket.data import render_world, store_worlds, stored_frames, stored_worlds, wordings_of
+from studio.pocket.denoiser_recipe import LatentBank
+from studio.pocket.loop import Plan, Trainee, train_steps, write_whole
+from studio.pocket.sheet import write_sheet
+
+Report = Callable[[Any], None]
+
+
+def worlds(folder: Path, clips: int, report: Report) -> None:
+    store_worlds(folder / "worlds", clips=clips)
+    report(f"{clips} worlds in {folder / 'worlds'}")
+
+
+def tokenizer(folder: Path, report: Report) -> None:
+    from studio.pocket.tokenizer import train_tokenizer
+
+    captions = [words for world in stored_worlds(folder / "worlds")[:3000] for words in wordings_of(world["seed"])]
+    learnt = train_tokenizer(captions, vocabulary=POCKET.vocabulary)
+    learnt.save_pretrained(folder / "tokenizer")
+    report(f"tokenizer of {len(learnt)} tokens in {folder / 'tokenizer'}")
+
+
+def autoencoder(
+    stage: str, folder: Path, steps: int, seconds: float | None, device: str | None, report: Report
+) -> None:
+    """One of autoencoder-frames, -clips, -decoder. Each begins from what the one before it left."""
+    torch.manual_seed(0)
+    vae = build_autoencoder(POCKET)
+    state = folder / f"{stage}.pt"
+    if stage == "autoencoder-frames":
+        recipe.initialise(vae, torch.Generator().manual_seed(0))
+        plan = Plan(steps=steps, muon_lr=0.02, adam_lr=2e-3, falling_share=0.3)
+        sizes = _frame_crops
+    elif stage == "autoencoder-clips":
+        if not state.is_file():
+            load_autoencoder(vae, folder / "autoencoder.pt")
+            recipe.open_past_taps(vae)
+        plan = Plan(steps=steps, muon_lr=0.01, adam_lr=1e-3, seed=1)
+        sizes = _clip_crops(steps)
+    else:
+        if not state.is_file():
+            load_autoencoder(vae, folder / "autoencoder.pt")
+        for module in (vae.encoder, vae.quant_conv):
+            module.requires_grad_(False)
+        plan = Plan(steps=steps, muon_lr=0.005, adam_lr=5e-4, seed=2)
+        sizes = _clip_crops(steps)
+    vae.to(pick_device(device))
+    vae.quant_conv.requires_grad_(False)
+    frames = stored_frames(folder / "worlds")
+    trainee = Trainee.of(vae, plan, recipe.is_muon_matrix)
+    loss_of = recipe.objective_of(
+        vae, frames, sizes, recipe.AutoencoderObjective(), decoder_only=stage == "autoencoder-decoder"
+    )
+    length = 1 if stage == "autoencoder-frames" else 17
+    watch = AutoencoderWatch(folder / "sheets", stage, length)
+    for event in train_steps(
+        trainee, plan, loss_of, stage=stage, state_path=state, stop_after_seconds=seconds, watch=watch
+    ):
+        report(event)
+    if together.join()[0] == 0:
+        trainee.load_average()
+        write_whole(folder / "autoencoder.pt", vae.state_dict())
+
+
+def _frame_crops(step: int) -> recipe.CropPlan:
+    return recipe.CropPlan(batch=16, length=1, size=64)
+
+
+def _clip_crops(steps: int) -> Callable[[int], recipe.CropPlan]:
+    def plan(step: int) -> recipe.CropPlan:
+        # Attention in the middle must see whole frames before it ends; and a small share of single frames keeps the
+        # first frame of a clip, which has no past, sharp.
+        if step % 8 == 0:
+            return recipe.CropPlan(batch=16, length=1, size=64)
+        if step > 0.8 * steps and step % 2:
+            return recipe.CropPlan(batch=1, length=9, size=128)
+        return (
+            recipe.CropPlan(batch=2, length=17, size=64)
+            if step % 3 == 0
+            else recipe.CropPlan(batch=4, length=9, size=64)
+        )
+
+    return plan
+
+
+class AutoencoderWatch:
+    """PSNR on held-out worlds, and a sheet of them above their reconstructions."""
+
+    def __init__(self, sheets: Path, stage: str, length: int, worlds: int = 12) -> None:
+        self.path = sheets / f"{stage}.png"
+        self.pixels = np.stack([render_world(seed, num_frames=length).frames for seed in range(worlds)])
+
+    def __call__(self, trainee: Trainee) -> str:
+        kept = {name: p.detach().clone() for name, p in trainee.module.named_parameters()}
+        trainee.load_average()
+        again = recipe.reconstruct(trainee.module, self.pixels)
+        trainee.module.load_state_dict(kept, strict=False)
+        rows = [np.concatenate([a, b], axis=1) for a, b in zip(self.pixels[:6], again[:6], strict=True)]
+        if self.pixels.shape[1] == 1:
+            rows = [np.concatenate(rows, axis=0)]
+        write_sheet(self.path, rows)
+        each = [recipe.psnr(a, b) for a, b in zip(self.pixels, again, strict=True)]
+        return f"held-out PSNR {recipe.psnr(self.pixels, again):.2f} dB (mean over clips {np.mean(each):.2f})"
+
+
+STILLS_SEED = 5_000_000
+"""First seed of the worlds of which only one frame is rendered."""
+
+
+def encode(folder: Path, stills: int, device: str | None, report: Report, *, share: tuple[int, int] = (0, 1)) -> None:
+    """Latents of every stored world, of three frames of each alone, and of one frame of each of `stills` more worlds.
+
+    `share` is (which, of how many), so that several processes can divide the work.
+    """
+    vae = build_autoencoder(POCKET)
+    load_autoencoder(vae, folder / "autoencoder.pt")
+    vae.to(pick_device(device)).eval()
+    (folder / "latents").mkdir(exist_ok=True)
+    encode_stills(vae, folder, stills, report, share)
+    encode_clips(vae, folder, report, share)
+
+
+def encode_stills(vae: Any, folder: Path, stills: int, report: Report, share: tuple[int, int]) -> None:
+    latents, wordings = [], []
+    seeds = range(STILLS_SEED + share[0], STILLS_SEED + stills, share[1])
+    for done, seed in enumerate(seeds):
+        world = render_world(seed, num_frames=1)
+        latents.append(recipe.latent_of(vae, world.frames[None])[0].half())
+        wordings.append(world.wordings)
+        if done % 500 == 0:
+            report(f"encode stills {done}/{len(seeds)}")
+    _write_latents(folder, "stills", share, torch.stack(latents), wordings)
+
+
+def encode_clips(vae: Any, folder: Path, report: Report, share: tuple[int, int]) -> None:
+    frames, known = stored_frames(folder / "worlds"), stored_worlds(folder / "worlds")
+    clips, alone, wordings = [], [], []
+    rows = range(share[0], len(frames), share[1])
+    for done, row in enumerate(rows):
+        clip = np.asarray(frames[row])
+        clips.append(recipe.latent_of(vae, clip[None])[0].half())
+        # Three frames of each clip alone, others in other clips.
+        chosen = [(row * 5 + offset) % len(clip) for offset in (0, 6, 12)]
+        alone.append(recipe.latent_of(vae, clip[chosen, None]).half())
+        wordings.append(wordings_of(known[row]["seed"]))
+        if done % 250 == 0:
+            report(f"encode clips {done}/{len(rows)}")
+    _write_latents(folder, "clips", share, torch.stack(clips), wordings)
+    of_each = [words for words in wordings for _ in range(3)]
+    _write_latents(folder, "stills-of-clips", share, torch.cat(alone), of_each)
+
+
+def _write_latents(
+    folder: Path, kind: str, share: tuple[int, int], latents: Tensor, wordings: Sequence[Sequence[str]]
+) -> None:
+    stem = folder / "latents" / f"{kind}-{share[0]}-of-{share[1]}"
+    stem.with_suffix(".json").write_text(json.dumps([list(words) for words in wordings]))
+    write_whole(stem.with_suffix(".pt"), latents)
+
+
+def latent_statistics(folder: Path) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (Z,) over clips' latents; measured once, as the denoiser depends on them."""
+    path = folder / "latents" / "statistics.pt"
+    if not path.is_file():
+        vae = build_autoencoder(POCKET)
+        load_autoencoder(vae, folder / "autoencoder.pt")
+        frames = stored_frames(folder / "worlds")
+        rows = range(0, len(frames), max(1, len(frames) // 100))
+        latents = torch.cat([recipe.latent_of(vae, np.asarray(frames[row])[None]) for row in rows])
+        write_whole(path, torch.stack([latents.mean(dim=(0, 2, 3, 4)), latents.std(dim=(0, 2, 3, 4))]))
+    mean, std = torch.load(path, weights_only=True)
+    return mean, std
+
+
+def read_bank(folder: Path, tokens: Any, kinds: Sequence[str]) -> LatentBank | None:
+    """The normalised latents of these kinds with their captions as token ids; None if there are none."""
+    mean, std = (part.view(1, -1, 1, 1, 1) for part in latent_statistics(folder))
+    paths = [path for kind in kinds for path in sorted((folder / "latents").glob(f"{kind}-[0-9]-of-*.pt"))]
+    if not paths:
+        return None
+    latents = [((torch.load(path, weights_only=True).float() - mean) / std).half() for path in paths]
+    wordings = [words for path in paths for words in json.loads(path.with_suffix(".json").read_text())]
+    flat = padded_ids(tokens, [caption for words in wordings for caption in words])
+    return LatentBank(
+        latents=torch.cat(latents),
+        token_ids=flat.unflatten(0, (len(wordings), -1)),
+        empty=padded_ids(tokens, [""])[0],
+    )
+
+
+def padded_ids(tokens: Any, captions: list[str]) -> Tensor:
+    """(V, L) ids, zeros after each caption's end."""
+    found = tokens(captions, padding="max_length", max_length=MAX_SEQUENCE_LENGTH, truncation=True, return_tensors="pt")
+    return found["input_ids"]
+
+
+def denoiser(stage: str, folder: Path, steps: int, seconds: float | None, device: str | None, report: Report) -> None:
+    """denoiser-frames or denoiser-clips; the second begins from what the first left."""
+    torch.manual_seed(0)
+    tokens = load_tokenizer(folder)
+    sizes = with_vocabulary(POCKET, len(tokens))
+    model = denoising.TextToLatent(build_text_encoder(sizes), build_denoiser(sizes))
+    stills = read_bank(folder, tokens, ("stills", "stills-of-clips"))
+    clips = read_bank(folder, tokens, ("clips",))
+    assert stills is not None, f"no latents in {folder}; run the stage encode first"
+    state = folder / f"{stage}.pt"
+    if stage == "denoiser-frames":
+        denoising.initialise(model, torch.Generator().manual_seed(0))
+        plan = Plan(steps=steps, muon_lr=0.02, adam_lr=2e-3, falling_share=0.2, warmup_steps=100)
+    else:
+        if not state.is_file():
+            model.load_state_dict(torch.load(folder / "denoiser.pt", weights_only=True))
+        plan = Plan(steps=steps, muon_lr=0.015, adam_lr=1e-3, falling_share=0.5, seed=1)
+    model.to(pick_device(device))
+
+    def choose(step: int) -> denoising.Draw:
+        if stage == "denoiser-frames" or clips is None or step % 6 == 0:
+            return denoising.Draw(bank=stills, batch=32)
+        return denoising.Draw(bank=clips, batch=8)
+
+    if pick_device(device).type == "cpu":
+        model.compile_blocks()
+    trainee = Trainee.of(model, plan, denoising.is_muon_matrix)
+    loss_of = denoising.objective_of(model, choose, denoising.DenoiserObjective())
+    for event in train_steps(trainee, plan, loss_of, stage=stage, state_path=state, stop_after_seconds=seconds):
+        report(event)
+    if together.join()[0] == 0:
+        trainee.load_average()
+        write_whole(folder / "denoiser.pt", model.state_dict())
+
+
+def load_tokenizer(folder: Path) -> Any:
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
+
+
+def export(folder: Path, destination: Path, report: Report) -> None:
+    """The averaged weights as a checkpoint that diffusers reads, in half precision."""
+    from studio.pocket.export import save_pipeline, weight_megabytes
+
+    tokens = load_tokenizer(folder)
+    sizes = with_vocabulary(POCKET, len(tokens))
+    vae, text_encoder, transformer = build_autoencoder(sizes), build_text_encoder(sizes), build_denoiser(sizes)
+    load_autoencoder(vae, folder / "autoencoder.pt")
+    mean, std = latent_statistics(folder)
+    vae.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist())
+    both = denoising.TextToLatent(text_encoder, transformer)
+    both.load_state_dict(torch.load(folder / "denoiser.pt", weights_only=True))
+    captions = [wordings_of(seed)[0] for seed in range(8)]
+    save_pipeline(
+        destination,
+        tokenizer=tokens,
+        text_encoder=text_encoder,
+        vae=vae,
+        transformer=transformer,
+        captions=captions,
+        flow_shift=FLOW_SHIFT,
+        dtype=torch.float16,
+    )
+    report(f"{weight_megabytes(destination):.1f} MB of weights in {destination}")
+
+
+def load_autoencoder(vae: torch.nn.Module, path: Path) -> None:
+    vae.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+
+
+def pick_device(device: str | None) -> torch.device:
+    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
