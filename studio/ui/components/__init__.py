@@ -1,0 +1,1 @@
+"""What the page draws itself. Each component is a static template that is filled through textContent only."""

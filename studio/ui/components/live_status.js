@@ -1,0 +1,54 @@
+const root = element.querySelector('.live');
+const image = root.querySelector('img');
+const stages = root.querySelector('.live-stages');
+const notices = root.querySelector('.live-notices');
+let data = {};
+let arrived = 0;
+
+const pick = (selector) => root.querySelector(selector);
+const say = (selector, words) => {
+  const spot = pick(selector);
+  if (spot.textContent !== words) spot.textContent = words;
+  spot.hidden = !words;
+};
+const seconds = (value) => value >= 90 ? Math.floor(value / 60) + ' min ' + Math.round(value % 60) + ' s'
+  : value >= 10 ? Math.round(value) + ' s' : value.toFixed(1) + ' s';
+
+// The server says how long it has been; between two words from it the clock runs here.
+function tick() {
+  const since = (performance.now() - arrived) / 1000;
+  const running = data.state === 'running' || data.state === 'starting';
+  pick('.live-clock').hidden = data.elapsed == null;
+  if (data.elapsed != null) pick('.clock-elapsed').textContent = seconds(data.elapsed + (running ? since : 0));
+  pick('.clock-left').hidden = !running || data.eta == null;
+  if (data.eta != null) pick('.clock-eta').textContent = '≈ ' + seconds(Math.max(0, data.eta - since));
+}
+
+function draw() {
+  data = props.value || {};
+  arrived = performance.now();
+  root.dataset.state = data.state || 'idle';
+  say('.live-headline', data.headline || '');
+  say('.live-prompt', data.prompt || '');
+  say('.live-detail', data.detail || '');
+  image.hidden = !data.preview;
+  if (data.preview && image.src !== data.preview) image.src = data.preview;
+  if (data.preview) image.alt = 'What the model has so far, after step ' + (data.preview_step + 1);
+  say('.live-caption', data.preview ? 'estimate after step ' + (data.preview_step + 1) : '');
+  stages.replaceChildren(...(data.stages || []).map((stage) => {
+    const item = document.createElement('li');
+    item.className = stage.seconds == null ? 'under-way' : 'done';
+    item.textContent = stage.name + (stage.seconds == null ? ' …' : ' ' + seconds(stage.seconds));
+    return item;
+  }));
+  notices.replaceChildren(...(data.notices || []).map((words) => {
+    const item = document.createElement('li');
+    item.textContent = words;
+    return item;
+  }));
+  tick();
+}
+
+watch('value', draw);
+draw();
+const timer = setInterval(() => root.isConnected ? tick() : clearInterval(timer), 500);

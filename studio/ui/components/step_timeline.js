@@ -1,0 +1,142 @@
+const root = element.querySelector('.timeline');
+const plot = root.querySelector('.timeline-plot');
+const bars = root.querySelector('.timeline-bars');
+const strip = root.querySelector('.timeline-strip');
+const readout = root.querySelector('.timeline-readout');
+const KINDS = {c: 'computed', r: 'reused', h: 'half', x: 'extrapolated'};
+const WORDS = {computed: 'computed', reused: 'reused', half: 'partly reused', extrapolated: 'extrapolated'};
+let data = {};
+let drawn = [];
+let chosen = null;
+
+const milliseconds = (ms) => ms >= 10000 ? (ms / 1000).toFixed(1) + ' s' : Math.round(ms) + ' ms';
+const text = (selector, words) => { root.querySelector(selector).textContent = words; };
+
+function median(values) {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+}
+
+// One column of the strip: equal neighbours become one segment, so a plain step is one element and not one per block.
+function column(step) {
+  const cell = document.createElement('div');
+  cell.className = 'strip-step';
+  for (const word of step.blocks || []) {
+    const branch = document.createElement('div');
+    branch.className = 'strip-branch';
+    for (const segment of word.match(/(.)\1*/g) || []) {
+      const part = document.createElement('i');
+      part.className = 'kind-' + (KINDS[segment[0]] || 'computed');
+      part.style.flexGrow = segment.length;
+      branch.append(part);
+    }
+    cell.append(branch);
+  }
+  return cell;
+}
+
+function describe(index) {
+  const step = data.steps[index];
+  if (!step) return '';
+  const parts = ['Step ' + (index + 1), milliseconds(step.ms), WORDS[step.kind] || step.kind];
+  if (step.sigma != null) parts.push('σ ' + step.sigma.toFixed(3));
+  const blocks = (step.blocks || []).join('');
+  if (blocks.length) {
+    const computed = [...blocks].filter((letter) => letter === 'c').length;
+    parts.push(computed + ' of ' + blocks.length + ' block passes computed');
+  }
+  return parts.join('  ·  ');
+}
+
+function choose(index) {
+  chosen = index;
+  bars.querySelectorAll('.chosen').forEach((bar) => bar.classList.remove('chosen'));
+  if (index != null && bars.children[index]) bars.children[index].classList.add('chosen');
+  readout.textContent = index == null ? resting() : describe(index);
+}
+
+// What the line under the bars says while no bar is pointed at; said seldom, for it is read aloud.
+function resting() {
+  if (!data.steps.length) return data.current ? 'The first step is under way.' : '';
+  if (data.current) return 'Step ' + (data.current.step + 1) + ' is under way, from σ ' + data.current.sigma.toFixed(3);
+  return 'Point at a bar, or walk them with the arrow keys, for its noise level and blocks.';
+}
+
+function draw() {
+  data = props.value || {};
+  data.steps = data.steps || [];
+  const total = Math.max(data.total || 0, data.steps.length);
+  root.hidden = total === 0;
+  if (total === 0) { drawn = []; bars.replaceChildren(); strip.replaceChildren(); return; }
+
+  // Another run than the one drawn: begin again.
+  const same = drawn.length <= data.steps.length && drawn.every((ms, i) => data.steps[i].ms === ms);
+  if (!same || bars.children.length !== total) {
+    drawn = [];
+    chosen = null;
+    bars.replaceChildren();
+    strip.replaceChildren();
+    for (let i = 0; i < total; i++) {
+      const slot = document.createElement('div');
+      slot.className = 'bar-slot';
+      slot.dataset.step = i;
+      bars.append(slot);
+      const gap = document.createElement('div');
+      gap.className = 'strip-step';
+      strip.append(gap);
+    }
+  }
+  root.classList.toggle('many', total > 34);
+
+  // The first step carries one-off costs: it does not set the scale, and is cut off with a mark where it is higher.
+  const rest = data.steps.length > 1 ? data.steps.slice(1) : data.steps;
+  const top = Math.max(1, ...rest.map((step) => step.ms)) * 1.12;
+  for (let i = 0; i < data.steps.length; i++) {
+    const step = data.steps[i];
+    const slot = bars.children[i];
+    let bar = slot.firstElementChild;
+    if (!bar) {
+      bar = document.createElement('div');
+      const number = document.createElement('span');
+      number.className = 'bar-number figures';
+      number.textContent = step.ms >= 10000 ? Math.round(step.ms / 1000) + ' s' : Math.round(step.ms);
+      slot.append(bar, number);
+      strip.children[i].replaceWith(column(step));
+      drawn.push(step.ms);
+    }
+    bar.className = 'bar kind-' + step.kind + (step.ms > top ? ' beyond' : '');
+    bar.style.height = Math.max(2, Math.min(100, step.ms / top * 100)) + '%';
+    slot.style.setProperty('--bar', bar.style.height);
+  }
+  for (let i = 0; i < total; i++) bars.children[i].classList.toggle('current', !!data.current && data.current.step === i);
+
+  for (const item of root.querySelectorAll('.timeline-key li')) {
+    const kind = item.dataset.kind;
+    const present = data.steps.some((step) => step.kind === kind || (step.blocks || []).some((word) => word.includes(
+      Object.keys(KINDS).find((letter) => KINDS[letter] === kind))));
+    item.hidden = kind !== 'computed' && !present;
+  }
+  text('.timeline-count', data.steps.length + ' of ' + total);
+  text('.timeline-pace', rest.length ? 'median ' + milliseconds(median(rest.map((step) => step.ms))) : '');
+  text('.scale-top', rest.length ? milliseconds(top) : '');
+  strip.setAttribute('data-branches', (data.branches || []).join(' '));
+  const words = chosen == null ? resting() : describe(chosen);
+  if (readout.textContent !== words) readout.textContent = words;
+}
+
+bars.addEventListener('pointerover', (event) => {
+  const slot = event.target.closest('.bar-slot');
+  if (slot) choose(Number(slot.dataset.step));
+});
+bars.addEventListener('pointerleave', () => choose(null));
+plot.addEventListener('blur', () => choose(null));
+plot.addEventListener('keydown', (event) => {
+  const last = data.steps.length - 1;
+  const moves = {ArrowRight: chosen == null ? 0 : chosen + 1, ArrowLeft: chosen == null ? last : chosen - 1, Home: 0, End: last};
+  if (!(event.key in moves) || last < 0) return;
+  event.preventDefault();
+  choose(Math.min(last, Math.max(0, moves[event.key])));
+});
+watch('value', draw);
+draw();

@@ -1,0 +1,135 @@
+"""The page: the masthead, the tabs, and how it is launched.
+
+Knows which tabs there are and every setting of the server in front of them. Refuses to know what a tab does.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from starlette.middleware import Middleware
+
+from studio import machine
+from studio.jobs import JobQueue
+from studio.preset import list_presets
+from studio.runs import RunStore, runs_folder
+from studio.ui.components import masthead as masthead_line
+from studio.ui.components import message
+from studio.ui.generate_tab import GenerateTab
+from studio.ui.guard import Guard, Janitor
+from studio.ui.rooms import Rooms
+from studio.ui.runs_tab import RunsTab
+from studio.ui.shown import machine_line
+from studio.ui.theme import HEAD, STYLE_SHEET, theme
+from studio.ui.visitor import is_hosted
+
+UPLOAD_BYTES = {"local": 200 * 10**6, "hosted": 50 * 10**6}
+JOBS_PER_VISITOR = 3
+"""Waiting and running, where strangers may come."""
+CACHE_SECONDS = (600, 6 * 3600)
+"""How often the page's temporary folder is swept, and the age at which a copy in it goes."""
+
+
+def build_page(rooms: Rooms) -> gr.Blocks:
+    """The page over the given rooms, not yet served."""
+    presets, faults = list_presets()
+    with gr.Blocks(title="Dailies", analytics_enabled=False, delete_cache=CACHE_SECONDS, fill_width=True) as page:
+        # The secret goes to the browser with everything else: it keeps the value readable after a restart, no more.
+        browser = gr.BrowserState({"owner": "", "job": ""}, storage_key="dailies", secret="dailies")
+        masthead = masthead_line.masthead({"machine": machine_line(rooms.machine)}, elem_id="masthead")
+        if faults:
+            message.message(message.warn(" ".join(str(fault) for fault in faults)), elem_id="preset-faults")
+        if rooms.hosted:
+            message.message(
+                message.quiet("Runs on this shared page may vanish: download what you want to keep."), elem_id="hosted"
+            )
+        generate = GenerateTab(rooms, presets, masthead, browser)
+        runs = RunsTab(rooms, presets, browser)
+        with gr.Tabs(selected="generate", elem_id="tabs") as tabs:
+            with gr.Tab("Generate", id="generate"):
+                generate.build()
+            with gr.Tab("Runs", id="runs") as runs_tab:
+                runs.build()
+        generate.wire(page)
+        runs.wire(runs_tab, tabs, generate.changed, generate.shows, generate.trouble)
+    page.queue(status_update_rate=5, max_size=200, api_open=False, default_concurrency_limit=None)
+    return page
+
+
+def launch_options(rooms: Rooms, *, host: str, port: int | None) -> dict[str, Any]:
+    """Everything that `Blocks.launch` is told."""
+    upload_bytes = UPLOAD_BYTES["hosted" if rooms.hosted else "local"]
+    return {
+        "server_name": host,
+        "server_port": port,
+        "theme": theme(),
+        "css_paths": [STYLE_SHEET],
+        "head": HEAD,
+        "share": False,
+        "strict_cors": True,
+        "enable_monitoring": False,
+        "run_history": False,
+        "footer_links": [],
+        "show_error": False,
+        "quiet": True,
+        "ssr_mode": False,
+        "pwa": False,
+        "mcp_server": False,
+        "max_file_size": upload_bytes,
+        "allowed_paths": [],
+        "blocked_paths": [str(rooms.store.folder.resolve())],
+        "state_session_capacity": 500,
+        "max_threads": 16,
+        "app_kwargs": {
+            "docs_url": None,
+            "redoc_url": None,
+            "openapi_url": None,
+            "middleware": [Middleware(Guard, upload_bytes=upload_bytes, hosts=allowed_hosts())],
+        },
+    }
+
+
+def allowed_hosts() -> tuple[str, ...]:
+    """Names under which the page answers besides localhost and plain addresses: `DAILIES_HOSTS`, and a Space's own."""
+    named = [name.strip() for name in os.environ.get("DAILIES_HOSTS", "").split(",")]
+    if os.environ.get("SPACE_ID"):
+        named += [os.environ.get("SPACE_HOST", ""), ".hf.space"]
+    return tuple(name for name in named if name)
+
+
+def serve(*, host: str = "127.0.0.1", port: int | None = None, open_browser: bool = False) -> None:
+    """Open the studio and serve the page until it is told to stop."""
+    store = RunStore(runs_folder())
+    hosted = is_hosted()
+    here = machine.measure()
+    temporary = Path(tempfile.mkdtemp(prefix="dailies-page-"))
+    os.environ["GRADIO_TEMP_DIR"] = str(temporary)  # Gradio's own default is shared by everybody on the machine
+    os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "200")  # its counters grow for ever otherwise
+    queue = JobQueue(
+        store=store, in_process=here.hosted == "zerogpu", max_jobs_per_owner=JOBS_PER_VISITOR if hosted else None
+    )
+    rooms = Rooms(store=store, queue=queue, machine=here, hosted=hosted)
+    janitor = Janitor(temporary)
+    signal.signal(signal.SIGTERM, _leave)
+    try:
+        with queue:
+            janitor.start()
+            page = build_page(rooms)
+            options = launch_options(rooms, host=host, port=port)
+            _, address, _ = page.launch(**options, inbrowser=open_browser, prevent_thread_lock=True)
+            print(f"Dailies is at {address}", flush=True)
+            page.block_thread()
+    finally:
+        janitor.stop()
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _leave(*_: object) -> None:
+    """A polite request to end is answered by ending in order: the queue is closed, the temporary folder removed."""
+    raise SystemExit(0)
