@@ -387,13 +387,10 @@ def _world_render(chosen: argparse.Namespace) -> int:
         clip = driving_world.render(scene, **size)
     else:
         clip, maps = driving_world.render_with_maps(scene, **size)
-        arrays = {name: value for name, value in vars(maps).items() if isinstance(value, np.ndarray)}
-        np.savez_compressed(
-            chosen.maps,
-            **arrays,
-            boxes=json.dumps([[asdict(box) for box in frame] for frame in maps.boxes or ()]),
-            semantic_labels=list(maps.semantic_labels),
-        )
+        written: dict[str, Any] = {name: value for name, value in vars(maps).items() if isinstance(value, np.ndarray)}
+        written["boxes"] = json.dumps([[asdict(box) for box in frame] for frame in maps.boxes or ()])
+        written["semantic_labels"] = list(maps.semantic_labels)
+        np.savez_compressed(chosen.maps, **written)
     write_clip(clip, chosen.output, settings={"world": {"seed": chosen.seed, **size}, "caption": clip.caption})
     if chosen.json:
         _print_json(

@@ -53,16 +53,8 @@ from studio.events import (
     event_to_json,
 )
 from studio.request import GenerationRequest, read_request, request_to_json
-from studio.runs import (
-    FileLock,
-    RunStore,
-    is_damage,
-    lacks_room,
-    no_room_for,
-    open_database,
-    transaction,
-    utc_now,
-)
+from studio.runs import RunStore, utc_now
+from studio.storage import FileLock, is_damage, lacks_room, no_room_for, open_database, transaction
 
 JobState = Literal["queued", "running", "complete", "failed", "cancelled", "interrupted"]
 FINAL: frozenset[JobState] = frozenset({"complete", "failed", "cancelled", "interrupted"})
@@ -550,13 +542,13 @@ class _Worker:
             self._say(state="dead", reason=f"The worker cannot work here: {error}.")
             raise
 
-    def _warm(self, warm: Callable[[str], object] | None, preset: str) -> None:
+    def _warm(self, warm: Callable[..., object] | None, preset: str) -> None:
         """Load a preset before anybody asks. A failure is told to the first who asks."""
         if warm is None:
             return
         self._say(state="starting")
         try:
-            warm(preset)
+            warm(preset, store=self.store)
             self._say(state="ready", preset=preset)
         except Exception as error:
             log.warning("preset %s was not loaded ahead of time: %s", preset, error)
@@ -727,7 +719,7 @@ class JobQueue:
             store: Where runs are kept.
             in_process: Work in a thread of this process (ZeroGPU, where the verb forks by itself). Nothing can be
                 killed then: a job that does not stop softly runs on.
-            verb: What a job runs, as `module:function`. The module may also have `warm(preset_name)`.
+            verb: What a job runs, as `module:function`. The module may also have `warm(preset_name, store=…)`.
             max_jobs_per_owner: Waiting and running jobs that one owner may have; None sets no limits at all.
             max_jobs: The same for all owners together, where owners are limited.
             cancel_seconds: See `CANCEL_SECONDS`.

@@ -19,7 +19,6 @@ Knows folders, SQLite and the words. Refuses to know torch, how a clip is made, 
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import logging
@@ -28,7 +27,6 @@ import re
 import secrets
 import shutil
 import sqlite3
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -53,6 +51,18 @@ from studio.events import (
 )
 from studio.preset import Preset
 from studio.request import GenerationRequest, read_request, request_to_json
+from studio.storage import (
+    MORE_ROOM,
+    FileLock,
+    disk_trouble,
+    fsync_folder,
+    is_damage,
+    lacks_room,
+    no_room_for,
+    open_database,
+    transaction,
+    write_atomically,
+)
 
 T = TypeVar("T")
 RunState = Literal["running", "complete", "failed", "cancelled", "interrupted"]
@@ -74,7 +84,6 @@ COMPUTED = -1
 
 _RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{8}")
 _OUTPUTS = ("video.mp4", "poster.jpg")
-_MORE_ROOM = "Delete runs you do not need, or set DAILIES_RUNS to a folder on a larger disk."
 
 log = logging.getLogger(__name__)
 
@@ -258,158 +267,6 @@ def _read_events(path: Path) -> Iterator[GenerationEvent]:
                 return
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Files
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Put a whole file in place, or leave what was there.
-
-    A temporary in the same folder, fsync, replace, fsync of the folder: after a crash there is the old or the new.
-
-    Raises:
-        DiskFull: no room; what was there is untouched and no temporary is left.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _fsync_folder(path.parent)
-    except OSError as error:
-        raise _disk_trouble(error, path) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _fsync_folder(folder: Path) -> None:
-    """Make a rename last; Windows neither needs it nor allows it."""
-    if sys.platform == "win32":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def no_room_for(what: str, folder: Path) -> DiskFull:
-    return DiskFull(f"There is no room on the disk for {what}.", field=str(folder), way_out=_MORE_ROOM)
-
-
-def _disk_trouble(error: OSError, path: Path) -> StudioError:
-    # EFBIG is what a size limit on the process gives in place of a full disk: the way out is the same.
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return no_room_for(path.name, path.parent)
-    return RunError(
-        f"{path.name} cannot be written: {error.strerror or error}.",
-        field=str(path.parent),
-        way_out="Set DAILIES_RUNS to a folder you may write to.",
-    )
-
-
-class FileLock:
-    """An exclusive lock that the operating system drops when its holder dies, however it dies.
-
-    Two openings of one file exclude each other even within a process. Descriptors are closed on exec, so a program
-    that the holder starts does not keep the lock alive; a plain fork would.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._descriptor: int | None = None
-
-    @property
-    def held(self) -> bool:
-        return self._descriptor is not None
-
-    def try_acquire(self) -> bool:
-        """Take the lock if nobody has it.
-
-        Raises:
-            OSError: the file cannot be opened.
-        """
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            if sys.platform == "win32":
-                import msvcrt
-
-                msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-            else:
-                import fcntl
-
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(descriptor)
-            return False
-        self._descriptor = descriptor
-        return True
-
-    def reserve(self, size: int) -> None:
-        """Let the file hold that many bytes of disk, or none (0)."""
-        if self._descriptor is None:
-            return
-        if not size:
-            os.ftruncate(self._descriptor, 0)
-        elif sys.platform == "linux":
-            os.posix_fallocate(self._descriptor, 0, size)
-
-    def release(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-
-def open_database(path: Path) -> sqlite3.Connection:
-    """An SQLite file as the studio keeps it: write-ahead log, every commit on the disk, five seconds' patience.
-
-    Where the file system cannot hold a write-ahead log (network file systems), the rollback journal stays.
-    Transactions are begun and ended by the caller.
-    """
-    connection = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
-    try:
-        connection.row_factory = sqlite3.Row
-        connection.execute("PRAGMA busy_timeout = 5000")
-        with contextlib.suppress(sqlite3.OperationalError):
-            connection.execute("PRAGMA journal_mode = WAL").fetchone()
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = ON")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-@contextlib.contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """All or nothing; the write lock is taken at once, so that what is read inside stays true until the commit."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield connection
-        connection.execute("COMMIT")
-    except BaseException:
-        # After a full disk SQLite may have rolled back by itself.
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
-def is_damage(error: sqlite3.Error) -> bool:
-    """Whether the file itself is at fault (not a full disk, a lock or a permission)."""
-    code = getattr(error, "sqlite_errorcode", None)
-    return (code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)) or str(
-        error
-    ).startswith(("no such table", "no such column"))
-
-
-def lacks_room(error: sqlite3.Error) -> bool:
-    """Whether SQLite could not write for want of disk; a size limit on the process shows as a failed write."""
-    code = getattr(error, "sqlite_errorcode", None)
-    return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
-
-
 def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
@@ -535,7 +392,7 @@ class RunWriter:
             if not isinstance(event, (BlockComputed, BlockReused)):
                 self._log.flush()
         except OSError as error:
-            raise _disk_trouble(error, self.folder / "events.jsonl") from error
+            raise disk_trouble(error, self.folder / "events.jsonl") from error
 
     def complete(self, clip: Clip, *, partial: bool = False) -> Run:
         """Write the clip and its poster, then say that the run is complete.
@@ -642,7 +499,7 @@ class RunStore:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise _disk_trouble(error, self.folder) from error
+            raise disk_trouble(error, self.folder) from error
 
     def __reduce__(self) -> tuple[type[RunStore], tuple[Path]]:
         return RunStore, (self.folder,)
@@ -670,7 +527,7 @@ class RunStore:
                 f"{MIN_FREE_BYTES / 1e6:.0f} MB.",
                 field=str(self.folder),
                 value=free,
-                way_out=_MORE_ROOM,
+                way_out=MORE_ROOM,
             )
         run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
         # Made under another name and renamed: nobody ever sees a run's folder without its record and its lock.
@@ -694,7 +551,7 @@ class RunStore:
             _write_run(run)
             run = replace(run, folder=self.folder / run_id)
             os.replace(nursery, run.folder)
-            _fsync_folder(self.folder)
+            fsync_folder(self.folder)
             self._use_index(lambda index: _insert(index, run))
             return RunWriter(self, run, lock)
         except BaseException as error:
@@ -702,7 +559,7 @@ class RunStore:
             for remains in (nursery, run.folder):
                 shutil.rmtree(remains, ignore_errors=True)
             if isinstance(error, OSError):
-                raise _disk_trouble(error, run.folder) from error
+                raise disk_trouble(error, run.folder) from error
             raise
 
     def get(self, run_id: str, *, owner: str | None = None) -> Run:
@@ -750,7 +607,7 @@ class RunStore:
                 )
             os.replace(run.folder, grave)
         except OSError as error:
-            raise _disk_trouble(error, run.folder) from error
+            raise disk_trouble(error, run.folder) from error
         finally:
             lock.release()
         self._forget([run_id])

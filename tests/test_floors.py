@@ -19,6 +19,7 @@ WORDS = {
     "weights",
     "calibration",
     "doctor",
+    "storage",
 }
 MODELS = {"pipelines", "pocket", "driving_world", "caching", "chopgrad", "mobius", "pvdm", "metrics"}
 VERBS = {"generate", "super_resolve", "drive", "compare", "finetune", "jobs", "scale_out"}

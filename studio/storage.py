@@ -1,0 +1,167 @@
+"""Storage: files that are whole or not there, locks that die with their holder, and SQLite as the studio keeps it.
+
+Knows the file system and SQLite. Refuses to know what is stored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sqlite3
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from studio.errors import DiskFull, RunError, StudioError
+
+MORE_ROOM = "Delete runs you do not need, or set DAILIES_RUNS to a folder on a larger disk."
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Put a whole file in place, or leave what was there.
+
+    A temporary in the same folder, fsync, replace, fsync of the folder: after a crash there is the old or the new.
+
+    Raises:
+        DiskFull: no room; what was there is untouched and no temporary is left.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        fsync_folder(path.parent)
+    except OSError as error:
+        raise disk_trouble(error, path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make a rename last; Windows neither needs it nor allows it."""
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def no_room_for(what: str, folder: Path) -> DiskFull:
+    return DiskFull(f"There is no room on the disk for {what}.", field=str(folder), way_out=MORE_ROOM)
+
+
+def disk_trouble(error: OSError, path: Path) -> StudioError:
+    """The system's refusal to write, in the studio's words."""
+    # EFBIG is what a size limit on the process gives in place of a full disk: the way out is the same.
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return no_room_for(path.name, path.parent)
+    return RunError(
+        f"{path.name} cannot be written: {error.strerror or error}.",
+        field=str(path.parent),
+        way_out="Set DAILIES_RUNS to a folder you may write to.",
+    )
+
+
+class FileLock:
+    """An exclusive lock that the operating system drops when its holder dies, however it dies.
+
+    Two openings of one file exclude each other even within a process. Descriptors are closed on exec, so a program
+    that the holder starts does not keep the lock alive; a plain fork would.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor: int | None = None
+
+    @property
+    def held(self) -> bool:
+        return self._descriptor is not None
+
+    def try_acquire(self) -> bool:
+        """Take the lock if nobody has it.
+
+        Raises:
+            OSError: the file cannot be opened.
+        """
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            if sys.platform == "win32":
+                import msvcrt
+
+                msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            return False
+        self._descriptor = descriptor
+        return True
+
+    def reserve(self, size: int) -> None:
+        """Let the file hold that many bytes of disk, or none (0)."""
+        if self._descriptor is None:
+            return
+        if not size:
+            os.ftruncate(self._descriptor, 0)
+        elif sys.platform == "linux":
+            os.posix_fallocate(self._descriptor, 0, size)
+
+    def release(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def open_database(path: Path) -> sqlite3.Connection:
+    """An SQLite file as the studio keeps it: write-ahead log, every commit on the disk, five seconds' patience.
+
+    Where the file system cannot hold a write-ahead log (network file systems), the rollback journal stays.
+    Transactions are begun and ended by the caller.
+    """
+    connection = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
+    try:
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA busy_timeout = 5000")
+        with contextlib.suppress(sqlite3.OperationalError):
+            connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """All or nothing; the write lock is taken at once, so that what is read inside stays true until the commit."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield connection
+        connection.execute("COMMIT")
+    except BaseException:
+        # After a full disk SQLite may have rolled back by itself.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether the file itself is at fault (not a full disk, a lock or a permission)."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return (code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)) or str(
+        error
+    ).startswith(("no such table", "no such column"))
+
+
+def lacks_room(error: sqlite3.Error) -> bool:
+    """Whether SQLite could not write for want of disk; a size limit on the process shows as a failed write."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
