@@ -119,6 +119,7 @@ def serve(*, host: str = "127.0.0.1", port: int | None = None, open_browser: boo
     signal.signal(signal.SIGTERM, _leave)
     try:
         with queue:
+            _warm(queue, here)
             janitor.start()
             page = build_page(rooms)
             options = launch_options(rooms, host=host, port=port)
@@ -128,6 +129,13 @@ def serve(*, host: str = "127.0.0.1", port: int | None = None, open_browser: boo
     finally:
         janitor.stop()
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _warm(queue: JobQueue, here: machine.Machine) -> None:
+    """The model that a new page offers is loaded and measured behind it, while its reader is still typing."""
+    presets, _ = list_presets()
+    if presets and here.hosted != "zerogpu":  # there the graphics card comes with a visitor's click, not before
+        queue.warm(presets[0].name)
 
 
 def _leave(*_: object) -> None:
