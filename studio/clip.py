@@ -213,9 +213,8 @@ def _encode(clip: Clip, tags: Path, part: Path) -> None:
         *("-framerate", f"{rate.numerator}/{rate.denominator}", "-i", "pipe:0"),
         *("-f", "ffmetadata", "-i", f"file:{tags.absolute()}", "-map", "0:v", "-map_metadata", "1"),
         # Browsers take an untagged file's colours to be what they please: convert to BT.709 and say so.
-        *("-vf", "scale=out_color_matrix=bt709:out_range=tv:flags=bicubic+accurate_rnd+full_chroma_int+bitexact"),
-        *("-pix_fmt", "yuv420p", "-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709"),
-        *("-color_range", "tv", "-c:v", "libx264", "-preset", "medium", "-crf", "16"),
+        *("-vf", f"{_TO_BT709},format=yuv420p,{_SAY_BT709}"),
+        *("-c:v", "libx264", "-preset", "medium", "-crf", "16"),
         # A key frame each half second and no B-frames: the comparison player steps and seeks by single frames.
         *("-g", str(max(1, round(clip.fps / 2))), "-bf", "0"),
         # x264's bytes depend on its thread count, so the count may not depend on the machine.
@@ -236,6 +235,9 @@ def _encode(clip: Clip, tags: Path, part: Path) -> None:
         f"The encoder stopped with status {ended.returncode}: {said[-300:] or 'it gave no reason'}", field="clip"
     )
 
+
+_TO_BT709 = "scale=out_color_matrix=bt709:out_range=tv:flags=bicubic+accurate_rnd+full_chroma_int+bitexact"
+_SAY_BT709 = "setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv"
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 """Error numbers that mean that the disk, the quota or the file-size limit is used up."""
@@ -419,16 +421,15 @@ class _Reading:
         """Sizes and facts, checked against the limits once more: they decide how much memory is set aside here."""
         said = self._json(b"H")
         try:
+            shape = clip_reading.Shape(**said["shape"])
             header = _Header(
-                info=ClipInfo(**said["info"]),
-                fps=float(said["fps"]),
-                most_frames=int(said["most_frames"]),
-                shape=clip_reading.Shape(**said["shape"]),
+                info=ClipInfo(**said["info"]), fps=said["fps"], most_frames=said["most_frames"], shape=shape
             )
-            width, height = int(header.shape.width), int(header.shape.height)
+            numbers = (shape.stored_width, shape.stored_height, header.most_frames)
+            whole = all(type(number) is int and number > 0 for number in numbers)
             # Two frames of grace: the reader rounds the clip's length up before it has seen its end.
-            most = min(self._limits.frames, self._limits.total_pixels // (width * height)) + 2
-            sound = 0 < header.fps < math.inf and min(width, height) > 0 and width * height <= self._limits.area
+            most = min(self._limits.frames, self._limits.total_pixels // (shape.width * shape.height)) + 2
+            sound = whole and shape.width * shape.height <= self._limits.area and 0 < header.fps < math.inf
         except (KeyError, TypeError, ValueError, ZeroDivisionError):
             raise self._garbled() from None
         if not sound or not 0 < header.most_frames <= most:
