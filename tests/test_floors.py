@@ -22,7 +22,7 @@ WORDS = {
     "storage",
 }
 MODELS = {"pipelines", "pocket", "driving_world", "caching", "chopgrad", "mobius", "pvdm", "metrics"}
-VERBS = {"generate", "super_resolve", "drive", "compare", "finetune", "jobs", "scale_out"}
+VERBS = {"generate", "super_resolve", "drive", "compare", "finetune", "jobs", "scale_out", "zero_gpu"}
 DOORS = {"ui", "__main__"}
 FLOOR = {room: floor for floor, rooms in enumerate((WORDS, MODELS, VERBS, DOORS)) for room in rooms}
 

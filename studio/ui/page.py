@@ -16,7 +16,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from studio import machine
-from studio.jobs import JobQueue
+from studio.jobs import VERB, JobQueue
 from studio.preset import list_presets
 from studio.runs import RunStore, runs_folder
 from studio.ui.components import masthead as masthead_line
@@ -112,7 +112,10 @@ def serve(*, host: str = "127.0.0.1", port: int | None = None, open_browser: boo
     os.environ["GRADIO_TEMP_DIR"] = str(temporary)  # Gradio's own default is shared by everybody on the machine
     os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "200")  # its counters grow for ever otherwise
     queue = JobQueue(
-        store=store, in_process=here.hosted == "zerogpu", max_jobs_per_owner=JOBS_PER_VISITOR if hosted else None
+        store=store,
+        in_process=here.hosted == "zerogpu",
+        verb=_zero_gpu() if here.hosted == "zerogpu" else VERB,
+        max_jobs_per_owner=JOBS_PER_VISITOR if hosted else None,
     )
     rooms = Rooms(store=store, queue=queue, machine=here, hosted=hosted)
     janitor = Janitor(temporary)
@@ -129,6 +132,14 @@ def serve(*, host: str = "127.0.0.1", port: int | None = None, open_browser: boo
     finally:
         janitor.stop()
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _zero_gpu() -> str:
+    """The verb where graphics cards are lent; the Space wants to see its function before the page is up."""
+    from studio import zero_gpu
+
+    zero_gpu.on_the_card()
+    return "studio.zero_gpu:generate"
 
 
 def _warm(queue: JobQueue, here: machine.Machine) -> None:
