@@ -17,6 +17,9 @@ STYLE_SHEET = Path(__file__).parent / "style.css"
 HEAD = """
 <meta name="color-scheme" content="light dark">
 <script>
+document.addEventListener('loadstart', (event) => {
+  if (event.target instanceof HTMLVideoElement) event.target.muted = true;
+}, true);
 // Clips loop by themselves; whoever asked their system for less motion starts them by hand.
 document.addEventListener('play', (event) => {
   const calm = matchMedia('(prefers-reduced-motion: reduce)').matches;

@@ -25,6 +25,7 @@ function tick() {
 }
 
 function draw() {
+  const before = data.state;
   data = props.value || {};
   arrived = performance.now();
   root.dataset.state = data.state || 'idle';
@@ -47,6 +48,9 @@ function draw() {
     return item;
   }));
   tick();
+  // Where the form and the picture lie one under the other, what was just begun is brought into sight.
+  const begun = before && before !== data.state && (data.state === 'queued' || data.state === 'starting');
+  if (begun && innerWidth < 760) root.scrollIntoView({block: 'start'});
 }
 
 watch('value', draw);

@@ -1,0 +1,53 @@
+"""What the page draws itself never lets text become code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from studio.ui.components import static_html
+
+FOLDER = Path(static_html.FOLDER)
+NAMES = sorted(path.stem for path in FOLDER.glob("*.html"))
+
+
+def test_there_are_components() -> None:
+    assert {"step_timeline", "live_status", "queue_list", "run_grid"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_templates_are_static_and_scripts_write_text_only(name: str) -> None:
+    template = (FOLDER / f"{name}.html").read_text(encoding="utf-8")
+    script = (FOLDER / f"{name}.js").read_text(encoding="utf-8")
+    assert "{{" not in template
+    assert "${" not in template
+    for way_in in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function(", "srcdoc"):
+        assert way_in not in script, f"{name}.js uses {way_in}"
+    assert "textContent" in script
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_component_names_another_host(name: str) -> None:
+    for ending in (".html", ".js"):
+        assert not re.search(r"https?://", (FOLDER / f"{name}{ending}").read_text(encoding="utf-8"))
+
+
+def test_a_template_that_interpolates_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(static_html, "FOLDER", tmp_path)
+    (tmp_path / "bad.html").write_text("<p>${value}</p>", encoding="utf-8")
+    (tmp_path / "bad.js").write_text("", encoding="utf-8")
+    with pytest.raises(ValueError, match="interpolates"):
+        static_html.static_html("bad", elem_id="bad")
+
+
+def test_importing_the_components_leaves_no_files_behind() -> None:
+    assert not list(FOLDER.parent.rglob("*.pyi"))
+
+
+def test_motion_and_focus_are_seen_to_in_the_style_sheet() -> None:
+    style = (FOLDER.parent / "style.css").read_text(encoding="utf-8")
+    assert "prefers-reduced-motion: reduce" in style
+    assert ":focus-visible" in style
+    assert not re.search(r"url\(|@import|https?://", style)

@@ -1,0 +1,124 @@
+"""The form: what is typed becomes a request, and whatever is wrong names the control it is wrong in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from studio.errors import PresetError, RequestError, StudioError, WeightsMissing
+from studio.preset import find_preset, list_presets
+from studio.request import MAX_SEED, GenerationRequest
+from studio.ui.form import LABELS, Form, label_of, request_of
+
+
+def typed(**changes: Any) -> tuple[Any, ...]:
+    """The form's values as Gradio hands them over, with the pocket preset's defaults."""
+    defaults = find_preset("pocket").defaults
+    values: dict[str, Any] = {
+        "prompt": "a red car",
+        "negative_prompt": "",
+        "preset": "pocket",
+        "width": defaults.width,
+        "height": defaults.height,
+        "num_frames": defaults.num_frames,
+        "fps": defaults.fps,
+        "num_inference_steps": 6,
+        "guidance_scale": defaults.guidance_scale,
+        "flow_shift": defaults.flow_shift,
+        "seed": "7",
+        "torch_dtype": "auto",
+        "offload": "auto",
+        "vae_tiling": "auto",
+        "quantization": "auto",
+    }
+    assert set(values) == set(LABELS)
+    return tuple((values | changes)[field] for field in LABELS)
+
+
+def test_every_field_of_a_request_has_a_control_with_a_label() -> None:
+    assert set(LABELS) == set(GenerationRequest.model_fields)
+    assert all(LABELS.values())
+    presets, _ = list_presets()
+    form = Form(presets)
+    with gr.Blocks():
+        form.place_prompt()
+        form.place_negative_prompt()
+        form.place_preset()
+        form.place_numbers()
+        form.place_advanced()
+    assert len(form.inputs) == len(LABELS)
+    assert all(control.label and control.elem_id for control in form.inputs)
+
+
+def test_what_is_typed_becomes_the_request() -> None:
+    request, preset = request_of(typed())
+    assert (request.prompt, request.num_inference_steps, request.seed) == ("a red car", 6, 7)
+    assert preset.name == "pocket"
+
+
+def test_a_request_shown_in_the_form_comes_back_the_same() -> None:
+    request, _ = request_of(typed(seed="4294967295", flow_shift=None, negative_prompt="blur"))
+    form = Form(list_presets()[0])
+    with gr.Blocks():
+        form.place_prompt()
+        form.place_negative_prompt()
+        form.place_preset()
+        form.place_numbers()
+        form.place_advanced()
+    shown = form.shows(request)
+    again, _ = request_of(tuple(shown[control] for control in form.inputs))
+    assert again == request
+
+
+@pytest.mark.parametrize("seed", ["", "  ", None])
+def test_an_empty_seed_is_a_new_one_each_time(seed: Any) -> None:
+    assert len({request_of(typed(seed=seed))[0].seed for _ in range(4)}) > 1
+
+
+@pytest.mark.parametrize("seed", ["-1", "1.5", "seven", str(MAX_SEED + 1), "²"])
+def test_what_is_no_seed_is_refused_by_name(seed: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        request_of(typed(seed=seed))
+    assert label_of(caught.value) == "Seed"
+
+
+@pytest.mark.parametrize(
+    ("changes", "label", "words"),
+    [
+        ({"prompt": ""}, "Prompt", "empty"),
+        ({"prompt": None}, "Prompt", ""),
+        ({"prompt": "x" * 10_000}, "Prompt", "10,000"),
+        ({"negative_prompt": "\x00"}, "Negative prompt", "U+0000"),
+        ({"width": 130}, "Width", "128 and 144"),
+        ({"height": 100_000}, "Height", ""),
+        ({"height": 128.5}, "Height", ""),
+        ({"width": None}, "Width", "empty"),
+        ({"num_frames": 16}, "Frames", "13 and 17"),
+        ({"num_inference_steps": 0}, "Steps", ""),
+        ({"guidance_scale": -1}, "Guidance", ""),
+        ({"guidance_scale": float("nan")}, "Guidance", ""),
+        ({"fps": 0}, "Frames a second", ""),
+        ({"preset": "nobody"}, "Preset", "Choose one of"),
+        ({"preset": "../pocket"}, "Preset", "Choose one of"),
+        ({"preset": None}, "Preset", "empty"),
+        ({"torch_dtype": "int4"}, "Number format", ""),
+        ({"offload": ["none"]}, "Offload", ""),
+    ],
+)
+def test_whatever_is_wrong_names_its_control(changes: dict[str, Any], label: str, words: str) -> None:
+    with pytest.raises(StudioError) as caught:
+        request_of(typed(**changes))
+    assert label_of(caught.value) == label
+    assert words in str(caught.value)
+
+
+def test_a_form_without_a_prompt_can_still_be_asked_how_long_it_takes() -> None:
+    request, _ = request_of(typed(prompt=""), prompt="anything")
+    assert request.prompt == "anything"
+
+
+def test_faults_of_presets_and_weights_point_at_the_preset() -> None:
+    assert label_of(PresetError("x")) == "Preset"
+    assert label_of(WeightsMissing("x", field="weights")) == "Preset"

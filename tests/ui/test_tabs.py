@@ -1,0 +1,352 @@
+"""What the tabs do, without a browser: submitting, watching, and keeping visitors apart."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import pytest
+from test_form import typed
+
+from studio import machine
+from studio.clip import write_clip
+from studio.errors import ClipError, RequestError, UnknownPreset
+from studio.jobs import JobQueue
+from studio.preset import find_preset, list_presets
+from studio.request import request_for, request_to_json
+from studio.runs import RunStore
+from studio.ui.components import masthead
+from studio.ui.generate_tab import GenerateTab
+from studio.ui.page import build_page, launch_options
+from studio.ui.rooms import Rooms
+from studio.ui.runs_tab import RunsTab, request_of_file
+from studio.ui.visitor import introduced
+
+PROJECT = Path(__file__).parent.parent.parent
+AT_HOME = {"owner": "", "job": ""}
+
+
+@pytest.fixture
+def rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rooms]:
+    """Rooms in which nobody works until the test starts the queue."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "served"))
+    store = RunStore(tmp_path / "runs")
+    queue = JobQueue(store=store, verb="scripted_generate:generate", in_process=True)
+    yield Rooms(store=store, queue=queue, machine=machine.measure(), hosted=False)
+    queue.close()
+
+
+@pytest.fixture
+def hosted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rooms]:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "served"))
+    store = RunStore(tmp_path / "runs")
+    queue = JobQueue(store=store, verb="scripted_generate:generate", in_process=True, max_jobs_per_owner=3)
+    yield Rooms(store=store, queue=queue, machine=machine.measure(), hosted=True)
+    queue.close()
+
+
+def tabs_of(rooms: Rooms) -> tuple[GenerateTab, RunsTab]:
+    presets, _ = list_presets()
+    with gr.Blocks():
+        browser = gr.BrowserState(AT_HOME, storage_key="test", secret="test")
+        generate = GenerateTab(rooms, presets, masthead.masthead(elem_id="masthead"), browser)
+        runs = RunsTab(rooms, presets, browser)
+        generate.build()
+        runs.build()
+    return generate, runs
+
+
+def submit(tab: GenerateTab, browser: Any, prompt: str, **changes: Any) -> dict[Any, Any]:
+    return tab.submit(browser, *typed(prompt=prompt, **changes))
+
+
+def pressed(**data: Any) -> gr.EventData:
+    return gr.EventData(None, data)
+
+
+async def watch(tab: GenerateTab, browser: Any, *, session: str = "one", chosen: bool = False) -> list[Any]:
+    request: Any = SimpleNamespace(session_hash=session)
+    attach = tab.attach_chosen if chosen else tab.attach
+    return [update async for update in attach(browser, request)]
+
+
+def last(updates: list[Any], component: Any) -> Any:
+    return next(update[component] for update in reversed(updates) if isinstance(update, dict) and component in update)
+
+
+# -- submitting -------------------------------------------------------------------------------------------------------
+
+
+def test_a_click_queues_the_request_and_the_browser_remembers_the_job(rooms: Rooms) -> None:
+    tab, _ = tabs_of(rooms)
+    said = submit(tab, AT_HOME, "a red car", seed="11")
+    (job,) = rooms.queue.jobs()
+    assert said[tab.browser]["job"] == job.id
+    assert said[tab.trouble] == {}
+    assert (job.request.prompt, job.request.seed, job.owner) == ("a red car", 11, "local")
+
+
+@pytest.mark.parametrize(("changes", "label"), [({"prompt": " "}, "Prompt"), ({"width": 130}, "Width")])
+def test_a_form_that_will_not_do_is_answered_beside_the_button_and_nothing_is_queued(
+    rooms: Rooms, changes: dict[str, Any], label: str
+) -> None:
+    tab, _ = tabs_of(rooms)
+    said = tab.submit(AT_HOME, *typed(**changes))
+    assert said[tab.trouble]["tone"] == "error"
+    assert said[tab.trouble]["field"] == label
+    assert set(said) == {tab.trouble}, "what was typed is left alone"
+    assert rooms.queue.jobs() == []
+
+
+def test_weights_that_are_not_here_are_said_before_anything_is_queued(
+    rooms: Rooms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "empty"))
+    preset = next(preset for preset in list_presets()[0] if preset.weights.repo)
+    tab, _ = tabs_of(rooms)
+    grid = {field: getattr(preset.defaults, field) for field in ("width", "height", "num_frames", "flow_shift")}
+    said = tab.submit(AT_HOME, *typed(preset=preset.name, **grid))
+    assert said[tab.trouble]["field"] == "Preset"
+    assert "download" in said[tab.trouble]["words"].lower()
+    assert rooms.queue.jobs() == []
+
+
+def test_before_any_run_the_estimate_says_that_nothing_was_measured(rooms: Rooms) -> None:
+    tab, _ = tabs_of(rooms)
+    assert "ot measured yet" in tab.estimate_of(*typed())["words"]
+    wrong = tab.estimate_of(*typed(width=130))
+    assert (wrong["tone"], wrong["field"]) == ("error", "Width")
+
+
+# -- watching ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_attached_page_sees_the_whole_run_and_then_its_clip(rooms: Rooms, tmp_path: Path) -> None:
+    tab, _ = tabs_of(rooms)
+    browser = submit(tab, AT_HOME, "steps=4 blocks=2")[tab.browser]
+    rooms.queue.start()
+    updates = asyncio.run(asyncio.wait_for(watch(tab, browser), 60))
+    assert updates[0] == gr.skip(), "an end without news would blank everything"
+    assert last(updates, tab.status)["state"] == "complete"
+    assert len(last(updates, tab.timeline)["steps"]) == 4
+    assert last(updates, tab.stopping)["visible"] is False
+    served = Path(last(updates, tab.video)["value"])
+    assert served.is_relative_to(tmp_path / "served")
+    assert served.suffix == ".mp4"
+
+
+def test_a_page_that_comes_later_gets_the_history_redrawn(rooms: Rooms) -> None:
+    tab, _ = tabs_of(rooms)
+    browser = submit(tab, AT_HOME, "steps=3")[tab.browser]
+    rooms.queue.start()
+    asyncio.run(asyncio.wait_for(watch(tab, browser), 60))
+    again = asyncio.run(asyncio.wait_for(watch(tab, browser, session="reloaded"), 60))
+    asyncio.run(asyncio.wait_for(watch(tab, browser, session="chosen", chosen=True), 60))
+    assert len(last(again, tab.timeline)["steps"]) == 3
+    assert last(again, tab.result)["visible"] is True
+
+
+def test_one_job_after_the_other_is_followed(rooms: Rooms) -> None:
+    tab, _ = tabs_of(rooms)
+    browser = submit(tab, AT_HOME, "steps=2 the first")[tab.browser]
+    submit(tab, browser, "steps=2 the second")
+    rooms.queue.start()
+    updates = asyncio.run(asyncio.wait_for(watch(tab, browser), 60))
+    seen = [update[tab.status]["prompt"] for update in updates if isinstance(update, dict) and tab.status in update]
+    assert list(dict.fromkeys(seen)) == ["steps=2 the first", "steps=2 the second"]
+
+
+def test_a_page_that_attaches_anew_ends_its_earlier_attachment(rooms: Rooms) -> None:
+    tab, _ = tabs_of(rooms)
+    browser = submit(tab, AT_HOME, "steps=400 pause=0.01 blocks=1")[tab.browser]
+
+    async def go() -> None:
+        first = asyncio.create_task(watch(tab, browser))
+        await asyncio.sleep(0.5)
+        second = asyncio.create_task(watch(tab, browser))
+        await asyncio.wait_for(first, 5)
+        rooms.queue.cancel(browser["job"])
+        assert last(await asyncio.wait_for(second, 30), tab.status)["state"] == "cancelled"
+
+    rooms.queue.start()
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("job", ["f" * 32, "nonsense", 7, None])
+def test_a_job_that_is_not_there_shows_an_idle_page(rooms: Rooms, job: Any) -> None:
+    tab, _ = tabs_of(rooms)
+    updates = asyncio.run(asyncio.wait_for(watch(tab, {"owner": "", "job": job}), 10))
+    assert last(updates, tab.status)["state"] == "idle"
+
+
+def test_a_failed_job_says_why_and_can_be_run_again(rooms: Rooms) -> None:
+    tab, _ = tabs_of(rooms)
+    browser = submit(tab, AT_HOME, "steps=3 then=raise at=1")[tab.browser]
+    rooms.queue.start()
+    updates = asyncio.run(asyncio.wait_for(watch(tab, browser), 60))
+    assert last(updates, tab.status)["state"] == "failed"
+    assert last(updates, tab.status)["detail"]
+    (row,) = last(updates, tab.queue)["jobs"]
+    assert "retry" in row["actions"]
+    rooms.queue.pause()
+    tab.act(browser, pressed(action="retry", job=row["id"]))
+    assert [job.state for job in rooms.queue.jobs(states=("queued",))] == ["queued"]
+
+
+# -- the queue's buttons ----------------------------------------------------------------------------------------------
+
+
+def test_jobs_move_up_are_cancelled_and_the_queue_is_paused(rooms: Rooms) -> None:
+    tab, _ = tabs_of(rooms)
+    for name in ("one", "two", "three"):
+        submit(tab, AT_HOME, name)
+    three = rooms.queue.jobs()[2]
+    tab.act(AT_HOME, pressed(action="up", job=three.id))
+    assert [job.request.prompt for job in rooms.queue.jobs()] == ["one", "three", "two"]
+    tab.act(AT_HOME, pressed(action="cancel", job=three.id))
+    assert [job.request.prompt for job in rooms.queue.jobs(states=("queued",))] == ["one", "two"]
+    tab.act(AT_HOME, pressed(action="pause", job=""))
+    assert rooms.queue.paused
+    tab.act(AT_HOME, pressed(action="resume", job=""))
+    assert not rooms.queue.paused
+
+
+@pytest.mark.parametrize(
+    "data", [None, [], "cancel", {}, {"action": "drop tables"}, {"action": "cancel", "job": ["x"]}]
+)
+def test_a_button_that_sends_nonsense_does_nothing(rooms: Rooms, data: Any) -> None:
+    tab, _ = tabs_of(rooms)
+    submit(tab, AT_HOME, "stays")
+    tab.act(AT_HOME, gr.EventData(None, data))
+    assert [job.state for job in rooms.queue.jobs()] == ["queued"]
+    assert not rooms.queue.paused
+
+
+# -- visitors of a hosted page ----------------------------------------------------------------------------------------
+
+
+def test_a_visitor_sees_and_touches_only_their_own_jobs_and_runs(hosted: Rooms) -> None:
+    tab, runs = tabs_of(hosted)
+    mine, yours = introduced(None), introduced(None)
+    mine = submit(tab, mine, "steps=2 mine")[tab.browser]
+    hosted.queue.start()
+    asyncio.run(asyncio.wait_for(watch(tab, mine), 60))
+    (job,) = hosted.queue.jobs()
+    assert job.run_id is not None
+
+    assert len(tab.look(mine, "")[tab.queue]["jobs"]) == 1
+    assert tab.look(yours, "")[tab.queue]["jobs"] == []
+    assert last(asyncio.run(watch(tab, yours | {"job": job.id})), tab.status)["state"] == "idle"
+    for action in ("show", "cancel", "up", "retry"):
+        assert tab.act(yours, pressed(action=action, job=job.id))[tab.trouble]["tone"] == "error"
+    assert tab.restore_shown(yours, job.id)[tab.trouble]["tone"] == "error"
+    assert tab.submit_again(yours, job.id)[tab.trouble]["tone"] == "error"
+
+    assert runs.list(mine, "", "", 24, "")[runs.grid]["total"] == 1
+    assert runs.list(yours, "", "", 24, "")[runs.grid]["total"] == 0
+    assert runs.choose(yours, pressed(run=job.run_id))[runs.shown]["visible"] is False
+    runs.remove(yours, job.run_id)
+    assert runs.choose(mine, pressed(run=job.run_id))[runs.chosen] == job.run_id
+    runs.remove(mine, job.run_id)
+    assert runs.list(mine, "", "", 24, "")[runs.grid]["total"] == 0
+
+
+def test_a_visitor_may_not_pause_everybodys_queue_flood_it_or_download(hosted: Rooms) -> None:
+    tab, _ = tabs_of(hosted)
+    visitor = introduced(None)
+    tab.act(visitor, pressed(action="pause", job=""))
+    assert not hosted.queue.paused
+    for _ in range(3):
+        visitor = submit(tab, visitor, "one of three")[tab.browser]
+    assert "at most 3" in submit(tab, visitor, "one too many")[tab.trouble]["words"]
+    assert tab.weights.go_on("wan2.1-t2v-1.3b") == {}
+
+
+def test_a_hosted_browser_without_an_id_is_told_to_reload(hosted: Rooms) -> None:
+    tab, runs = tabs_of(hosted)
+    assert "Reload" in submit(tab, AT_HOME, "who am I")[tab.trouble]["words"]
+    assert runs.list(AT_HOME, "", "", 24, "")[runs.grid]["total"] == 0
+
+
+# -- restoring from a file --------------------------------------------------------------------------------------------
+
+
+def test_the_settings_inside_a_clip_come_back_whole(rooms: Rooms, tmp_path: Path) -> None:
+    tab, _ = tabs_of(rooms)
+    browser = submit(tab, AT_HOME, "steps=2 café ${x}", seed="99", num_inference_steps=9)[tab.browser]
+    rooms.queue.start()
+    asyncio.run(asyncio.wait_for(watch(tab, browser), 60))
+    (job,) = rooms.queue.jobs()
+    run = rooms.store.get(job.run_id or "")
+    assert request_of_file(str(run.video)) == job.request
+
+
+def test_a_foreign_clip_and_an_unknown_preset_get_a_clear_word(tmp_path: Path) -> None:
+    import numpy as np
+
+    from studio.clip import Clip
+
+    clip = Clip(frames=np.zeros((5, 64, 64, 3), np.uint8), fps=12)
+    write_clip(clip, tmp_path / "foreign.mp4")
+    with pytest.raises(ClipError, match="no settings"):
+        request_of_file(str(tmp_path / "foreign.mp4"))
+    request = request_for(find_preset("pocket"), prompt="x", seed=1).model_copy(update={"preset": "gone"})
+    write_clip(clip, tmp_path / "gone.mp4", settings={"request": request_to_json(request)})
+    with pytest.raises(UnknownPreset, match="gone"):
+        request_of_file(str(tmp_path / "gone.mp4"))
+    write_clip(clip, tmp_path / "odd.mp4", settings={"request": {"prompt": "x", "surprise": 1}})
+    with pytest.raises(RequestError):
+        request_of_file(str(tmp_path / "odd.mp4"))
+    (tmp_path / "text.mp4").write_text("#EXTM3U")
+    with pytest.raises(ClipError):
+        request_of_file(str(tmp_path / "text.mp4"))
+    with pytest.raises(ClipError):
+        request_of_file(None)
+
+
+# -- the page as a whole ----------------------------------------------------------------------------------------------
+
+
+def test_no_listener_of_the_page_is_a_published_interface(rooms: Rooms) -> None:
+    page = build_page(rooms)
+    listeners = page.config["dependencies"]
+    assert listeners
+    assert [each["api_name"] for each in listeners if each["api_visibility"] != "private"] == []
+
+
+def test_every_listener_leaves_its_slot_free_for_others(rooms: Rooms) -> None:
+    page = build_page(rooms)
+    assert all(function.concurrency_limit is None for function in page.fns.values())
+
+
+def test_the_server_is_launched_shut(rooms: Rooms) -> None:
+    options = launch_options(rooms, host="127.0.0.1", port=None)
+    assert options["share"] is False
+    assert options["strict_cors"] is True
+    assert options["allowed_paths"] == []
+    assert options["blocked_paths"] == [str(rooms.store.folder.resolve())]
+    assert options["enable_monitoring"] is False
+    assert options["run_history"] is False
+
+
+def test_the_page_is_built_without_torch() -> None:
+    code = (
+        "import sys, studio.ui.page\n"
+        "heavy = {'torch', 'diffusers', 'transformers', 'ray'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=PROJECT, env=os.environ, check=True, timeout=120)
+
+
+def test_app_only_builds_and_launches() -> None:
+    tree = ast.parse((PROJECT / "app.py").read_text(encoding="utf-8"))
+    imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert imported == {"studio.ui.page"}
