@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -149,3 +150,32 @@ def objective_of(
             return (velocity.float() - (noise - clean).to(device)).square().mean()
 
     return loss_of
+
+
+@torch.no_grad()
+def sample(
+    model: TextToLatent,
+    token_ids: Tensor,
+    empty: Tensor,
+    shape: tuple[int, int, int, int],
+    generator: torch.Generator,
+    *,
+    steps: int = 20,
+    guidance_scale: float = 4.0,
+    flow_shift: float = 3.0,
+) -> Tensor:
+    """Normalised latents (B, Z, t, h, w) for token ids (B, L), by Euler steps with guidance, to look at while training.
+
+    What ships is sampled by `WanPipeline`; this one takes all prompts at once.
+    """
+    device = next(model.parameters()).device
+    both = torch.cat([token_ids, empty.expand_as(token_ids)]).to(device)
+    x = torch.randn((len(token_ids), *shape), generator=generator).to(device)
+    line = torch.linspace(1, 0, steps + 1)
+    levels = (flow_shift * line / (1 + (flow_shift - 1) * line)).tolist()
+    for now, then in pairwise(levels):
+        with torch.autocast(device.type, torch.bfloat16):
+            sigma = torch.full((len(both),), now, device=device)
+            wanted, unprompted = model(torch.cat([x, x]), sigma, both, (both != 0).long()).float().chunk(2)
+        x = x + (then - now) * (unprompted + guidance_scale * (wanted - unprompted))
+    return x.cpu()
