@@ -422,9 +422,7 @@ class _Reading:
         said = self._json(b"H")
         try:
             shape = clip_reading.Shape(**said["shape"])
-            header = _Header(
-                info=ClipInfo(**said["info"]), fps=said["fps"], most_frames=said["most_frames"], shape=shape
-            )
+            header = _Header(info=_info(said["info"]), fps=said["fps"], most_frames=said["most_frames"], shape=shape)
             numbers = (shape.stored_width, shape.stored_height, header.most_frames)
             whole = all(type(number) is int and number > 0 for number in numbers)
             # Two frames of grace: the reader rounds the clip's length up before it has seen its end.
@@ -468,7 +466,7 @@ class _Reading:
         ending = self._json(b"E")
         if not isinstance(ending.get("notices"), list):
             raise self._garbled()
-        notices = [str(notice) for notice in ending["notices"]]
+        notices = [str(notice)[:300] for notice in ending["notices"][:50]]
         if self._transparent:
             notices.append("it is transparent in places: laid over black")
         return {"settings": None, **ending, "notices": notices}
@@ -526,13 +524,13 @@ class _Reading:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=1)
         status = self._process.returncode
-        if time.monotonic() >= self._deadline or status in (-getattr(signal, "SIGXCPU", 0) or None, None):
-            return self._too_slow()
-        how = f"with status {status}"
-        if status < 0:
+        ended = f"with status {status}"
+        if status is not None and status < 0:
             with contextlib.suppress(ValueError):
-                how = f"on {signal.Signals(-status).name}"
-        return self._refusal(f"cannot be read: its decoder crashed ({how}).", "Convert it to MP4 (H.264).")
+                ended = f"on {signal.Signals(-status).name}"
+        if time.monotonic() >= self._deadline or ended == "on SIGXCPU":
+            return self._too_slow()
+        return self._refusal(f"cannot be read: its decoder crashed ({ended}).", clip_reading.CONVERT)
 
     def _too_slow(self) -> ClipRefused:
         limits = self._limits
@@ -540,7 +538,7 @@ class _Reading:
         return self._refusal(f"takes too long to decode (more than {spent}).", "Cut it shorter, or scale it down.")
 
     def _garbled(self) -> ClipRefused:
-        return self._refusal("cannot be read: its decoder gave an answer that cannot be.", "Convert it to MP4 (H.264).")
+        return self._refusal("cannot be read: its decoder gave an answer that cannot be.", clip_reading.CONVERT)
 
     def _refusal(self, message: str, way_out: str) -> ClipRefused:
         return self._refused({"message": message, "way_out": way_out})
@@ -562,6 +560,17 @@ class _Reading:
                 os.killpg(self._process.pid, signal.SIGKILL)
             else:
                 self._process.kill()
+
+
+def _info(said: dict[str, Any]) -> ClipInfo:
+    """Raises `ValueError` or `TypeError` if it is no such record."""
+    info = ClipInfo(**said)
+    words, numbers = (info.container, info.codec), (info.width, info.height, info.fps, info.num_frames, info.seconds)
+    if not all(isinstance(word, str) and len(word) < 80 and word.isprintable() for word in words):
+        raise ValueError("a name that is none")
+    if not all(isinstance(number, (int, float)) and math.isfinite(number) for number in (*numbers, info.file_bytes)):
+        raise ValueError("a number that is none")
+    return info
 
 
 def _folders_of(*packages: str) -> list[str]:

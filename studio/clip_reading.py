@@ -129,8 +129,10 @@ def identify(path: Path, limits: ClipLimits) -> str:
             value=status.st_size,
             way_out="Cut it shorter, or compress it more.",
         )
+    # Should a link or a pipe have taken the file's place by now: no following, no waiting.
+    flags = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_BINARY", "O_NOFOLLOW", "O_NONBLOCK"))
     try:
-        with path.open("rb") as file:
+        with os.fdopen(os.open(path, flags), "rb") as file:
             head = file.read(1024)
     except OSError as error:
         raise Refusal(f"cannot be opened ({error.strerror}).", way_out="Check its permissions.") from error
@@ -194,8 +196,10 @@ def limit_process(limits: ClipLimits) -> None:
     for bar, height in bars.items():
         hard = resource.getrlimit(bar)[1]
         lowest = height if hard == resource.RLIM_INFINITY else min(height, hard)
+        # At the soft limit of computing time comes SIGXCPU, which says what happened; at the hard one plain SIGKILL.
+        highest = lowest + 1 if bar == resource.RLIMIT_CPU and lowest != hard else lowest
         with contextlib.suppress(OSError, ValueError):  # some systems know a limit by name only
-            resource.setrlimit(bar, (lowest, lowest))
+            resource.setrlimit(bar, (lowest, highest))
 
 
 # ------------------------------------------------------------------------------------------------------ the survey
@@ -311,7 +315,7 @@ def survey(container: av.container.InputContainer, limits: ClipLimits) -> Survey
             first = times[-1] if first is None else min(first, times[-1])
             _check_span(times[-1] - first, limits)
         _check_count(pictures, limits)
-    stored = max(pictures, _claimed_frames(container, stream) - discarded)
+    stored = pictures + _frames_not_delivered(container, stream, pictures + discarded, times)
     if pictures == 0:
         raise Refusal("has a video stream without pictures.", way_out="It may not have been copied to its end.")
     if stored < limits.fewest_frames:
@@ -350,11 +354,16 @@ def _check_span(seconds: Fraction, limits: ClipLimits) -> None:
         raise Refusal(f"runs longer than {limits.seconds:g} s.", field="seconds", value=said, way_out=SHORTER)
 
 
-def _claimed_frames(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> int:
-    """How many pictures the index lists, for the two containers that have a full one; 0 elsewhere."""
+def _frames_not_delivered(
+    container: av.container.InputContainer, stream: av.video.stream.VideoStream, packets: int, times: list[Fraction]
+) -> int:
+    """Pictures that the file's own index or header names beyond those found; known for two containers only."""
     if container.format.name.startswith("mov"):
-        return len(stream.index_entries)
-    return stream.frames if container.format.name == "avi" else 0
+        return max(0, len(stream.index_entries) - packets)
+    if container.format.name == "avi" and times and stream.time_base:
+        # The header counts ticks, not pictures: a tick without a new picture is no loss, but those after the last are.
+        return max(0, stream.frames - int(max(times) / stream.time_base) - 1)
+    return 0
 
 
 def _rate(times: list[Fraction], pictures: int, stream: av.video.stream.VideoStream) -> tuple[Fraction, bool, bool]:
@@ -418,12 +427,15 @@ class Tally:
 
 
 def decode(
-    container: av.container.InputContainer, found: Survey, limits: ClipLimits, tally: Tally
+    container: av.container.InputContainer,
+    stream: av.video.stream.VideoStream,
+    found: Survey,
+    limits: ClipLimits,
+    tally: Tally,
 ) -> Iterator[tuple[float, av.VideoFrame]]:
     """(seconds, picture) in the order of showing; the size may not change, nor the budgets be broken, on the way."""
     from av.error import FFmpegError
 
-    stream = find_video(container, limits)
     decoder = _decoder(stream, limits, tally)
     last = -1.0 / float(found.rate)
     size = None
@@ -504,11 +516,11 @@ def check_damage(found: Survey, tally: Tally, limits: ClipLimits) -> None:
     if lost:
         tally.note(f"{lost} of {expected} pictures cannot be read: each is filled by the one before, save at the ends")
     elif tally.errors:
-        tally.note(f"the decoder met {tally.errors} damaged packets")
+        tally.note(f"damaged packets: {tally.errors}")
     elif tally.repaired:
-        tally.note(f"the decoder found {tally.repaired} faults and painted over them")
+        tally.note(f"faults that the decoder painted over: {tally.repaired}")
     if tally.corrupt:
-        tally.note(f"{tally.corrupt} pictures are damaged in part")
+        tally.note(f"pictures damaged in part: {tally.corrupt}")
     for broken in tally.breaks:
         tally.note(broken)
 
@@ -660,24 +672,34 @@ def deliver(answer: BinaryIO, request: dict[str, Any], limits: ClipLimits) -> No
     # Opened afresh, since seeking back in a damaged file may fail.
     with open_container(path, demuxer, limits) as container:
         stream = find_video(container, limits)
-        decoded = decode(container, found, limits, tally)
-        shape = None
-        for picture, repeats in retime(decoded, float(rate), 1 / float(found.rate)):
-            if shape is None:
-                shape = shape_of(picture, stream, limits, tally)
-                header = _header(container, stream, found, shape, rate, path)
-                _check_delivery(header, limits)
-                say_json(answer, b"H", header)
-                if request["mode"] == "probe":
-                    break
-            say(answer, *convert(picture, shape, tally), repeats)
-        if request["mode"] != "probe":
+        pictures = retime(decode(container, stream, found, limits, tally), float(rate), 1 / float(found.rate))
+        first, repeats = next(pictures, (None, 0))
+        if first is None:
+            check_damage(found, tally, limits)  # which refuses
+            return
+        shape = shape_of(first, stream, limits, tally)
+        header = _header(container, stream, found, shape, rate, path)
+        _check_delivery(header, limits)
+        say_json(answer, b"H", header)
+        if request["mode"] == "read":
+            _send(answer, itertools.chain([(first, repeats)], pictures), shape, header["most_frames"], tally)
             check_damage(found, tally, limits)
     if not found.constant_rate:
         tally.note(f"its rate varies: evened out to {float(rate):.4g} frames a second")
-    elif rate != found.rate and request["mode"] != "probe":
+    elif rate != found.rate:
         tally.note(f"resampled from {float(found.rate):.4g} to {float(rate):.4g} frames a second, as asked")
     say_json(answer, b"E", {"notices": list(tally.notices)})
+
+
+def _send(
+    answer: BinaryIO, pictures: Iterator[tuple[av.VideoFrame, int]], shape: Shape, most: int, tally: Tally
+) -> None:
+    sent = 0
+    for picture, repeats in pictures:
+        sent += repeats
+        if sent > most:
+            raise Refusal("has timestamps that contradict each other.")
+        say(answer, *convert(picture, shape, tally), repeats)
 
 
 def _header(

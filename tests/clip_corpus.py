@@ -255,7 +255,18 @@ _encoded(
 )
 _encoded("h264-interlaced", "a.ts", loads("interlaced"), *H264, "-x264-params", "tff=1", fps="25")
 _encoded("mpeg4-b-frames", "a.avi", loads(size=(48, 64), frames=8), "-c:v", "mpeg4", "-bf", "2", "-q:v", "2")
-_encoded("h263", "a.3gp", loads("squared", size=(96, 140)), "-c:v", "h263", "-q:v", "2", height=96, width=128, fps="30000/1001")
+_encoded(
+    "h263",
+    "a.3gp",
+    loads("squared", size=(96, 140)),
+    "-c:v",
+    "h263",
+    "-q:v",
+    "2",
+    height=96,
+    width=128,
+    fps="30000/1001",
+)
 _encoded("mjpeg-full-range", "a.avi", upright(), "-c:v", "mjpeg", "-q:v", "2", "-pix_fmt", "yuvj444p")
 _encoded("png-movie", "a.mov", upright(), "-c:v", "png")
 _encoded("raw-avi", "a.avi", upright(), "-c:v", "rawvideo", "-pix_fmt", "bgr24")
@@ -369,10 +380,10 @@ _remuxed(
     kind="mp4",
 )
 _remuxed(
-    "hours-of-sound",
+    "an-hour-of-sound",
     "a.mkv",
     upright(),
-    *("-f", "lavfi", "-i", "anullsrc=r=8000:cl=mono:d=7200", "-map", "0:v", "-map", "1:a", "-c:v", "copy"),
+    *("-f", "lavfi", "-i", "anullsrc=r=8000:cl=mono:d=3600", "-map", "0:v", "-map", "1:a", "-c:v", "copy"),
     *("-c:a", "flac", "-compression_level", "0", "-frame_size", "65535"),
 )
 _remuxed(
@@ -390,6 +401,14 @@ def _sound_and_cover(folder: Path) -> Path:
     sound = ("-f", "lavfi", "-i", "anullsrc=r=8000:cl=mono:d=1", "-map", "0:v", "-map", "1:a", "-c:v", "copy")
     cover = ("-attach", str(folder / "cover.jpg"), "-metadata:s:t", "mimetype=image/jpeg")
     return from_seed(folder, "mkv", "a.mkv", *sound, "-c:a", "flac", *cover)
+
+
+_remuxed(
+    "avi-with-skips",
+    "a.avi",
+    loads("rate varies", size=(48, 64), frames=4, fps=8),
+    *("-vf", "select='lt(n,2)+gt(n,5)'", "-fps_mode", "passthrough", "-enc_time_base", "1:8", "-c:v", "mpeg4"),
+)
 
 
 @case("attachment", upright())
@@ -600,7 +619,8 @@ _surgery("lost-packets", "a.ts", EITHER, _every_third_lost, "ts")
 _surgery("matroska-cut", "a.mkv", EITHER, lambda data: data[: len(data) * 7 // 10], "mkv")
 _surgery("matroska-zeroed", "a.mkv", EITHER, lambda data: data[:2000] + bytes(len(data) - 2000), "mkv")
 _surgery("webm-cut", "a.webm", EITHER, lambda data: data[: len(data) // 2], "webm")
-_surgery("avi-cut", "a.avi", refused("damaged"), lambda data: data[: len(data) // 2], "avi")
+_surgery("avi-cut", "a.avi", refused("damaged: only"), lambda data: data[: data.index(b"movi") + 1200], "mjpeg")
+_surgery("avi-cut-in-header", "a.avi", refused(DAMAGED), lambda data: data[:4000], "avi")
 _surgery("avi-without-index", "a.avi", upright(), lambda data: data[: data.index(b"idx1")], "mjpeg")
 _surgery("gif-cut", "a.gif", EITHER, lambda data: data[: len(data) // 2], "gif")
 _surgery("fragment-cut", "a.mp4", EITHER, lambda data: data[: len(data) * 8 // 10], "fragmented")
