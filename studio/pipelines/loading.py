@@ -10,6 +10,7 @@ asked what they could not find.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import re
@@ -79,11 +80,8 @@ def unload() -> None:
     global _slot
     if _slot is None:
         return
-    _slot.close()
     _slot = None
-    import gc
-
-    gc.collect()  # pipelines hold themselves in cycles
+    gc.collect()  # pipelines and their hooks hold each other in cycles
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
@@ -308,11 +306,11 @@ def _check_values(model: nn.Module, folder: Path) -> None:
 
 def _int8_config(device: str) -> Any:
     if placing.int8_backend(device) == "torchao":
-        from diffusers import TorchAoConfig
+        from diffusers.quantizers.quantization_config import TorchAoConfig
         from torchao.quantization import Int8WeightOnlyConfig  # pyright: ignore[reportMissingImports]
 
         return TorchAoConfig(Int8WeightOnlyConfig())
-    from diffusers import BitsAndBytesConfig
+    from diffusers.quantizers.quantization_config import BitsAndBytesConfig
 
     return BitsAndBytesConfig(load_in_8bit=True)
 
@@ -325,25 +323,43 @@ def _first_line(error: BaseException) -> str:
 
 
 def _put_in_place(pipe: Any, placement: Placement) -> None:
+    device = torch.device(placement.device)
+    if device.type == "cpu":
+        _own_the_memory(pipe)
     if placement.channels_last:
         _channels_last(pipe.vae)
-    device = torch.device(placement.device)
     if placement.offload == "model":
         pipe.enable_model_cpu_offload(device=device)
-    elif placement.offload == "sequential":
-        pipe.enable_sequential_cpu_offload(device=device)
-    elif placement.offload == "group":
+    elif placement.offload in ("group", "sequential"):
+        # Sequential is diffusers' leaf-level groups, not accelerate's hooks: those fail on tied embeddings.
+        blocks = placement.offload == "group"
+        streams = device.type == "cuda"
         pipe.enable_group_offload(
             onload_device=device,
-            offload_type="block_level",
-            num_blocks_per_group=1,
-            use_stream=True,
-            low_cpu_mem_usage=True,  # pins a block at a time instead of a second copy of everything
-            exclude_modules=["vae"],
+            offload_type="block_level" if blocks else "leaf_level",
+            num_blocks_per_group=1 if blocks else None,
+            use_stream=streams,
+            low_cpu_mem_usage=streams,  # pins what is on its way, instead of a second copy of everything
+            exclude_modules=["vae"] if blocks else None,
         )
-        pipe.vae.to(device)
+        if blocks:
+            pipe.vae.to(device)
     elif device.type != "cpu":
         pipe.to(device)
+
+
+def _own_the_memory(pipe: Any) -> None:
+    """Copy the weights out of the mapped files.
+
+    A file replaced under a running studio would change its model, and the processor's kernels give other last bits for
+    memory that lies otherwise; a copy always lies the same.
+    """
+    for component in pipe.components.values():
+        if not isinstance(component, nn.Module):
+            continue
+        for tensor in [*component.parameters(), *component.buffers()]:
+            if type(tensor.data) is torch.Tensor:  # weights in 8 bits are their own classes, made in memory
+                tensor.data = tensor.data.clone()
 
 
 def _channels_last(vae: nn.Module) -> None:

@@ -111,12 +111,6 @@ class Ready:
         self.placement = placement
         (self.pipe.vae.enable_tiling if placement.vae_tiling else self.pipe.vae.disable_tiling)()
 
-    def close(self) -> None:
-        """Take every hook off, so that nothing holds the weights any more."""
-        self.reset()
-        if self.placement.offload in ("model", "sequential"):
-            self.pipe.remove_all_hooks()
-
     def run(
         self,
         request: GenerationRequest,
@@ -183,12 +177,10 @@ class Ready:
         self._undo.close()
         self.pipe.scheduler = self._scheduler
         self.pipe._interrupt = False
-        for transformer in self.transformers:
-            if hasattr(transformer, "_reset_stateful_cache"):
-                transformer._reset_stateful_cache()
-        self.pipe.maybe_free_model_hooks()
-        if hasattr(self.pipe.vae, "clear_cache"):
-            self.pipe.vae.clear_cache()
+        self.pipe.maybe_free_model_hooks()  # resets the caches on its transformers, too
+        clear_cache = getattr(self.pipe.vae, "clear_cache", None)
+        if callable(clear_cache):  # Wan's keeps the last frames' features
+            clear_cache()
 
 
 class _Watch:
@@ -225,6 +217,7 @@ class _Watch:
             undo.callback(transformer.register_forward_pre_hook(self._before_pass).remove)
         pipe.vae.decode = self._watched_decode(pipe.vae.decode)
         undo.callback(pipe.vae.__dict__.pop, "decode", None)
+        undo.callback(pipe.vae.decoder.register_forward_hook(self._after_decoder).remove)
         self._enter("encoding")
 
     def end(self) -> None:
@@ -282,18 +275,22 @@ class _Watch:
             self._enter("decoding")
             # Not every pipeline casts, and the autoencoder may have a format of its own.
             with out_of_memory(f"decoding with {title}"):
-                result = decode(z.to(vae.dtype), *args, **kwargs)
-            frames = result[0]
-            if not torch.isfinite(frames).all():
-                raise NumericalError(
-                    f"NaN or infinity in the frames that {title} decoded.",
-                    field="torch_dtype",
-                    value=self._ready.placement.vae_dtype,
-                    way_out="Set torch_dtype to float32.",
-                )
-            return result
+                return decode(z.to(vae.dtype), *args, **kwargs)
 
         return watched
+
+    def _after_decoder(self, _decoder: nn.Module, _arguments: tuple[Any, ...], output: Any) -> None:
+        """Looks at what the decoder's network returns: Wan's autoencoder clamps it next, and infinity becomes white."""
+        if self._stage != "decoding":
+            return  # a preview
+        frames = output[0] if isinstance(output, tuple) else output
+        if not torch.isfinite(frames).all():
+            raise NumericalError(
+                f"NaN or infinity in the frames that {self._ready.preset.title} decoded.",
+                field="torch_dtype",
+                value=self._ready.placement.vae_dtype,
+                way_out="Set torch_dtype to float32.",
+            )
 
     def _enter(self, stage: Stage) -> None:
         if self._stage == stage:
