@@ -47,7 +47,11 @@ if TYPE_CHECKING:
 MESSAGE = struct.Struct("<cIQ")
 """Kind, repeats, length of what follows."""
 
-DEMUXERS = {"mov": "MP4 or QuickTime", "matroska": "Matroska or WebM", "avi": "AVI", "mpegts": "MPEG-TS"} | {
+DEMUXERS = {
+    "mov": "MP4 or QuickTime",
+    "matroska": "Matroska or WebM",
+    "avi": "AVI",
+    "mpegts": "MPEG-TS",
     "mpeg": "MPEG-PS",
     "gif": "GIF",
     "ogg": "Ogg",
@@ -93,8 +97,9 @@ class ClipLimits:
     """What the reading process may add to its size at the start (Linux)."""
     cpu_seconds: int = 20
     """Computing time of the reading process (not on Windows)."""
-    wall_seconds: float = 40.0
-    """Time by the clock, from the start of the reading process to its last byte."""
+    wall_seconds: float = 90.0
+    """Time by the clock, for a decoder that waits rather than computes; generous, as a machine that trains or generates
+    beside it may leave the reading process a tenth of a core."""
 
 
 class Refusal(Exception):
@@ -279,7 +284,8 @@ def _check_size(width: int, height: int, limits: ClipLimits) -> None:
 def packets_of(
     container: av.container.InputContainer, stream: av.video.stream.VideoStream, damage: list[str]
 ) -> Iterator[av.Packet]:
-    """The stream's packets; where the container breaks off, says so in `damage` and ends."""
+    """The stream's packets, and an empty one at the end; where the container breaks off, says so in `damage`."""
+    import av
     from av.error import FFmpegError
 
     packets = container.demux(stream)
@@ -292,6 +298,7 @@ def packets_of(
             if isinstance(error, MemoryError):
                 raise
             damage.append(f"the file breaks off ({error.strerror})")
+            yield av.Packet()  # as at a proper end: the decoder may still hold some pictures
             return
         yield packet
 
@@ -318,8 +325,7 @@ def survey(container: av.container.InputContainer, limits: ClipLimits) -> Survey
     stored = pictures + _frames_not_delivered(container, stream, pictures + discarded, times)
     if pictures == 0:
         raise Refusal("has a video stream without pictures.", way_out="It may not have been copied to its end.")
-    if stored < limits.fewest_frames:
-        raise Refusal("holds a single picture, not a clip.", field="frames", value=stored, way_out="Choose a video.")
+    _check_enough(stored, limits)
     rate, constant, trusted = _rate(times, pictures, stream)
     seconds = float(max(times) - min(times) + 1 / rate) if trusted else float(pictures / rate)
     _note_header(container, stream, seconds, notices)
@@ -346,6 +352,13 @@ def _check_count(pictures: int, limits: ClipLimits) -> None:
         raise Refusal(
             f"holds more than {limits.stored_frames} pictures.", field="frames", value=pictures, way_out=SHORTER
         )
+
+
+def _check_enough(pictures: int, limits: ClipLimits) -> None:
+    if pictures < limits.fewest_frames:
+        held = "a single picture" if pictures == 1 else f"{pictures} pictures"
+        reason = f"holds {held}; a clip has at least {limits.fewest_frames}."
+        raise Refusal(reason, field="frames", value=pictures, way_out="Choose a video.")
 
 
 def _check_span(seconds: Fraction, limits: ClipLimits) -> None:
@@ -511,8 +524,7 @@ def check_damage(found: Survey, tally: Tally, limits: ClipLimits) -> None:
             value=tally.pictures,
             way_out="Copy or export it again.",
         )
-    if tally.pictures < limits.fewest_frames:
-        raise Refusal("holds a single picture, not a clip.", value=tally.pictures, way_out="Choose a video.")
+    _check_enough(tally.pictures, limits)
     if lost:
         tally.note(f"{lost} of {expected} pictures cannot be read: each is filled by the one before, save at the ends")
     elif tally.errors:

@@ -209,7 +209,7 @@ def test_a_thumbnail_is_a_small_jpeg_in_the_right_colours() -> None:
 
 # --------------------------------------------------------------------------------------- reading: the whole corpus
 
-CORPUS_LIMITS = ClipLimits(cpu_seconds=5, wall_seconds=30)
+CORPUS_LIMITS = ClipLimits(cpu_seconds=5, wall_seconds=60)
 """Five seconds of computing for any case; the clock gets more, as it runs on while a busy machine does other things."""
 
 
@@ -426,7 +426,7 @@ def test_a_probe_says_what_reading_finds(counting: Path) -> None:
 def test_real_footage_loads() -> None:
     if not FOOTAGE.exists():
         pytest.skip("the sample footage does not lie beside the repository")
-    loaded = read_clip(FOOTAGE, fps=5)
+    loaded = read_clip(FOOTAGE, fps=2)
     assert loaded.clip.frames.shape[1:] == (540, 960, 3)
     assert 10 < loaded.clip.num_frames <= 300
     assert loaded.clip.frames.std(axis=(1, 2, 3)).min() > 10, "no frame is blank"
@@ -441,7 +441,7 @@ def test_real_footage_loads() -> None:
         (ClipLimits(file_bytes=100), "at most 0.0001 MB"),
         (ClipLimits(seconds=0.5), "longer than 0.5 s"),
         (ClipLimits(frames=7), "8 frames.*at most 7"),
-        (ClipLimits(fewest_frames=9), "single picture|holds"),
+        (ClipLimits(fewest_frames=9), "holds 8 pictures; a clip has at least 9"),
         (ClipLimits(stored_frames=7), "more than 7 pictures"),
         (ClipLimits(side=63), "64×48.*at most 63"),
         (ClipLimits(area=3000), "64×48"),
