@@ -29,7 +29,7 @@ from studio.ui.components.prompt_ideas import prompt_ideas
 from studio.ui.components.queue_list import queue_list
 from studio.ui.components.step_timeline import step_timeline
 from studio.ui.form import Form, label_of, request_of
-from studio.ui.preset_card import card
+from studio.ui.preset_card import card, verdict_line
 from studio.ui.progress import Progress, idle_status, timeline_of
 from studio.ui.rooms import Rooms
 from studio.ui.serving import clip_to_serve
@@ -101,6 +101,7 @@ class GenerateTab:
                 self._build_stage()
         self.shown_job = gr.State("")
         self.timer = gr.Timer(6 if self.rooms.hosted else 2)
+        self.until_measured = gr.Timer(5)
 
     def _build_form(self, first: Preset | None) -> None:
         self.form.place_prompt()
@@ -108,6 +109,7 @@ class GenerateTab:
         with gr.Accordion("Negative prompt", open=False, elem_id="negative"):
             self.form.place_negative_prompt()
         self.form.place_preset()
+        self.verdict = message.message(verdict_line(first, self.rooms.machine) if first else {}, elem_id="verdict")
         self.weights.build(first)
         with gr.Accordion("About this preset", open=False, elem_id="about-preset"):
             self.card = facts(card(first, self.rooms.machine) if first else {}, elem_id="preset-card")
@@ -194,6 +196,7 @@ class GenerateTab:
             trigger_mode="always_last",
             **LIGHT,
         )
+        self.until_measured.tick(self.estimate_again, [*form], [self.estimate, self.until_measured], **LIGHT)
 
     def _live_outputs(self) -> list[Any]:
         return [
@@ -213,7 +216,7 @@ class GenerateTab:
     @property
     def changed(self) -> list[Any]:
         """Everything that `shows` may change."""
-        return [*self.form, self.card, self.ideas, *self.weights.outputs]
+        return [*self.form, self.card, self.verdict, self.ideas, *self.weights.outputs]
 
     # -- the form -----------------------------------------------------------------------------------------------------
 
@@ -238,6 +241,7 @@ class GenerateTab:
     def _introduces(self, preset: Preset) -> dict[Any, Any]:
         return {
             self.card: card(preset, self.rooms.machine),
+            self.verdict: verdict_line(preset, self.rooms.machine),
             self.ideas: {"prompts": list(preset.defaults.prompts)},
         } | self.weights.shows(preset.name)
 
@@ -273,6 +277,16 @@ class GenerateTab:
                 f"{preset.expected.machine}."
             )
         return message.quiet("Not measured yet on this machine: the first run will tell.")
+
+    def estimate_again(self, *values: Any) -> tuple[Any, Any]:
+        """The same while nothing is measured yet: the worker may be measuring behind the page. Then no more."""
+        try:
+            request, _ = request_of(values, prompt="a prompt")
+        except StudioError:
+            return gr.skip(), gr.skip()
+        if predict(request, self.rooms.store.folder) is None:
+            return gr.skip(), gr.skip()
+        return self.estimate_of(*values), gr.Timer(active=False)
 
     # -- submitting ---------------------------------------------------------------------------------------------------
 
@@ -524,7 +538,7 @@ def worker_words(worker: dict[str, Any], *, paused: bool) -> str:
     """What the worker process is doing, in a few words."""
     match worker.get("state"):
         case "starting":
-            return "Starting up: torch is being loaded"
+            return "Starting up: the model is being loaded"
         case "dead":
             return "The worker has ended" + (
                 f": {worker['reason']}" if worker.get("reason") else "; it is being started"

@@ -9,7 +9,21 @@ from typing import Any
 
 from studio.machine import Machine, verdict
 from studio.preset import Preset
+from studio.ui.components import message
 from studio.ui.shown import licence_text
+
+
+def verdict_line(preset: Preset, machine: Machine) -> dict[str, Any]:
+    """The value of a message: whether the preset runs here, in a sentence."""
+    judged = verdict(preset, machine)
+    if not judged.fits:
+        return message.warn(f"Does not run here. {judged.why}")
+    if judged.slow:
+        return message.warn(f"Runs here, but takes hours. {judged.why}")
+    how = "" if judged.how in ("plain", "CPU") else f" with {judged.how}"
+    return message.quiet(
+        f"Runs here{how} · {count_text(preset.memory.parameters)} parameters · {preset.weights.licence}"
+    )
 
 
 def card(preset: Preset, machine: Machine) -> dict[str, Any]:

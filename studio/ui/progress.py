@@ -239,8 +239,9 @@ def _seconds_between(started: str | None, finished: str | None) -> float | None:
 
 
 def timeline_of(run: Run) -> dict[str, Any]:
-    """The value of a `StepTimeline` for a run on disk; the noise levels were not kept in it."""
+    """The value of a `StepTimeline` for a run on disk."""
     trace = run.trace
+    sigmas = {event.step: round(event.sigma, 4) for event in run.events() if isinstance(event, StepStarted)}
     steps = []
     for index, seconds in enumerate(run.step_seconds):
         words = []
@@ -252,7 +253,7 @@ def timeline_of(run: Run) -> dict[str, Any]:
             {
                 "ms": round(seconds * 1000, 1),
                 "kind": kind_of("".join(words)),
-                "sigma": None,
+                "sigma": sigmas.get(index),
                 "blocks": [word for word in words if word],
             }
         )
