@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -393,6 +394,13 @@ def _damage_checksum_path(folder: Path) -> str:
     return "elsewhere"
 
 
+def _damage_other_words(folder: Path) -> str:
+    digest = hashlib.sha256((folder / "vae" / "config.json").read_bytes()).hexdigest()
+    sums = {"sha256": {"vae/config.json": digest}, "token_ids": {"a red car": [1, 2, 3]}}
+    (folder / "checksums.json").write_text(json.dumps(sums))
+    return "'a red car'"
+
+
 def _damage_config(folder: Path) -> str:
     (folder / "vae" / "config.json").write_text("{")
     return "vae/config.json"
@@ -594,18 +602,20 @@ def test_what_a_machine_or_model_does_not_have_is_refused_by_name() -> None:
 def test_eight_bits_without_the_library_are_refused_honestly() -> None:
     preset, request = _wan(quantization="int8")
     with pytest.raises(RequestError, match="not installed") as caught:
-        pipelines.place(preset, request, WORKSTATION if int8_backend("cuda") is None else LAPTOP)
+        pipelines.place(preset, request, LAPTOP)
     assert "torchao" in caught.value.way_out
 
 
 @pytest.mark.skipif(int8_backend("cpu") is None, reason="needs torchao, an optional dependency")
 def test_eight_bit_weights_make_nearly_the_same_clip(checkpoint: Callable[[str], Path]) -> None:
-    ready, request = _load("wan", checkpoint)
+    ready, request = _load("wan", checkpoint, torch_dtype="bfloat16")
     plain = _run(ready, request)
     small, asked = _load("wan", checkpoint, quantization="int8")
-    assert small.placement.quantization == "int8"
+    assert (small.placement.quantization, small.placement.torch_dtype) == ("int8", "bfloat16")
     difference = np.abs(_run(small, asked).astype(int) - plain)
     assert 0 < difference.mean() < 8, "grey levels of 255"
+    with pytest.raises(RequestError, match="multiplied in bfloat16"):
+        _load("wan", checkpoint, quantization="int8", torch_dtype="float32")
 
 
 def test_every_preset_of_the_catalogue_has_a_family() -> None:

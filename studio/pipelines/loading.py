@@ -32,7 +32,8 @@ from studio.preset import Preset
 from studio.request import GenerationRequest
 
 CHECKSUMS = "checksums.json"
-"""Beside model_index.json: {"sha256": {path below the folder: hexadecimal digest}}."""
+"""Beside model_index.json where a checkpoint ships with the studio: `sha256`, the digest of each file, and `token_ids`,
+what its tokenizer must make of a few prompts (another version of the tokenizer's library may read it differently)."""
 MAX_JSON_BYTES = 16 * 2**20
 
 _slot: Ready | None = None
@@ -265,6 +266,7 @@ def _read(preset: Preset, family: Family, placement: Placement, folder: Path) ->
     unknown = schedules.why_unknown(pipe.scheduler)
     if unknown is not None:
         raise PresetError(f"{preset.title} cannot be followed: {unknown}.", field="scheduler", value=str(folder))
+    _check_words(pipe.tokenizer, folder)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -295,6 +297,8 @@ def _check_values(model: nn.Module, folder: Path) -> None:
     for key, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.is_meta:
             raise _corrupt(folder, f"lacks {key}")
+        if type(tensor.data) is not torch.Tensor:
+            tensor = tensor.dequantize()  # 8 bits, a class of the library that made them
         # A sum is one pass without a copy; it is infinite for honest values only where they overflow, so look closer.
         if tensor.is_floating_point() and not torch.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():
             raise _corrupt(folder, f"holds NaN or infinity in {key}")
@@ -302,6 +306,14 @@ def _check_values(model: nn.Module, folder: Path) -> None:
     embedding = getattr(model, "get_input_embeddings", lambda: None)()
     if isinstance(embedding, nn.Embedding) and not embedding.weight.any():
         raise _corrupt(folder, "was read with an embedding of zeros")
+
+
+def _check_words(tokenizer: Any, folder: Path) -> None:
+    path = folder / CHECKSUMS
+    expected = _read_json(path).get("token_ids", {}) if path.is_file() else {}
+    for prompt, ids in expected.items():
+        if list(tokenizer(prompt).input_ids) != ids:
+            raise _corrupt(folder / "tokenizer", f"does not read {prompt[:40]!r} as it did when the model was trained")
 
 
 def _int8_config(device: str) -> Any:

@@ -134,12 +134,12 @@ def _place_on_cpu(
         reasons.append(f"Decoding in tiles: whole frames would take more than half of {has}.")
 
     int8 = _asked_int8(request, "cpu")
-    dtype: Dtype = asked or "float32"
+    dtype: Dtype = "bfloat16" if int8 else asked or "float32"
     if asked is None and _need(preset, request, dtype, vae_dtype, tiled=tiled, int8=int8).weights > room:
         dtype = "bfloat16"
         reasons.append(f"Weights in bfloat16: in float32 they would not fit {has} of memory.")
     need = _need(preset, request, dtype, vae_dtype, tiled=tiled, int8=int8)
-    if need.total > room and request.quantization == "auto" and int8_backend("cpu"):
+    if need.total > room and request.quantization == "auto" and dtype == "bfloat16" and int8_backend("cpu"):
         need = _need(preset, request, dtype, vae_dtype, tiled=tiled, int8=True)
         int8 = True
         reasons.append(f"Transformer weights in 8 bits: in {dtype} they would not fit {has} of memory.")
@@ -167,7 +167,8 @@ def _place_on_accelerator(
     device = str(machine.accelerator)
     reasons: list[str] = []
     has = gigabytes(machine.vram_total)
-    dtype = _asked_dtype(request)
+    int8 = _asked_int8(request, device)
+    dtype = "bfloat16" if int8 else _asked_dtype(request)
     if dtype is None:
         dtype = preset.torch_dtype
         if dtype == "bfloat16" and not machine.bf16:
@@ -186,8 +187,7 @@ def _place_on_accelerator(
 
     plain = _need(preset, request, dtype, vae_dtype, tiled=tiled)
     small = _need(preset, request, dtype, vae_dtype, tiled=tiled, int8=True)
-    int8 = _asked_int8(request, device)
-    if request.quantization == "auto" and int8_backend(device):
+    if request.quantization == "auto" and dtype == "bfloat16" and int8_backend(device):
         # Where they spare offloading by blocks, or where main memory is too small for the weights otherwise.
         spares_blocks = plain.on_accelerator("model") > vram >= small.on_accelerator("model")
         spares_ram = plain.weights > ram >= small.weights and plain.on_accelerator("none") > vram
@@ -269,6 +269,13 @@ def _asked_int8(request: GenerationRequest, device: str) -> bool:
             field="quantization",
             value=request.quantization,
             way_out="Install torchao (pip install 'dailies[quantization]'), or leave quantization at auto.",
+        )
+    if request.torch_dtype not in ("auto", "bfloat16"):
+        raise RequestError(
+            f"Weights in 8 bits are multiplied in bfloat16, not in {request.torch_dtype}.",
+            field="torch_dtype",
+            value=request.torch_dtype,
+            way_out="Leave torch_dtype at auto, or quantization at none.",
         )
     return True
 

@@ -336,7 +336,8 @@ def _private_randomness(seed: int) -> Iterator[None]:
 
     LTX-Video's decoder adds noise from them; without this its clips would not be the same twice.
     """
-    with torch.random.fork_rng():
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
 
