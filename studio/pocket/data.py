@@ -140,7 +140,7 @@ def as_video(pixels: np.ndarray) -> Tensor:
     """(B, T, H, W, 3) uint8 to (B, 3, T, H, W) in -1..1."""
     import torch
 
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+    return torch.from_numpy(np.array(pixels)).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
 
 
 def as_pixels(video: Tensor) -> np.ndarray:

@@ -54,6 +54,8 @@ def save_pipeline(
         "token_ids": {caption: token_ids(tokenizer, caption) for caption in captions},
         "sha256": {str(path.relative_to(folder)): _sha256(path) for path in weight_files(folder)},
     }
+    for path in weight_files(folder):
+        path.chmod(0o644)  # safetensors writes files that only their owner may read
     (folder / CHECKSUMS).write_text(json.dumps(record, indent=1) + "\n")
     return folder
 

@@ -68,7 +68,7 @@ def train_probe(
     frames: np.ndarray,
     attributes: Sequence[dict[str, Any]],
     *,
-    steps: int = 1200,
+    steps: int = 900,
     batch: int = 32,
     report: Callable[[str], None] = print,
 ) -> Probe:

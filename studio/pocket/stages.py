@@ -70,7 +70,7 @@ def autoencoder(
             load_autoencoder(vae, folder / "autoencoder.pt")
         for module in (vae.encoder, vae.quant_conv):
             module.requires_grad_(False)
-        plan = Plan(steps=steps, muon_lr=0.005, adam_lr=5e-4, seed=2)
+        plan = Plan(steps=steps, muon_lr=0.01, adam_lr=1e-3, seed=2)
         sizes = _clip_crops(steps)
     vae.to(pick_device(device))
     vae.quant_conv.requires_grad_(False)
@@ -242,7 +242,7 @@ def denoiser(stage: str, folder: Path, steps: int, seconds: float | None, device
     model.to(pick_device(device))
 
     def choose(step: int) -> denoising.Draw:
-        if stage == "denoiser-frames" or clips is None or step % 6 == 0:
+        if stage == "denoiser-frames" or clips is None or step % 2 == 0:
             return denoising.Draw(bank=stills, batch=32)
         return denoising.Draw(bank=clips, batch=8)
 

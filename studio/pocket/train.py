@@ -37,9 +37,9 @@ STAGES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Amounts:
-    """How much of everything; the defaults are what the shipped checkpoint took."""
+    """How much of everything."""
 
-    worlds: int = 8000
+    worlds: int = 3000
     """Rendered training clips."""
     stills: int = 8000
     """Further worlds of which one frame is rendered."""
@@ -49,13 +49,14 @@ class Amounts:
 
 SHIPPED = Amounts(
     steps={
-        "autoencoder-frames": 3000,
-        "autoencoder-clips": 6000,
-        "autoencoder-decoder": 6000,
-        "denoiser-frames": 3000,
-        "denoiser-clips": 4000,
+        "autoencoder-frames": 1300,
+        "autoencoder-clips": 860,
+        "autoencoder-decoder": 750,
+        "denoiser-frames": 864,
+        "denoiser-clips": 2200,
     }
 )
+"""The shipped checkpoint's, each step in two processes at once; see `together`."""
 
 
 def train(
