@@ -15,7 +15,7 @@ from typing import Any
 import gradio as gr
 from starlette.middleware import Middleware
 
-from studio import machine, weights
+from studio import machine
 from studio.jobs import VERB, JobQueue
 from studio.preset import list_presets
 from studio.runs import RunStore, runs_folder
@@ -124,7 +124,6 @@ def serve(*, host: str = "127.0.0.1", port: int | None = None, open_browser: boo
         with queue:
             _warm(queue, here)
             janitor.start()
-            _load_behind_the_page(queue)
             page = build_page(rooms)
             options = launch_options(rooms, host=host, port=port)
             _, address, _ = page.launch(**options, inbrowser=open_browser, prevent_thread_lock=True)
@@ -147,13 +146,6 @@ def _warm(queue: JobQueue, here: machine.Machine) -> None:
     """The model that a new page offers is loaded and measured behind it, while its reader is still typing."""
     presets, _ = list_presets()
     if presets and here.hosted != "zerogpu":  # there the graphics card comes with a visitor's click, not before
-        queue.warm(presets[0].name)
-
-
-def _load_behind_the_page(queue: JobQueue) -> None:
-    """Have the worker load what the form starts from, if it is here, so that the first click need not wait."""
-    presets, _ = list_presets()
-    if presets and weights.state(presets[0]).ready:
         queue.warm(presets[0].name)
 
 

@@ -99,7 +99,7 @@ def open_page(browser: Any, studio: Studio) -> Iterator[Callable[..., Any]]:
 
     def heard(kind: str, words: str) -> None:
         # A reload cuts the streams of the page before it; Gradio says so.
-        if "Connection errored out" not in words and "Failed to fetch" not in words:
+        if not any(known in words for known in ("Connection errored out", "Failed to fetch", "signal is aborted")):
             faults.append(f"{kind}: {words}")
 
     def open_one(**options: Any) -> Any:

@@ -105,11 +105,18 @@ function draw() {
       strip.children[i].replaceWith(column(step));
       drawn.push(step.ms);
     }
-    bar.className = 'bar kind-' + step.kind + (step.ms > top ? ' beyond' : '');
-    bar.style.height = Math.max(2, Math.min(100, step.ms / top * 100)) + '%';
-    slot.style.setProperty('--bar', bar.style.height);
+    // Only what changed is touched: on a small machine the page must not take the model's time.
+    const name = 'bar kind-' + step.kind + (step.ms > top ? ' beyond' : '');
+    const height = Math.max(2, Math.min(100, step.ms / top * 100)).toFixed(1) + '%';
+    if (bar.className !== name) bar.className = name;
+    if (slot.dataset.height === height) continue;
+    slot.dataset.height = height;
+    bar.style.height = height;
+    slot.style.setProperty('--bar', height);
   }
-  for (let i = 0; i < total; i++) bars.children[i].classList.toggle('current', !!data.current && data.current.step === i);
+  const under = data.current ? bars.children[data.current.step] : null;
+  for (const slot of bars.querySelectorAll('.current')) if (slot !== under) slot.classList.remove('current');
+  if (under) under.classList.add('current');
 
   for (const item of root.querySelectorAll('.timeline-key li')) {
     const kind = item.dataset.kind;
