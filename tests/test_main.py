@@ -25,7 +25,9 @@ def _json_lines(text: str) -> list[dict]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_generate_writes_the_clip_and_the_run_is_found_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_generate_writes_the_clip_and_the_run_is_found_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     output = tmp_path / "out.mp4"
     assert main(["generate", "--prompt", "a red car at dusk", *SMALL, "-o", str(output), "--json"]) == 0
     events = _json_lines(capsys.readouterr().out)
