@@ -61,7 +61,7 @@ def on_the_card() -> Callable[[GenerationRequest, RunStore, str, Path], Stream]:
     return spaces.GPU(duration=seconds_to_ask_for)(_forked)
 
 
-def seconds_to_ask_for(request: GenerationRequest, store: RunStore, _owner: str, _marker: Path) -> int:
+def seconds_to_ask_for(request: GenerationRequest, store: RunStore, owner: str, marker: Path) -> int:
     """How long the card is asked for: short requests wait less and cost the visitor less of their quota."""
     prediction = calibration.predict(request, store.folder)
     return UNMEASURED_SECONDS if prediction is None else round(LOADING_SECONDS + MARGIN * prediction.high)

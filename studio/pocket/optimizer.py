@@ -67,11 +67,12 @@ class MuonWithAdamW(torch.optim.Optimizer):
                 self._muon(parameter, group) if group["muon"] else self._adamw(parameter, group)
 
     def _muon(self, parameter: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[parameter]
+        state, gradient = self.state[parameter], parameter.grad
+        assert gradient is not None
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(parameter)
-        state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
-        nesterov = parameter.grad.lerp(state["momentum"], group["momentum"])
+        state["momentum"].lerp_(gradient, 1 - group["momentum"])
+        nesterov = gradient.lerp(state["momentum"], group["momentum"])
         update = orthogonalised(nesterov.flatten(1))
         rows, columns = update.shape
         if group["weight_decay"]:
@@ -80,15 +81,16 @@ class MuonWithAdamW(torch.optim.Optimizer):
         parameter.add_(update.view(parameter.shape).to(parameter.dtype), alpha=-group["lr"] * scale)
 
     def _adamw(self, parameter: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[parameter]
+        state, gradient = self.state[parameter], parameter.grad
+        assert gradient is not None
         if "step" not in state:
             state["step"] = 0
             state["mean"] = torch.zeros_like(parameter)
             state["square"] = torch.zeros_like(parameter)
         state["step"] += 1
         first, second = group["betas"]
-        state["mean"].lerp_(parameter.grad, 1 - first)
-        state["square"].lerp_(parameter.grad.square(), 1 - second)
+        state["mean"].lerp_(gradient, 1 - first)
+        state["square"].lerp_(gradient.square(), 1 - second)
         mean = state["mean"] / (1 - first ** state["step"])
         root = (state["square"] / (1 - second ** state["step"])).sqrt_().add_(1e-8)
         if group["weight_decay"]:
