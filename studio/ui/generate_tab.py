@@ -152,7 +152,8 @@ class GenerateTab:
         form, live = self.form, self._live_outputs()
 
         def then_attach(event: Any, attach: Any = self.attach) -> None:
-            watched = event.then(attach, [self.browser], live, **LIGHT)
+            # "multiple": Gradio would drop an attachment asked for while the one before it still goes on.
+            watched = event.then(attach, [self.browser], live, trigger_mode="multiple", **LIGHT)
             watched.then(self.estimate_of, [*form], [self.estimate], **LIGHT)  # what has ended has taught something
 
         loaded = page.load(self.welcome, [self.browser], [self.browser, *self.changed], **LIGHT)

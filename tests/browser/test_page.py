@@ -16,7 +16,7 @@ from studio.clip import Clip, read_settings, write_clip
 Open = Callable[..., Any]
 
 SMALL = {"num-inference-steps": "6", "num-frames": "5", "width": "64", "height": "64"}
-LONG = {"num-inference-steps": "120", "num-frames": "5", "width": "64", "height": "64"}
+LONG = {"num-inference-steps": "200"}
 """Still under way while a test looks at it."""
 
 
@@ -122,13 +122,12 @@ def test_a_prompt_becomes_a_clip_before_ones_eyes_and_is_found_again(open_page: 
     other.wait_for_selector("#generate:visible")
 
 
-def test_once_more_varies_nothing_and_vary_seed_the_seed_alone(open_page: Open, studio: Any) -> None:
+def test_vary_seed_makes_the_same_again_with_another_seed(open_page: Open) -> None:
     page = open_page()
     page.click("#queue button[data-action=show] >> nth=0")
     wait_for_state(page, "complete")
     page.click("#vary")
-    wait_for_headline(page, "Finished")
-    page.wait_for_function("!/\\b41\\b/.test(document.querySelector('#result-facts').innerText)")
+    page.wait_for_function("document.querySelector('#result-facts dd')?.textContent.match(/^(?!41$)\\d+$/)")
     wait_for_state(page, "complete")
     page.click("#restore")
     page.wait_for_function("document.querySelector('#prompt textarea').value === 'a red car drives ahead at dusk'")
@@ -168,7 +167,7 @@ def test_a_closed_tab_loses_nothing_and_stop_and_keep_keeps(open_page: Open) -> 
     wait_for_state(other, "complete")
     assert "kept" in other.inner_text(".live-headline")
     other.wait_for_function("document.querySelector('#clip video')?.readyState >= 2")
-    assert 3 <= bars(other) < 120
+    assert 3 <= bars(other) < 200
     open_runs(other)
     assert "partial" in other.locator(".run-tile").first.inner_text()
 
