@@ -72,7 +72,7 @@ def autoencoder(
             module.requires_grad_(False)
         plan = Plan(steps=steps, muon_lr=0.01, adam_lr=1e-3, seed=2)
         sizes = _clip_crops(steps)
-    vae.to(device=pick_device(device))
+    vae.to(pick_device(device))  # pyright: ignore[reportArgumentType]  # diffusers wraps it untyped
     vae.quant_conv.requires_grad_(False)
     frames = stored_frames(folder / "worlds")
     trainee = Trainee.of(vae, plan, recipe.is_muon_matrix)
@@ -142,7 +142,7 @@ def encode(folder: Path, stills: int, device: str | None, report: Report, *, sha
     """
     vae = build_autoencoder(POCKET)
     load_autoencoder(vae, folder / "autoencoder.pt")
-    vae.to(device=pick_device(device)).eval()
+    vae.to(pick_device(device)).eval()  # pyright: ignore[reportArgumentType]
     (folder / "latents").mkdir(exist_ok=True)
     encode_stills(vae, folder, stills, report, share)
     encode_clips(vae, folder, report, share)
