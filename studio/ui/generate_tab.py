@@ -109,8 +109,9 @@ class GenerateTab:
         with gr.Accordion("Negative prompt", open=False, elem_id="negative"):
             self.form.place_negative_prompt()
         self.form.place_preset()
-        self.verdict = message.message(verdict_line(first, self.rooms.machine) if first else {}, elem_id="verdict")
-        self.weights.build(first)
+        with gr.Column(elem_classes="tight"):
+            self.verdict = message.message(verdict_line(first, self.rooms.machine) if first else {}, elem_id="verdict")
+            self.weights.build(first)
         with gr.Accordion("About this preset", open=False, elem_id="about-preset"):
             self.card = facts(card(first, self.rooms.machine) if first else {}, elem_id="preset-card")
         self.form.place_numbers()

@@ -121,12 +121,13 @@ def serve(*, host: str = "127.0.0.1", port: int | None = None, open_browser: boo
     janitor = Janitor(temporary)
     signal.signal(signal.SIGTERM, _leave)
     try:
+        # The page first, the worker behind it: importing torch beside it would keep both waiting for the processor.
+        page = build_page(rooms)
+        options = launch_options(rooms, host=host, port=port)
+        _, address, _ = page.launch(**options, inbrowser=open_browser, prevent_thread_lock=True)
         with queue:
             _warm(queue, here)
             janitor.start()
-            page = build_page(rooms)
-            options = launch_options(rooms, host=host, port=port)
-            _, address, _ = page.launch(**options, inbrowser=open_browser, prevent_thread_lock=True)
             print(f"Dailies is at {address}", flush=True)
             page.block_thread()
     finally:

@@ -201,7 +201,8 @@ def picture_address(jpeg: bytes) -> str:
 
 def idle_status(words: str) -> dict[str, Any]:
     """The value of a `LiveStatus` while nothing is being made."""
-    return {"state": "idle", "headline": words, "detail": "", "prompt": "", "stages": [], "notices": []}
+    invitation = "Type a prompt, or take one of those under it, and press Generate."
+    return {"state": "idle", "headline": words, "detail": invitation, "prompt": "", "stages": [], "notices": []}
 
 
 def _headline(job: JobLike, progress: Progress, worker: str) -> tuple[str, str]:

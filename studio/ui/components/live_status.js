@@ -12,7 +12,7 @@ const say = (selector, words) => {
   spot.hidden = !words;
 };
 const seconds = (value) => value >= 90 ? Math.floor(value / 60) + ' min ' + Math.round(value % 60) + ' s'
-  : value >= 10 ? Math.round(value) + ' s' : value.toFixed(1) + ' s';
+  : value >= 10 ? Math.round(value) + ' s' : value >= 1 ? value.toFixed(1) + ' s' : Math.round(value * 1000) + ' ms';
 
 // The server says how long it has been; between two words from it the clock runs here.
 function tick() {

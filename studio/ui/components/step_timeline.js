@@ -87,7 +87,7 @@ function draw() {
       strip.append(gap);
     }
   }
-  root.classList.toggle('many', total > 34);
+  fit();
 
   // The first step carries one-off costs: it does not set the scale, and is cut off with a mark where it is higher.
   const rest = data.steps.length > 1 ? data.steps.slice(1) : data.steps;
@@ -132,6 +132,14 @@ function draw() {
   if (readout.textContent !== words) readout.textContent = words;
 }
 
+// Numbers only where they have room, and gaps only where there is something left between them.
+function fit() {
+  const slot = bars.clientWidth / Math.max(1, bars.children.length);
+  root.classList.toggle('narrow', slot < 19);
+  root.classList.toggle('many', slot < 6);
+}
+
+new ResizeObserver(fit).observe(bars);
 bars.addEventListener('pointerover', (event) => {
   const slot = event.target.closest('.bar-slot');
   if (slot) choose(Number(slot.dataset.step));
