@@ -19,7 +19,7 @@ def verdict_line(preset: Preset, machine: Machine) -> dict[str, Any]:
     if not judged.fits:
         return message.warn(f"Does not run here. {judged.why}")
     if judged.slow:
-        return message.warn(f"Runs here, but takes hours. {judged.why}")
+        return message.warn(judged.why)
     how = "" if judged.how in ("plain", "CPU") else f" with {judged.how}"
     return message.quiet(
         f"Runs here{how} · {count_text(preset.memory.parameters)} parameters · {preset.weights.licence}"

@@ -7,6 +7,7 @@ download anything on a hosted page, and anything that was not asked for twice: o
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +18,7 @@ from studio.errors import StudioError, WeightsError
 from studio.preset import Preset, find_preset
 from studio.ui.components import message
 from studio.ui.shown import licence_text, size_text
-from studio.weights import DownloadPlan
+from studio.weights import DownloadPlan, Snapshot
 
 
 @dataclass
@@ -26,6 +27,7 @@ class _Download:
 
     preset: Preset
     plan: DownloadPlan
+    snapshot: Snapshot | None
     fetched: int = 0
     error: StudioError | None = None
     done: bool = False
@@ -36,7 +38,9 @@ class _Download:
 
     def _run(self) -> None:
         try:
-            weights.download(self.preset, on_progress=self._tell, cancelled=self.cancelled.is_set)
+            weights.download(
+                self.preset, on_progress=self._tell, cancelled=self.cancelled.is_set, snapshot=self.snapshot
+            )
         except StudioError as error:
             self.error = error
         finally:
@@ -49,8 +53,10 @@ class _Download:
 class WeightsPanel:
     """The line under the preset and its two buttons."""
 
-    def __init__(self, *, hosted: bool) -> None:
+    def __init__(self, *, hosted: bool, snapshot: Snapshot | None = None) -> None:
+        """Args: hosted: whether strangers may come. snapshot: what fetches, for tests; None takes the Hub's client."""
         self._hosted = hosted
+        self._snapshot = snapshot
         self._plans: dict[str, DownloadPlan] = {}
         self._downloads: dict[str, _Download] = {}
 
@@ -71,21 +77,25 @@ class WeightsPanel:
 
     # -- what the buttons do ------------------------------------------------------------------------------------------
 
-    def go_on(self, name: Any) -> dict[Any, Any]:
+    def go_on(self, name: Any) -> Iterator[dict[Any, Any]]:
         """First click: what it would take. Second click: do it."""
+        yield {self.line: gr.skip()}
         if self._hosted:
-            return {}
+            return
         try:
             preset = find_preset(str(name))
             if preset.name not in self._plans:
-                self._plans[preset.name] = weights.plan_download(preset)
+                # A Hub that cannot be reached is asked again for half a minute before it is given up.
+                yield {self.line: message.quiet("Asking the Hub how large it is …")}
+                self._plans[preset.name] = weights.plan_download(preset, snapshot=self._snapshot)
             elif not self._running(preset.name):
-                download = _Download(preset, self._plans[preset.name])
+                download = _Download(preset, self._plans[preset.name], self._snapshot)
                 self._downloads[preset.name] = download
                 download.start()
         except StudioError as error:
-            return self.shows(name) | {self.line: message.of_error(error)}
-        return self.shows(name)
+            yield self.shows(name) | {self.line: message.of_error(error)}
+        else:
+            yield self.shows(name)
 
     def stop(self, name: Any) -> dict[Any, Any]:
         download = self._running(str(name))
