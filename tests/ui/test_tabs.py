@@ -156,12 +156,12 @@ def test_a_page_that_comes_later_gets_the_history_redrawn(rooms: Rooms) -> None:
 
 def test_one_job_after_the_other_is_followed(rooms: Rooms) -> None:
     tab, _ = tabs_of(rooms)
-    browser = submit(tab, AT_HOME, "steps=2 the first")[tab.browser]
-    submit(tab, browser, "steps=2 the second")
+    browser = submit(tab, AT_HOME, "steps=3 pause=0.3 the first")[tab.browser]
+    submit(tab, browser, "steps=3 pause=0.3 the second")
     rooms.queue.start()
     updates = asyncio.run(asyncio.wait_for(watch(tab, browser), 60))
     seen = [update[tab.status]["prompt"] for update in updates if isinstance(update, dict) and tab.status in update]
-    assert list(dict.fromkeys(seen)) == ["steps=2 the first", "steps=2 the second"]
+    assert list(dict.fromkeys(seen)) == ["steps=3 pause=0.3 the first", "steps=3 pause=0.3 the second"]
 
 
 def test_a_page_that_attaches_anew_ends_its_earlier_attachment(rooms: Rooms) -> None:
