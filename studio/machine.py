@@ -22,29 +22,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from studio.memory import Need, Offload, decodes_in_tiles, need_of
 from studio.preset import Dtype, Preset
 
 GB = 10**9
 SPARE_SHARE = 0.1
 """Of all memory, what is left to the system, the drivers and fragmentation."""
-RUNTIME_BYTES = 8 * GB // 10
-"""What an accelerator's context and libraries take before the first tensor."""
-DECODE_BYTES_PER_PIXEL = 3000
-"""Working memory of a float32 autoencoder for each pixel of a frame while it decodes a latent frame."""
-DENOISE_BYTES_PER_PIXEL_FRAME = 24
-"""Working memory of a 16-bit transformer for each pixel of the whole clip."""
-CLIP_BYTES_PER_PIXEL_FRAME = 24
-"""The decoded clip in float32, three colours, and its copy on the way to 8 bits."""
-TILED_PIXELS = 256 * 256
-"""Pixels of the tiles in which diffusers' autoencoders decode when a whole frame is too much."""
-OFFLOAD_SHARE = {"group": 0.1, "sequential": 0.02}
-"""Of a model's weights, what stays on the accelerator when they are moved there block by block, or layer by layer."""
 SLOW_PARAMETERS = 200_000_000
 """A transformer larger than this takes hours for a clip on a processor."""
 NVIDIA_SMI_SECONDS = 5
 ZEROGPU_BYTES = 48 * GB
 """What a visitor's turn gets: half of a 96 GB card. It is not attached until then, so it cannot be asked."""
-BYTES: dict[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 Hosted = Literal["zerogpu", "space"]
 How = Literal["plain", "model offload", "group offload", "sequential offload", "int8", "CPU", ""]
@@ -331,32 +319,6 @@ def _hosted() -> Hosted | None:
 # judging -------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Need:
-    """Bytes that a preset with its defaults takes once number formats are chosen."""
-
-    transformer: int
-    text_encoder: int
-    vae: int
-    working: int
-
-    @property
-    def weights(self) -> int:
-        return self.transformer + self.text_encoder + self.vae
-
-    def on_accelerator(self, offload: str) -> int:
-        """The most that is on the accelerator at once."""
-        if offload == "none":
-            resident = self.weights
-        elif offload == "model":
-            resident = max(self.transformer, self.text_encoder, self.vae)
-        elif offload == "group":
-            resident = self.vae + int(OFFLOAD_SHARE["group"] * max(self.transformer, self.text_encoder))
-        else:
-            resident = int(OFFLOAD_SHARE["sequential"] * self.weights)
-        return resident + self.working + RUNTIME_BYTES
-
-
 def verdict(preset: Preset, machine: Machine) -> Verdict:
     """Whether a preset with its defaults fits this machine, judged by what the machine has, not by what is free now."""
     if machine.accelerator is None:
@@ -395,8 +357,8 @@ def _on_processor(preset: Preset, machine: Machine) -> Verdict:
 def _on_accelerator(preset: Preset, machine: Machine) -> Verdict:
     dtype: Dtype = "float16" if preset.torch_dtype == "bfloat16" and not machine.bf16 else preset.torch_dtype
     vram, ram = _room(machine.vram_total), _room(machine.ram_total)
-    whole = _need(preset, dtype, "float32", tiled=False)
-    tiled = whole.vae + whole.working + RUNTIME_BYTES > vram
+    whole, in_tiles = (_need(preset, dtype, "float32", tiled=tiled) for tiled in (False, True))
+    tiled = decodes_in_tiles(whole, in_tiles, vram)
     plain = _need(preset, dtype, "float32", tiled=tiled)
     small = _need(preset, dtype, "float32", tiled=tiled, int8=True)
     # Eight bits where they spare offloading by blocks, or where the main memory is too small for the weights otherwise.
@@ -414,7 +376,7 @@ def _on_accelerator(preset: Preset, machine: Machine) -> Verdict:
             why=f"Fits whole: {weighs}, {gigabytes(need.on_accelerator('none'))} in all; {has}.",
         )
     # Unified memory has one pool: nothing is gained by moving weights about on mps.
-    choices: dict[str, How] = {
+    choices: dict[Offload, How] = {
         "model": "model offload",
         "group": "group offload",
         "sequential": "sequential offload",
@@ -443,17 +405,18 @@ def _on_accelerator(preset: Preset, machine: Machine) -> Verdict:
     )
 
 
-def _need(preset: Preset, dtype: Dtype, vae_dtype: Dtype, *, tiled: bool, int8: bool = False) -> _Need:
-    memory, defaults = preset.memory, preset.defaults
-    pixels = defaults.height * defaults.width
-    decode = (min(pixels, TILED_PIXELS) if tiled else pixels) * DECODE_BYTES_PER_PIXEL * BYTES[vae_dtype] // 4
-    denoise = pixels * defaults.num_frames * DENOISE_BYTES_PER_PIXEL_FRAME * BYTES[dtype] // 2
-    clip = pixels * defaults.num_frames * CLIP_BYTES_PER_PIXEL_FRAME
-    return _Need(
-        transformer=memory.transformer_parameters * (1 if int8 else BYTES[dtype]),
-        text_encoder=memory.text_encoder_parameters * BYTES[dtype],
-        vae=memory.vae_parameters * BYTES[vae_dtype],
-        working=max(denoise, decode + clip),
+def _need(preset: Preset, dtype: Dtype, vae_dtype: Dtype, *, tiled: bool, int8: bool = False) -> Need:
+    """Of a clip with the preset's defaults."""
+    defaults = preset.defaults
+    return need_of(
+        preset,
+        height=defaults.height,
+        width=defaults.width,
+        num_frames=defaults.num_frames,
+        dtype=dtype,
+        vae_dtype=vae_dtype,
+        tiled=tiled,
+        int8=int8,
     )
 
 

@@ -114,6 +114,14 @@ class Memory(_Part):
     vae_parameters: int = Field(ge=0)
     min_vram_gb: float | None = None
     """The least accelerator memory reported to work, offloading included; None where nobody has said."""
+    denoise_bytes: int = Field(default=120, ge=1)
+    """Working memory of a 16-bit transformer for each pixel of the whole clip."""
+    decode_bytes: int = Field(default=20_000, ge=0)
+    """Working memory of the float32 autoencoder for each pixel of a frame, however long the clip is."""
+    decode_clip_bytes: int = Field(default=0, ge=0)
+    """The same for each pixel of the whole clip, where the autoencoder decodes all frames at once."""
+    tile_pixels: int = Field(default=256 * 256, ge=1)
+    """Pixels of the tiles that the autoencoder decodes in where a whole frame is too much."""
     source: str
     """Where these figures come from."""
 

@@ -16,6 +16,7 @@ WORDS = {
     "events",
     "runs",
     "machine",
+    "memory",
     "weights",
     "calibration",
     "doctor",

@@ -10,59 +10,15 @@ decided by the memory that is *free* now. All sizes are bytes; a gigabyte is 10â
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
 from typing import Literal
 
 from studio.errors import DoesNotFit, RequestError
 from studio.events import Placement
-from studio.machine import (
-    BYTES,
-    CLIP_BYTES_PER_PIXEL_FRAME,
-    DECODE_BYTES_PER_PIXEL,
-    DENOISE_BYTES_PER_PIXEL_FRAME,
-    OFFLOAD_SHARE,
-    RUNTIME_BYTES,
-    SPARE_SHARE,
-    TILED_PIXELS,
-    Machine,
-    gigabytes,
-)
+from studio.machine import SPARE_SHARE, Machine, gigabytes
+from studio.memory import OFFLOADS, Need, Offload, decodes_in_tiles, need_of
 from studio.pipelines.families import Family, family_of
 from studio.preset import Dtype, Preset
 from studio.request import GenerationRequest
-
-Offload = Literal["none", "model", "group", "sequential"]
-OFFLOADS: tuple[Offload, ...] = ("none", "model", "group", "sequential")
-"""From the fastest to the leanest."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Need:
-    """What a request takes, in bytes, once formats are chosen."""
-
-    transformer: int
-    text_encoder: int
-    vae: int
-    working: int
-    """Largest of what denoising and decoding hold besides weights."""
-
-    @property
-    def weights(self) -> int:
-        return self.transformer + self.text_encoder + self.vae
-
-    @property
-    def total(self) -> int:
-        return self.weights + self.working
-
-    def on_accelerator(self, offload: Offload) -> int:
-        """The most that is on the accelerator at once."""
-        resident = {
-            "none": self.weights,
-            "model": max(self.transformer, self.text_encoder, self.vae),
-            "group": self.vae + int(OFFLOAD_SHARE["group"] * max(self.transformer, self.text_encoder)),
-            "sequential": int(OFFLOAD_SHARE["sequential"] * self.weights),
-        }[offload]
-        return resident + self.working + RUNTIME_BYTES
 
 
 def int8_backend(device: str) -> str | None:
@@ -177,13 +133,10 @@ def _place_on_accelerator(
     vae_dtype: Dtype = "float32" if family.float32_vae else dtype
 
     vram, ram = _room(machine.vram_total), _room(machine.ram_total)
-    whole = _need(preset, request, dtype, vae_dtype, tiled=False)
-    # What decoding needs with everything else off the accelerator.
-    tiled = family.always_tiles or _asked_or(
-        request.vae_tiling, needed=whole.vae + whole.working + RUNTIME_BYTES > vram
-    )
+    whole, in_tiles = (_need(preset, request, dtype, vae_dtype, tiled=tiled) for tiled in (False, True))
+    tiled = family.always_tiles or _asked_or(request.vae_tiling, needed=decodes_in_tiles(whole, in_tiles, vram))
     if tiled and request.vae_tiling == "auto" and not family.always_tiles:
-        reasons.append(f"Decoding in tiles: whole frames would not fit {has}.")
+        reasons.append(f"Decoding in tiles: with whole frames not everything would fit {has}.")
 
     plain = _need(preset, request, dtype, vae_dtype, tiled=tiled)
     small = _need(preset, request, dtype, vae_dtype, tiled=tiled, int8=True)
@@ -240,15 +193,15 @@ def _offload(
 def _need(
     preset: Preset, request: GenerationRequest, dtype: Dtype, vae_dtype: Dtype, *, tiled: bool, int8: bool = False
 ) -> Need:
-    pixels = request.height * request.width
-    decode = (min(pixels, TILED_PIXELS) if tiled else pixels) * DECODE_BYTES_PER_PIXEL * BYTES[vae_dtype] // 4
-    clip = pixels * request.num_frames * CLIP_BYTES_PER_PIXEL_FRAME
-    denoise = pixels * request.num_frames * DENOISE_BYTES_PER_PIXEL_FRAME * BYTES[dtype] // 2
-    return Need(
-        transformer=preset.memory.transformer_parameters * (1 if int8 else BYTES[dtype]),
-        text_encoder=preset.memory.text_encoder_parameters * BYTES[dtype],
-        vae=preset.memory.vae_parameters * BYTES[vae_dtype],
-        working=max(denoise, decode + clip),
+    return need_of(
+        preset,
+        height=request.height,
+        width=request.width,
+        num_frames=request.num_frames,
+        dtype=dtype,
+        vae_dtype=vae_dtype,
+        tiled=tiled,
+        int8=int8,
     )
 
 
