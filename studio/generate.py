@@ -215,7 +215,9 @@ class _Generation:
             )
         )
         with self._stage("loading"):
-            ready = pipelines.load(self.preset, placement, folder=weights.folder_of(self.preset))
+            ready = pipelines.load(
+                self.preset, placement, folder=weights.folder_of(self.preset), check=self.stream.check
+            )
         self.stream.emit(ModelReady(blocks=len(ready.blocks), branches=_branches(ready, self.request)))
 
         steps = _Steps(ready, self.request, self.stream, prediction)

@@ -70,6 +70,8 @@ CANCEL_SECONDS = 2.0
 """How long a worker may take to stop before it is killed."""
 KEEP_SECONDS = 60.0
 """The same where what was reached is to be kept: decoding it takes its time."""
+WORKER_NICENESS = 5
+"""How far the worker stands back behind the page, from 0 to 19."""
 LOOK_SECONDS = 0.05
 """How often a worker writes down what was said and looks whether it is to stop, and the queue looks after it."""
 IDLE_SECONDS = 0.2
@@ -1046,6 +1048,16 @@ def _die_with_parent(parent: int) -> None:
             _end_group()
 
 
+def _give_way() -> None:
+    """The page stays quick while a model keeps every core busy: whoever watches comes first, the work second."""
+    if sys.platform == "win32":
+        return
+    os.nice(WORKER_NICENESS)
+    # Linux may weigh sessions against each other instead of processes, and the worker is a session of its own.
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(WORKER_NICENESS))
+
+
 def _end_group() -> None:
     """End this process and what it started. A run under way is found without a writer, and marked interrupted."""
     if sys.platform != "win32" and os.getpgrp() == os.getpid():
@@ -1063,6 +1075,7 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="worker: %(message)s")
     _die_with_parent(chosen.parent)
+    _give_way()
     _Worker(chosen.worker, RunStore(chosen.runs), chosen.verb, unwanted=threading.Event()).run()
 
 

@@ -20,6 +20,7 @@ from studio.events import (
     RunFinished,
     RunStarted,
     StageFinished,
+    StageStarted,
     StepFinished,
     StepStarted,
 )
@@ -153,6 +154,25 @@ def test_closing_cancels_within_one_block_and_leaves_no_trace(
     assert store.get(run_id).state == "cancelled"
     assert not store.get(run_id).video.exists()
     assert np.array_equal(_frames(store, _walk(_request(), store)), first_frames)
+
+
+def test_closing_while_a_model_is_loading_loads_no_further(store: RunStore) -> None:
+    pipelines.unload()
+    stream = generate(_request(), store=store)
+    run_id = ""
+    for event in stream:
+        run_id = event.run_id if isinstance(event, RunStarted) else run_id
+        if isinstance(event, StageStarted) and event.stage == "loading":
+            break
+    stream.close()
+    assert store.get(run_id).state == "cancelled"
+    with pytest.raises(InterruptedError):  # the slot is empty: it would have to be read again
+        preset = find_preset("pocket")
+        pipelines.load(preset, pipelines.place(preset, _request(), machine.measure()), check=_interrupt)
+
+
+def _interrupt() -> None:
+    raise InterruptedError
 
 
 def test_stop_and_keep_decodes_what_was_reached(store: RunStore, first_frames: np.ndarray) -> None:

@@ -331,6 +331,13 @@ def test_a_worker_that_will_not_stop_is_killed_and_the_next_job_runs(store: RunS
         assert overlaps(store) == []
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no niceness there")
+def test_the_worker_stands_back_behind_the_page(store: RunStore) -> None:
+    with working(store) as queue:
+        worker = until(lambda: queue.worker_state()["state"] == "ready" and queue._worker_pid)
+        assert psutil.Process(worker).nice() > psutil.Process().nice()
+
+
 def test_a_crash_fails_the_job_with_a_plain_reason_and_not_the_next(store: RunStore) -> None:
     with working(store) as queue:
         crashed, killed = queue.submit(ask("then=segfault")), queue.submit(ask("then=hang"))

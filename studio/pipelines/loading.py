@@ -14,6 +14,7 @@ import gc
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +51,18 @@ def place(preset: Preset, request: GenerationRequest, machine: Machine) -> Place
     return placing.place(preset, request, machine, held_bytes=_held_bytes())
 
 
-def load(preset: Preset, placement: Placement, *, folder: Path | None = None) -> Ready:
+def load(
+    preset: Preset,
+    placement: Placement,
+    *,
+    folder: Path | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> Ready:
     """The preset's pipeline, placed; the one that is loaded already where it is the same.
 
     Args:
         folder: The checkpoint in diffusers' layout; None takes the preset's own folder or the Hub's cache.
+        check: Called between components and tensors; what it raises ends the loading, and nothing stays loaded.
 
     Raises:
         WeightsMissing: no checkpoint there.
@@ -69,7 +77,8 @@ def load(preset: Preset, placement: Placement, *, folder: Path | None = None) ->
     unload()
     family = family_of(preset)
     with out_of_memory(f"loading {preset.title}"):
-        pipe = _read(preset, family, placement, folder)
+        pipe = _read(preset, family, placement, folder, check)
+        check()
         _put_in_place(pipe, placement)
     _slot = Ready(preset=preset, placement=placement, folder=folder, family=family, pipe=pipe)
     _slot.retile(placement)
@@ -244,7 +253,7 @@ def _corrupt(path: Path, fault: str) -> WeightsCorrupt:
 # Reading
 
 
-def _read(preset: Preset, family: Family, placement: Placement, folder: Path) -> Any:
+def _read(preset: Preset, family: Family, placement: Placement, folder: Path, check: Callable[[], None]) -> Any:
     import diffusers
     import transformers
 
@@ -255,8 +264,10 @@ def _read(preset: Preset, family: Family, placement: Placement, folder: Path) ->
     models: dict[str, nn.Module] = {}
     for name, (library, class_name) in components.items():
         if _is_model(name):
+            check()
             kind = getattr(diffusers if library == "diffusers" else transformers, class_name)
             models[name] = _read_model(kind, folder / name, name, placement, _variant_of(folder / name, preset))
+            _check_values(models[name], folder / name, check)
     try:
         pipe = getattr(diffusers, preset.pipeline).from_pretrained(
             folder, use_safetensors=True, local_files_only=True, **models
@@ -288,13 +299,13 @@ def _read_model(kind: Any, folder: Path, name: str, placement: Placement, varian
         if names := sorted(str(key) for key in info.get(fault, ())):
             what = "lacks" if fault == "missing_keys" else "has other shapes for"
             raise _corrupt(folder, f"{what} {len(names)} tensors of its {kind.__name__}, the first {names[0]}")
-    _check_values(model, folder)
     return model.eval()
 
 
-def _check_values(model: nn.Module, folder: Path) -> None:
+def _check_values(model: nn.Module, folder: Path, check: Callable[[], None]) -> None:
     """No tensor without values, none with NaN or infinity, and a text encoder that knows its words."""
     for key, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        check()
         if tensor.is_meta:
             raise _corrupt(folder, f"lacks {key}")
         if type(tensor.data) is not torch.Tensor:
