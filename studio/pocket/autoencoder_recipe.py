@@ -157,6 +157,14 @@ def latent_of(vae: Any, pixels: np.ndarray) -> Tensor:
 
 
 @torch.no_grad()
+def decode_latent(vae: Any, latents: Tensor) -> np.ndarray:
+    """Clips (B, T, H, W, 3) uint8 of latents (B, Z, t, h, w), one at a time, through the twin."""
+    device = next(vae.parameters()).device
+    with torch.autocast(device.type, torch.bfloat16):
+        return np.concatenate([as_pixels(twin.decode(vae, latent[None].to(device))) for latent in latents])
+
+
+@torch.no_grad()
 def reconstruct(vae: Any, pixels: np.ndarray) -> np.ndarray:
     """Clips (B, T, H, W, 3) uint8 through encoder and decoder and back, one at a time, through the twin."""
     device = next(vae.parameters()).device

@@ -99,6 +99,18 @@ def store_worlds(folder: Path, *, clips: int, first_seed: int = TRAINING_SEED) -
     return folder
 
 
+def vehicle_cover(seed: int, *, num_frames: int = NUM_FRAMES, size: int = HEIGHT, cell: int = 8) -> np.ndarray:
+    """Share of each cell of `cell` x `cell` pixels that vehicles cover, frame by frame: (F, H/cell, W/cell) float32."""
+    from studio.driving_world import VEHICLE_TYPES, render_with_maps, sample_scene
+
+    _, maps = render_with_maps(sample_scene(seed), height=size, width=size, num_frames=num_frames, fps=FPS)
+    assert maps.semantic is not None
+    vehicles = [number for number, label in enumerate(maps.semantic_labels) if label in VEHICLE_TYPES]
+    covered = np.isin(maps.semantic, vehicles).astype(np.float32)
+    side = size // cell
+    return covered.reshape(num_frames, side, cell, side, cell).mean(axis=(2, 4))
+
+
 def stored_frames(folder: Path) -> np.ndarray:
     """The frames of `store_worlds`, mapped from disk: (N, F, H, W, 3) uint8."""
     return np.load(folder / "frames.npy", mmap_mode="r")

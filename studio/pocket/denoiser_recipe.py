@@ -37,9 +37,9 @@ class DenoiserObjective:
     uniform_share: float = 0.1
     """Share of noise levels drawn uniformly, so that the ends are seen too; the rest are logit-normal."""
     empty_prompt_share: float = 0.1
-    middle_weight: float = 3.0
-    """On the middle of the picture, where the vehicles are: few of the pixels, and most of what a prompt says. The best
-    prediction at each place stays the same; only the effort moves."""
+    vehicle_weight: float = 8.0
+    """Added where vehicles are: few of the pixels, and most of what a prompt says. The best prediction at each place
+    stays the same; only the effort moves."""
 
 
 class TextToLatent(nn.Module):
@@ -69,28 +69,25 @@ class LatentBank:
 
     latents: Tensor
     """(N, Z, t, h, w), any float type, normalised to zero mean and unit variance a channel."""
+    vehicle_cover: Tensor
+    """(N, t, h, w), 0 to 1: the share of each cell that vehicles cover."""
     token_ids: Tensor
     """(N, V, L): V wordings of each caption."""
     empty: Tensor
     """(L,): ids of the empty prompt."""
 
-    def draw(self, generator: torch.Generator, *, batch: int, empty_share: float) -> tuple[Tensor, Tensor]:
-        """Latents (B, Z, t, h, w) in float32 and token ids (B, L)."""
+    def draw(self, generator: torch.Generator, *, batch: int, empty_share: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Latents (B, Z, t, h, w) and vehicle cover (B, 1, t, h, w) in float32, and token ids (B, L)."""
         rows = torch.randint(len(self.latents), (batch,), generator=generator)
         wordings = torch.randint(self.token_ids.shape[1], (batch,), generator=generator)
         ids = self.token_ids[rows, wordings].clone()
         ids[torch.rand(batch, generator=generator) < empty_share] = self.empty
-        return self.latents[rows].float(), ids
+        return self.latents[rows].float(), self.vehicle_cover[rows].float().unsqueeze(1), ids
 
 
 @torch.no_grad()
 def initialise(model: TextToLatent, generator: torch.Generator) -> None:
     """Residual branches begin at zero behind open gates, and the time step says nothing yet."""
-
-    def fan_in(weight: Tensor, gain: float = 1.0) -> None:
-        scale = gain / math.sqrt(weight[0].numel())
-        weight.copy_(torch.randn(weight.shape, generator=generator) * scale)
-
     for name, parameter in model.transformer.named_parameters():
         if name.endswith("bias"):
             parameter.zero_()
@@ -101,14 +98,23 @@ def initialise(model: TextToLatent, generator: torch.Generator) -> None:
         elif "time_proj" in name or "to_out" in name or "ffn.net.2" in name or name.startswith("proj_out"):
             parameter.zero_()
         elif parameter.ndim >= 2:
-            fan_in(parameter)
-    for name, parameter in model.text_encoder.named_parameters():
+            _fan_in(parameter, generator)
+    initialise_text_encoder(model.text_encoder, generator)
+
+
+@torch.no_grad()
+def initialise_text_encoder(text_encoder: UMT5EncoderModel, generator: torch.Generator) -> None:
+    for name, parameter in text_encoder.named_parameters():
         if "shared" in name:
             parameter.copy_(torch.randn(parameter.shape, generator=generator))
         elif "relative_attention_bias" in name:
             parameter.zero_()
         elif parameter.ndim == 2:
-            fan_in(parameter, 0.5 if name.endswith((".o.weight", ".wo.weight")) else 1.0)
+            _fan_in(parameter, generator, 0.5 if name.endswith((".o.weight", ".wo.weight")) else 1.0)
+
+
+def _fan_in(weight: Tensor, generator: torch.Generator, gain: float = 1.0) -> None:
+    weight.copy_(torch.randn(weight.shape, generator=generator) * gain / math.sqrt(weight[0].numel()))
 
 
 def is_muon_matrix(name: str, parameter: Tensor) -> bool:
@@ -142,7 +148,7 @@ def objective_of(
 
     def loss_of(step: int, generator: torch.Generator) -> Tensor:
         draw = choose(step)
-        clean, ids = draw.bank.draw(generator, batch=draw.batch, empty_share=objective.empty_prompt_share)
+        clean, cover, ids = draw.bank.draw(generator, batch=draw.batch, empty_share=objective.empty_prompt_share)
         noise = torch.randn(clean.shape, generator=generator)
         sigma = noise_levels(generator, draw.batch, objective)
         level = sigma.view(-1, 1, 1, 1, 1)
@@ -151,17 +157,10 @@ def objective_of(
         with torch.autocast(device.type, torch.bfloat16):
             velocity = model(noisy, sigma.to(device), ids, (ids != 0).long())
             error = (velocity.float() - (noise - clean).to(device)).square()
-            return (error * _weights(error, objective.middle_weight)).mean()
+            weight = (1 + objective.vehicle_weight * cover).to(device)
+            return (error * weight / weight.mean()).mean()
 
     return loss_of
-
-
-def _weights(error: Tensor, middle: float) -> Tensor:
-    """(h, w) of mean one: `middle` times as much between 5/16 and 11/16 of the height, 3/16 and 13/16 of the width."""
-    height, width = error.shape[-2:]
-    weights = torch.ones(height, width, device=error.device)
-    weights[5 * height // 16 : 11 * height // 16, 3 * width // 16 : 13 * width // 16] = middle
-    return weights / weights.mean()
 
 
 @torch.no_grad()

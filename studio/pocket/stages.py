@@ -16,19 +16,25 @@ from torch import Tensor
 
 from studio.pocket import autoencoder_recipe as recipe
 from studio.pocket import denoiser_recipe as denoising
-from studio.pocket import together
+from studio.pocket import denoiser_twin, together
+from studio.pocket import text_recipe as reading
 from studio.pocket.architecture import (
     FLOW_SHIFT,
+    HEIGHT,
     MAX_SEQUENCE_LENGTH,
+    NUM_FRAMES,
     POCKET,
+    WIDTH,
     build_autoencoder,
     build_denoiser,
     build_text_encoder,
+    latent_shape,
     with_vocabulary,
 )
-from studio.pocket.data import render_world, store_worlds, stored_frames, stored_worlds, wordings_of
+from studio.pocket.data import render_world, store_worlds, stored_frames, stored_worlds, vehicle_cover, wordings_of
 from studio.pocket.denoiser_recipe import LatentBank
 from studio.pocket.loop import Plan, Trainee, train_steps, write_whole
+from studio.pocket.probe import questions
 from studio.pocket.sheet import write_sheet
 
 Report = Callable[[Any], None]
@@ -46,6 +52,39 @@ def tokenizer(folder: Path, report: Report) -> None:
     learnt = train_tokenizer(captions, vocabulary=POCKET.vocabulary)
     learnt.save_pretrained(folder / "tokenizer")
     report(f"tokenizer of {len(learnt)} tokens in {folder / 'tokenizer'}")
+
+
+def text_encoder(folder: Path, steps: int, seconds: float | None, device: str | None, report: Report) -> None:
+    """The text encoder alone learns to read; the denoiser's stages go on with it."""
+    torch.manual_seed(0)
+    tokens, known = load_tokenizer(folder), stored_worlds(folder / "worlds")
+    encoder = build_text_encoder(with_vocabulary(POCKET, len(tokens)))
+    denoising.initialise_text_encoder(encoder, torch.Generator().manual_seed(0))
+    asked = questions()
+    reader = reading.Reader(encoder, {name: len(answers) for name, answers in asked.items()})
+    reader.to(pick_device(device))
+    ids = torch.stack([padded_ids(tokens, list(wordings_of(world["seed"]))) for world in known])
+    labels = {
+        name: torch.tensor([answers.index(world["attributes"][name]) for world in known])
+        for name, answers in asked.items()
+    }
+    held_out = len(known) // 10
+    plan = Plan(steps=steps, muon_lr=0.01, adam_lr=1e-3, seed=3)
+    trainee = Trainee.of(reader, plan, denoising.is_muon_matrix)
+    loss_of = reading.objective_of(reader, ids[held_out:], {name: a[held_out:] for name, a in labels.items()})
+
+    def watch(trainee: Trainee) -> str:
+        found = reading.accuracy(reader, ids[:held_out, 0], {name: a[:held_out] for name, a in labels.items()})
+        return ", ".join(f"{name} {share:.1%}" for name, share in found.items())
+
+    state = folder / "text-encoder.pt"
+    for event in train_steps(
+        trainee, plan, loss_of, stage="text-encoder", state_path=state, stop_after_seconds=seconds, watch=watch
+    ):
+        report(event)
+    if together.join()[0] == 0:
+        trainee.load_average()
+        write_whole(folder / "text_encoder.pt", encoder.state_dict())
 
 
 def autoencoder(
@@ -149,20 +188,21 @@ def encode(folder: Path, stills: int, device: str | None, report: Report, *, sha
 
 
 def encode_stills(vae: Any, folder: Path, stills: int, report: Report, share: tuple[int, int]) -> None:
-    latents, wordings = [], []
+    latents, covers, wordings = [], [], []
     seeds = range(STILLS_SEED + share[0], STILLS_SEED + stills, share[1])
     for done, seed in enumerate(seeds):
         world = render_world(seed, num_frames=1)
         latents.append(recipe.latent_of(vae, world.frames[None])[0].half())
+        covers.append(torch.from_numpy(vehicle_cover(seed, num_frames=1)).half())
         wordings.append(world.wordings)
         if done % 500 == 0:
             report(f"encode stills {done}/{len(seeds)}")
-    _write_latents(folder, "stills", share, torch.stack(latents), wordings)
+    _write_latents(folder, "stills", share, torch.stack(latents), torch.stack(covers), wordings)
 
 
 def encode_clips(vae: Any, folder: Path, report: Report, share: tuple[int, int]) -> None:
     frames, known = stored_frames(folder / "worlds"), stored_worlds(folder / "worlds")
-    clips, alone, wordings = [], [], []
+    clips, alone, covers, covers_alone, wordings = [], [], [], [], []
     rows = range(share[0], len(frames), share[1])
     for done, row in enumerate(rows):
         clip = np.asarray(frames[row])
@@ -170,20 +210,24 @@ def encode_clips(vae: Any, folder: Path, report: Report, share: tuple[int, int])
         # Three frames of each clip alone, others in other clips.
         chosen = [(row * 5 + offset) % len(clip) for offset in (0, 6, 12)]
         alone.append(recipe.latent_of(vae, clip[chosen, None]).half())
+        cover = torch.from_numpy(vehicle_cover(known[row]["seed"])).half()
+        covers_alone.append(cover[chosen, None])
+        # The first latent frame is the first frame; each later one stands for four.
+        covers.append(torch.cat([cover[:1], cover[1:].unflatten(0, (-1, 4)).float().mean(dim=1).half()]))
         wordings.append(wordings_of(known[row]["seed"]))
         if done % 250 == 0:
             report(f"encode clips {done}/{len(rows)}")
-    _write_latents(folder, "clips", share, torch.stack(clips), wordings)
+    _write_latents(folder, "clips", share, torch.stack(clips), torch.stack(covers), wordings)
     of_each = [words for words in wordings for _ in range(3)]
-    _write_latents(folder, "stills-of-clips", share, torch.cat(alone), of_each)
+    _write_latents(folder, "stills-of-clips", share, torch.cat(alone), torch.cat(covers_alone), of_each)
 
 
 def _write_latents(
-    folder: Path, kind: str, share: tuple[int, int], latents: Tensor, wordings: Sequence[Sequence[str]]
+    folder: Path, kind: str, share: tuple[int, int], latents: Tensor, cover: Tensor, wordings: Sequence[Sequence[str]]
 ) -> None:
     stem = folder / "latents" / f"{kind}-{share[0]}-of-{share[1]}"
     stem.with_suffix(".json").write_text(json.dumps([list(words) for words in wordings]))
-    write_whole(stem.with_suffix(".pt"), latents)
+    write_whole(stem.with_suffix(".pt"), {"latents": latents, "vehicle_cover": cover})
 
 
 def latent_statistics(folder: Path) -> tuple[Tensor, Tensor]:
@@ -206,11 +250,13 @@ def read_bank(folder: Path, tokens: Any, kinds: Sequence[str]) -> LatentBank | N
     paths = [path for kind in kinds for path in sorted((folder / "latents").glob(f"{kind}-[0-9]-of-*.pt"))]
     if not paths:
         return None
-    latents = [((torch.load(path, weights_only=True).float() - mean) / std).half() for path in paths]
+    stored = [torch.load(path, weights_only=True) for path in paths]
+    latents = [((part["latents"].float() - mean) / std).half() for part in stored]
     wordings = [words for path in paths for words in json.loads(path.with_suffix(".json").read_text())]
     flat = padded_ids(tokens, [caption for words in wordings for caption in words])
     return LatentBank(
         latents=torch.cat(latents),
+        vehicle_cover=torch.cat([part["vehicle_cover"] for part in stored]),
         token_ids=flat.unflatten(0, (len(wordings), -1)),
         empty=padded_ids(tokens, [""])[0],
     )
@@ -234,6 +280,7 @@ def denoiser(stage: str, folder: Path, steps: int, seconds: float | None, device
     state = folder / f"{stage}.pt"
     if stage == "denoiser-frames":
         denoising.initialise(model, torch.Generator().manual_seed(0))
+        model.text_encoder.load_state_dict(torch.load(folder / "text_encoder.pt", weights_only=True))
         plan = Plan(steps=steps, muon_lr=0.02, adam_lr=2e-3, falling_share=0.2, warmup_steps=100)
     else:
         if not state.is_file():
@@ -250,11 +297,52 @@ def denoiser(stage: str, folder: Path, steps: int, seconds: float | None, device
         model.compile_blocks()
     trainee = Trainee.of(model, plan, denoising.is_muon_matrix)
     loss_of = denoising.objective_of(model, choose, denoising.DenoiserObjective())
-    for event in train_steps(trainee, plan, loss_of, stage=stage, state_path=state, stop_after_seconds=seconds):
+    watch = DenoiserWatch(folder, stage, tokens, length=1 if stage == "denoiser-frames" else NUM_FRAMES)
+    for event in train_steps(
+        trainee,
+        plan,
+        loss_of,
+        stage=stage,
+        state_path=state,
+        stop_after_seconds=seconds,
+        watch=watch,
+        watch_every_seconds=480,
+    ):
         report(event)
     if together.join()[0] == 0:
         trainee.load_average()
         write_whole(folder / "denoiser.pt", model.state_dict())
+
+
+class DenoiserWatch:
+    """A sheet of what the averaged weights make of held-out prompts, each under the render of its world."""
+
+    def __init__(self, folder: Path, stage: str, tokens: Any, *, length: int, worlds: int = 8) -> None:
+        self.folder, self.stage, self.length = folder, stage, length
+        renders = [render_world(seed, num_frames=length) for seed in range(worlds)]
+        self.renders = [world.frames for world in renders]
+        self.token_ids = padded_ids(tokens, [world.caption for world in renders])
+        self.empty = padded_ids(tokens, [""])[0]
+
+    def __call__(self, trainee: Trainee) -> str:
+        model, compiled = trainee.module, trainee.module.run_block
+        kept = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        trainee.load_average()
+        assert isinstance(model, denoising.TextToLatent)
+        model.run_block = denoiser_twin.run_block  # other shapes than in training would be compiled anew
+        shape = latent_shape(POCKET, num_frames=self.length, height=HEIGHT, width=WIDTH)
+        latents = denoising.sample(model, self.token_ids, self.empty, shape, torch.Generator().manual_seed(0))
+        model.run_block = compiled
+        model.load_state_dict(kept, strict=False)
+        vae = build_autoencoder(POCKET)
+        load_autoencoder(vae, self.folder / "autoencoder.pt")
+        mean, std = (part.view(1, -1, 1, 1, 1) for part in latent_statistics(self.folder))
+        clips = recipe.decode_latent(vae, latents * std + mean)
+        rows = [np.concatenate([a, b], axis=1) for a, b in zip(self.renders, clips, strict=True)]
+        if self.length == 1:
+            rows = [np.concatenate(rows, axis=0)]
+        path = write_sheet(self.folder / "sheets" / f"{self.stage}.png", rows)
+        return f"sheet in {path}"
 
 
 def load_tokenizer(folder: Path) -> Any:

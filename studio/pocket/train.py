@@ -5,6 +5,7 @@ a scene looks like (the driving world). Everything lives in one folder outside g
 
     worlds/            rendered training clips            (stage worlds)
     tokenizer/         learnt from their captions         (stage tokenizer)
+    text_encoder.pt    what has learnt to read them       (stage text-encoder)
     autoencoder.pt     state of the autoencoder           (stages autoencoder-frames, -clips, -decoder)
     latents/           what its encoder makes of worlds/  (stage encode)
     denoiser.pt        state of denoiser and text encoder (stages denoiser-frames, -clips)
@@ -24,6 +25,7 @@ from typing import Any
 STAGES = (
     "worlds",
     "tokenizer",
+    "text-encoder",
     "autoencoder-frames",
     "autoencoder-clips",
     "encode",
@@ -49,6 +51,7 @@ class Amounts:
 
 SHIPPED = Amounts(
     steps={
+        "text-encoder": 400,
         "autoencoder-frames": 1300,
         "autoencoder-clips": 860,
         "autoencoder-decoder": 750,
@@ -104,6 +107,9 @@ def _run(
         stages.encode(folder, stills, device, on_event, share=together.join())
     elif stage == "export":
         stages.export(folder, export_to or folder / "export", on_event)
+    elif stage == "text-encoder":
+        assert steps is not None
+        stages.text_encoder(folder, steps, seconds, device, on_event)
     elif stage.startswith("autoencoder-"):
         assert steps is not None
         stages.autoencoder(stage, folder, steps, seconds, device, on_event)
