@@ -166,9 +166,10 @@ def test_closing_while_a_model_is_loading_loads_no_further(store: RunStore) -> N
             break
     stream.close()
     assert store.get(run_id).state == "cancelled"
+    preset = find_preset("pocket")
+    placement = pipelines.place(preset, _request(), machine.measure())
     with pytest.raises(InterruptedError):  # the slot is empty: it would have to be read again
-        preset = find_preset("pocket")
-        pipelines.load(preset, pipelines.place(preset, _request(), machine.measure()), check=_interrupt)
+        pipelines.load(preset, placement, check=_interrupt)
 
 
 def _interrupt() -> None:
