@@ -18,6 +18,7 @@ WORDS = {
     "machine",
     "memory",
     "weights",
+    "cache_settings",
     "calibration",
     "doctor",
     "storage",

@@ -76,9 +76,9 @@ class Ready:
             if isinstance(model := getattr(pipe, name, None), nn.Module)
         )
         """The denoisers: one, or two where high and low noise have their own."""
-        self.blocks: tuple[nn.Module, ...] = tuple(
-            block for transformer in self.transformers for block in family.blocks(transformer)
-        )
+        self.stacks: tuple[tuple[nn.Module, ...], ...] = tuple(family.blocks(each) for each in self.transformers)
+        """Each denoiser's blocks in the order of a pass."""
+        self.blocks: tuple[nn.Module, ...] = tuple(block for stack in self.stacks for block in stack)
         """Every transformer block in the order of one pass; with two denoisers, the second's after the first's."""
         self.branches: Branches = family.branches
         """How guidance runs; a request with a guidance scale of 1 or less has one branch whatever this says."""

@@ -1,0 +1,110 @@
+"""Caching: skip what need not be computed, one method a file.
+
+    cache = cache_for(request.cache, occasion)
+    with cache.attached():
+        ...                       # run the pipeline; `cache.begin_step` before each step
+
+    stack.py                  a transformer's blocks skipped as a whole; hooks, residuals, a policy's interface
+    adacache.py               the change of one residual says how many steps to skip
+    motion_regularization.py  a clip that moves more is computed more often
+    teacache.py, easycache.py rivals in our own lines
+    peers.py                  rivals as diffusers has them
+
+Knows torch and diffusers' transformers. Refuses to know pipelines, requests and events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from studio import cache_settings
+from studio.caching.stack import Action, Decision, Policy, Stack, StackCache
+
+__all__ = ["METHODS", "Action", "Cache", "Decision", "Occasion", "Stack", "cache_for"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Occasion:
+    """The run that a cache is for."""
+
+    pipe: Any
+    """diffusers' pipeline, on whose transformers it is put."""
+    stacks: tuple[Stack, ...]
+    """The transformers: one, or two where high and low noise have their own."""
+    total_steps: int
+    passes: int
+    """Passes of a step: 2 where guidance runs in two calls, otherwise 1."""
+
+
+class Cache(Protocol):
+    """A cache at work on one run."""
+
+    @property
+    def decision(self) -> Decision | None:
+        """What was decided for the present step and why, once its first pass has begun; None where it is not told."""
+        ...
+
+    @property
+    def age(self) -> int:
+        """Steps since what is reused was computed."""
+        ...
+
+    @property
+    def kept_bytes(self) -> int:
+        """What is remembered from step to step."""
+        ...
+
+    def begin_step(self, index: int, sigma: float) -> None:
+        """Told before each step's first pass."""
+
+    def attached(self) -> AbstractContextManager[Any]:
+        """On, and off again whatever happens; afterwards the model is as it was."""
+        ...
+
+
+def _adacache(settings: cache_settings.AdaCache, occasion: Occasion) -> Policy:
+    from studio.caching.adacache import AdaCachePolicy, codebook_of
+
+    codebook = codebook_of(settings, None)
+    blocks = len(occasion.stacks[0].blocks)
+    return AdaCachePolicy(settings, codebook, total_steps=occasion.total_steps, blocks=blocks)
+
+
+def _teacache(settings: cache_settings.TeaCache, occasion: Occasion) -> Policy:
+    from studio.caching.teacache import TeaCachePolicy
+
+    return TeaCachePolicy(settings, total_steps=occasion.total_steps)
+
+
+def _easycache(settings: cache_settings.EasyCache, occasion: Occasion) -> Policy:
+    from studio.caching.easycache import EasyCachePolicy
+
+    return EasyCachePolicy(settings, total_steps=occasion.total_steps)
+
+
+def _on_the_stack(policy: Callable[[Any, Occasion], Policy]) -> Callable[[Any, Occasion], Cache]:
+    def cache(settings: Any, occasion: Occasion) -> Cache:
+        return StackCache(
+            occasion.stacks,
+            policy(settings, occasion),
+            total_steps=occasion.total_steps,
+            passes=occasion.passes,
+        )
+
+    return cache
+
+
+METHODS: dict[str, Callable[[Any, Occasion], Cache]] = {
+    "adacache": _on_the_stack(_adacache),
+    "teacache": _on_the_stack(_teacache),
+    "easycache": _on_the_stack(_easycache),
+}
+"""By the settings' `method`."""
+
+
+def cache_for(settings: cache_settings.CacheConfig, occasion: Occasion) -> Cache:
+    """The cache that these settings describe, ready to be attached to this run."""
+    return METHODS[settings.method](settings, occasion)

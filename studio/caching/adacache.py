@@ -1,0 +1,198 @@
+"""AdaCache: the change of one residual says how many steps to skip (Kahatapitiya et al., arXiv 2411.02397).
+
+By the rule of the authors' code, with N steps counted from 1:
+
+    compute step s  <=>  s in {1, N - 1, N}  or  s = last + rate
+    d = ||C - R||_1 / ||C||_1 / rate        C the metric residual of the last computed step, R that of this one
+    rate = the first of the codebook whose threshold is above d * moreg, else its last
+
+The paper's distance (eq. 4) is the absolute norm; its published thresholds fit the code's relative one. Norms run over
+batch, tokens and channels. Where guidance takes two passes, numerators and denominators of both are added before they
+are divided, which is to the last digit what one batched pass would give; so are those of several ranks. Over several
+layers d is a running mean. A rate takes effect from the next step on.
+
+Knows one residual's numbers. Refuses to know blocks, hooks and models.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from studio.cache_settings import AdaCache
+from studio.caching.motion_regularization import (
+    MotionRegularization,
+    motion_parts,
+    motion_score,
+    window_of,
+    zeros_like_parts,
+)
+from studio.caching.stack import Action, Captures, Decision, Policy, Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Codebook:
+    """Which change allows which skip. Of any length."""
+
+    thresholds: tuple[float, ...]
+    """Rising; one for each rate but the last."""
+    rates: tuple[int, ...]
+    """Steps from one computed step to the next."""
+
+    def look_up(self, distance: float) -> tuple[int, float | None]:
+        """The rate, and the threshold that was not reached (None beyond them all)."""
+        for threshold, rate in zip(self.thresholds, self.rates, strict=False):
+            if distance < threshold:
+                return rate, threshold
+        return self.rates[-1], None
+
+
+FAST = Codebook(thresholds=(0.08, 0.16, 0.24, 0.32, 0.40), rates=(6, 5, 4, 3, 2, 1))
+"""The authors' for Open-Sora at 30 steps."""
+SLOW = Codebook(thresholds=(0.08, 0.16), rates=(3, 2, 1))
+HUNDRED = Codebook(thresholds=(0.03, 0.05, 0.07, 0.09, 0.11), rates=(12, 10, 8, 6, 4, 3))
+"""The authors' for Open-Sora at 100 steps."""
+AUTHORS = {"fast": FAST, "slow": SLOW, "100-step": HUNDRED}
+
+
+class AdaCachePolicy(Policy):
+    """One run's decisions."""
+
+    def __init__(
+        self,
+        settings: AdaCache,
+        codebook: Codebook,
+        *,
+        total_steps: int,
+        blocks: int,
+        group: dist.ProcessGroup | None = None,
+    ) -> None:
+        """Begin a run.
+
+        Args:
+            settings: What the user set.
+            codebook: The one to look distances up in.
+            total_steps: N.
+            blocks: Blocks of a stack, of which the middle one is measured where the settings name none.
+            group: Ranks among which the tokens are divided; their sums are added, so that all decide alike.
+        """
+        self.settings = settings
+        self.codebook = codebook
+        self.captures = Captures(
+            residual=settings.residual, layers=frozenset(settings.metric_layers or (metric_layer(blocks),))
+        )
+        self._group = group
+        self._total = total_steps
+        first, last = window_of(total_steps, settings.moreg_window)
+        self._moreg = MotionRegularization(
+            first=first,
+            last=last,
+            scale=settings.moreg_scale,
+            power=settings.moreg_power,
+            gradient=settings.moreg_gradient,
+        )
+        self._rate = 1
+        self._last = 0
+        """The last computed step, from 1."""
+        self._older: dict[tuple[int, int], Tensor] = {}
+        """By layer and branch."""
+        self._change: dict[int, Tensor] = {}
+        """By layer: [numerator, denominator] of the distance, added over branches."""
+        self._motion: dict[int, Tensor] = {}
+        """By layer: (strides, 2)."""
+        self._said: dict[str, float | int | None] = {}
+
+    def decide(self, step: Step) -> Decision:
+        s = step.index + 1
+        self._conclude()
+        if not step.kept:
+            why, computes = "nothing to reuse yet", True
+        elif s in (1, self._total - 1, self._total):
+            why, computes = "the last steps are always computed", True
+        elif s >= self._last + self._rate:
+            why, computes = "due", True
+        else:
+            why, computes = f"{self._last + self._rate - s} more before the next computed step", False
+        if computes:
+            self._last = s
+        return Decision(
+            actions=(Action.COMPUTE if computes else Action.REUSE,) * step.passes,
+            why=why,
+            distance=_number(self._said.get("distance")),
+            threshold=_number(self._said.get("threshold")),
+            motion=_number(self._said.get("motion")),
+            rate=self._rate,
+        )
+
+    def measured(self, layer: int, branch: int, residual: Tensor, frames: int | None) -> None:
+        older = self._older.get((layer, branch))
+        self._older[layer, branch] = residual.detach()
+        if older is None or older.shape != residual.shape:
+            return
+        difference = (older.float() - residual.float()).abs().sum()
+        size = older.float().abs().sum()
+        self._change[layer] = self._change.get(layer, 0) + torch.stack([difference, size])
+        if self.settings.moreg and frames is not None:
+            strides = self.settings.moreg_strides
+            parts = self._motion.setdefault(layer, zeros_like_parts(len(strides), residual.device))
+            for row, stride in enumerate(strides):
+                if stride < frames:
+                    parts[row] += torch.stack(motion_parts(residual, frames, stride))
+
+    def _conclude(self) -> None:
+        """After a computed step: its distance becomes the rate from now on."""
+        if not self._change:
+            return
+        distances, motion = [], None
+        for layer, change in self._change.items():
+            numerator, denominator = self._summed(change).tolist()
+            if self.settings.distance == "absolute":
+                distances.append(numerator / self._rate)
+            else:
+                distances.append(numerator / denominator / self._rate if denominator else math.nan)
+            if layer in self._motion:
+                motion = motion_score(list(self._summed(self._motion[layer])))  # the last layer's, as in the code
+        self._change.clear()
+        self._motion.clear()
+        distance = sum(distances) / len(distances)
+        if motion is not None:
+            distance *= self._moreg.factor(self._last, motion, self._rate)
+        # Nothing can be concluded from NaN or from a residual of zeros: then nothing is skipped.
+        self._rate, threshold = self.codebook.look_up(distance) if math.isfinite(distance) else (1, None)
+        self._said = {"distance": distance, "threshold": threshold, "motion": motion}
+
+    def _summed(self, parts: Tensor) -> Tensor:
+        if self._group is not None:
+            parts = parts.clone()
+            dist.all_reduce(parts, group=self._group)
+        return parts
+
+
+def metric_layer(blocks: int) -> int:
+    """The middle of a stack, as the authors take block 13 of 28."""
+    return (blocks - 1) // 2
+
+
+def codebook_of(settings: AdaCache, calibrated: Codebook | None) -> Codebook:
+    """The codebook that the settings ask for.
+
+    Raises:
+        ValueError: a calibrated one was asked for, and there is none.
+    """
+    if settings.codebook == "custom":
+        return Codebook(thresholds=settings.thresholds, rates=settings.rates)
+    if settings.codebook in AUTHORS:
+        return AUTHORS[settings.codebook]
+    if calibrated is not None:
+        return calibrated
+    if settings.codebook == "calibrated":
+        raise ValueError("this model has no calibrated codebook for this number of steps")
+    return FAST
+
+
+def _number(value: float | int | None) -> float | None:
+    return None if value is None else float(value)

@@ -1,0 +1,465 @@
+"""The stack: a transformer's blocks, skipped as a whole by adding what they added before.
+
+    computed     x_out = blocks(x_in),   R = x_out - x_in is kept
+    reused       x_out = x_in + R
+    extrapolated x_out = x_in + R + (R - R') (s - s_R) / (s_R - s_R'),   s the noise level
+    guided       x_out = x_in + R_c + (R_u - R_c)_old,   the unguided branch from the guided one and their difference
+
+Since every block of a transformer adds to one stream, the sum of what all blocks added is one tensor: exactly what
+caching each block's residual by itself would add up to, for a fraction of the memory.
+
+Knows the blocks' calling convention and diffusers' hooks. Refuses to know when to skip (a `Policy` does) and which
+model this is, but for one that turns its tokens about between blocks. Everything lives for one run: attach, run,
+detach; nothing can leak into the next.
+
+Shapes: B samples (the branches, where they are batched), N tokens, D channels; residuals are (B, N, D).
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import torch
+from diffusers.hooks import HookRegistry, ModelHook
+from torch import Tensor, nn
+
+ROOT_HOOK, BLOCK_HOOK = "dailies_stack_root", "dailies_stack_block"
+
+
+class Action(Enum):
+    """What becomes of one pass through the stack."""
+
+    COMPUTE = "computed"
+    REUSE = "reused"
+    EXTRAPOLATE = "extrapolated"
+    GUIDED = "half"
+    """Only the unguided branch, from the guided one that was computed just before."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What a policy wants of a step, and why."""
+
+    actions: tuple[Action, ...]
+    """For each pass of the step, in their order."""
+    distance: float | None = None
+    """What it measured."""
+    threshold: float | None = None
+    """What it was held against."""
+    rate: int | None = None
+    """Steps from one computed step to the next."""
+    motion: float | None = None
+    """Motion score, 0 to 1."""
+    why: str = ""
+    """One clause for a person."""
+
+    @property
+    def kind(self) -> str:
+        """The step as a whole: computed, reused, extrapolated, or half."""
+        kinds = set(self.actions)
+        if len(kinds) == 1:
+            return "half" if kinds == {Action.GUIDED} else next(iter(kinds)).value
+        return "half"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A step about to begin, as a policy sees it."""
+
+    index: int
+    """From 0."""
+    total: int
+    sigma: float
+    """Noise level."""
+    passes: int
+    """Passes through the stack in each step: 2 with guidance in two calls, otherwise 1."""
+    kept: bool
+    """Whether there is anything to reuse: false at the start, and where a second transformer takes over."""
+    extrapolable: bool
+    """Whether there are two residuals of each branch."""
+    latents: Tensor
+    """Input of the transformer's first pass."""
+    entered: Tensor
+    """What the first block is given, x_in."""
+    embedding: Tensor | None
+    """Of the time step, as the first block is given it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Captures:
+    """What a policy wants to see while blocks are computed."""
+
+    residual: str = "block"
+    """`block`, `attention` or `mlp`."""
+    layers: frozenset[int] = frozenset()
+    """Positions in a stack."""
+
+
+class Policy(ABC):
+    """Decides, once a step. One object serves one run."""
+
+    captures: Captures = Captures()
+    keeps_two: bool = False
+    """Whether the residual before the last is kept as well, to extrapolate from."""
+
+    @abstractmethod
+    def decide(self, step: Step) -> Decision:
+        """Called as a step's first pass reaches the first block. Where nothing is kept, the stack computes whatever this says."""
+
+    def measured(self, layer: int, branch: int, residual: Tensor, frames: int | None) -> None:
+        """A captured residual (B, N, D) of one block, in a pass that is computed.
+
+        Args:
+            layer: The block.
+            branch: Which of the step's passes, from 0.
+            residual: With the tokens of a frame side by side, frame after frame.
+            frames: Latent frames, where they are known.
+        """
+
+    def computed(self, step: int, branch: int, residual: Tensor, before: Tensor | None, predicted: Any) -> None:
+        """A pass was computed: its stack residual, and the one before it (None at first).
+
+        `predicted(action)` is what that action would have given instead, or None where it could not.
+        """
+
+    def output(self, step: int, branch: int, output: Tensor) -> None:
+        """What the transformer returned for a pass, computed or not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """One transformer and its blocks in the order of a pass."""
+
+    transformer: nn.Module
+    blocks: tuple[nn.Module, ...]
+
+
+@dataclass(kw_only=True)
+class _Kept:
+    """What a branch of a stack remembers."""
+
+    residual: Tensor
+    sigma: float
+    step: int
+    before: Tensor | None = None
+    before_sigma: float = 0.0
+
+
+@dataclass(kw_only=True)
+class _Pass:
+    """The pass under way."""
+
+    stack: int
+    branch: int
+    latents: Tensor
+    frames: int | None
+    action: Action = Action.COMPUTE
+    entered: Tensor | None = None
+    added: Tensor | None = None
+    """What a skipped pass adds."""
+
+
+class StackCache:
+    """A policy at work on one run's transformers."""
+
+    def __init__(self, stacks: Sequence[Stack], policy: Policy, *, total_steps: int, passes: int) -> None:
+        """Nothing is attached yet.
+
+        Args:
+            stacks: The transformers: one, or two where high and low noise have their own.
+            policy: Decides.
+            total_steps: Denoising steps of the run.
+            passes: Passes of a step: 2 with guidance in two calls, otherwise 1.
+        """
+        self.policy = policy
+        self.decision: Decision | None = None
+        """Of the present step, once its first pass has begun."""
+        self.age = 0
+        """Steps since the reused residual was computed."""
+        self._stacks = tuple(stacks)
+        self._total = total_steps
+        self._passes = passes
+        self._index, self._sigma = -1, 0.0
+        self._done = 0
+        """Passes of this step that have begun."""
+        self._kept: dict[tuple[int, int], _Kept] = {}
+        self._pass: _Pass | None = None
+        self._pairs: dict[tuple[int, int], bool] = {}
+        """Whether a block returns its stream alone, or paired with the text's."""
+        self._old_difference: Tensor | None = None
+
+    def begin_step(self, index: int, sigma: float) -> None:
+        """Told before each step's first pass, by whoever follows the scheduler."""
+        self._index, self._sigma, self._done = index, sigma, 0
+        self.decision = None
+
+    @contextmanager
+    def attached(self) -> Iterator[StackCache]:
+        """Hooks on, and off again whatever happens; afterwards the model is as it was, bit for bit."""
+        watching: list[Any] = []
+        try:
+            for number, stack in enumerate(self._stacks):
+                _register(stack.transformer, _RootHook(self, number), ROOT_HOOK)
+                for position, block in enumerate(stack.blocks):
+                    _register(block, _BlockHook(self, block, number, position, len(stack.blocks)), BLOCK_HOOK)
+                    if position in self.policy.captures.layers and self.policy.captures.residual != "block":
+                        part = part_of(block, self.policy.captures.residual)
+                        watching.append(part.register_forward_hook(self._told_of_part(position)))
+                _forget_children(stack.transformer)
+            yield self
+        finally:
+            for handle in watching:
+                handle.remove()
+            for stack in self._stacks:
+                for module in (stack.transformer, *stack.blocks):
+                    registry = getattr(module, "_diffusers_hook", None)
+                    if registry is not None:
+                        registry.remove_hook(ROOT_HOOK, recurse=False)
+                        registry.remove_hook(BLOCK_HOOK, recurse=False)
+                _forget_children(stack.transformer)
+            self._kept.clear()
+            self._pass = None
+            self._old_difference = None
+
+    @property
+    def kept_bytes(self) -> int:
+        """What is remembered from step to step."""
+        tensors = [t for kept in self._kept.values() for t in (kept.residual, kept.before) if t is not None]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    # -- what the hooks call ------------------------------------------------------------------------------------------
+
+    def _begin_pass(self, number: int, module: nn.Module, call: dict[str, Any]) -> None:
+        branch = min(self._done, self._passes - 1)
+        self._done += 1
+        self._pass = _Pass(stack=number, branch=branch, latents=call["hidden_states"], frames=frames_of(module, call))
+
+    def _enter(self, current: _Pass, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """The first block's turn: decide, if this is the step's first pass."""
+        call = _by_name(block, args, kwargs)
+        current.entered = call["hidden_states"]
+        if self.decision is None:
+            self.decision = self._decide(current, call.get("temb", call.get("timestep")))
+        current.action = self.decision.actions[current.branch]
+        kept = self._kept.get((current.stack, current.branch))
+        if current.action is not Action.COMPUTE:
+            assert kept is not None
+            self.age = self._index - kept.step
+            current.added = self._added(current, kept)
+
+    def _decide(self, current: _Pass, embedding: Tensor | None) -> Decision:
+        mine = [self._kept.get((current.stack, each)) for each in range(self._passes)]
+        assert current.entered is not None
+        step = Step(
+            index=self._index,
+            total=self._total,
+            sigma=self._sigma,
+            passes=self._passes,
+            kept=all(kept is not None for kept in mine),
+            extrapolable=all(kept is not None and kept.before is not None for kept in mine),
+            latents=current.latents,
+            entered=current.entered,
+            embedding=embedding,
+        )
+        decision = self.policy.decide(step)
+        if not step.kept and set(decision.actions) != {Action.COMPUTE}:
+            return Decision(actions=(Action.COMPUTE,) * self._passes, why="nothing to reuse yet")
+        return decision
+
+    def _added(self, current: _Pass, kept: _Kept) -> Tensor:
+        if current.action is Action.GUIDED:
+            guided = self._kept[current.stack, 0]
+            assert self._old_difference is not None, "the guided branch is computed first"
+            kept.residual = guided.residual + self._old_difference
+            kept.sigma, kept.step = guided.sigma, guided.step
+            return kept.residual
+        if current.action is Action.EXTRAPOLATE and kept.before is not None:
+            return extrapolated(kept.residual, kept.before, kept.sigma, kept.before_sigma, self._sigma)
+        return kept.residual
+
+    def _run_block(self, hook: _BlockHook, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        current = self._pass
+        if current is None or current.stack != hook.stack:
+            return hook.compute(args, kwargs)
+        if hook.position == 0:
+            self._enter(current, hook.module, args, kwargs)
+        hidden = args[0] if args else kwargs["hidden_states"]
+        if current.action is not Action.COMPUTE:
+            added = current.added if hook.position == hook.last else None
+            hidden = hidden if added is None else hidden + added
+            if not self._pairs[hook.stack, hook.position]:
+                return hidden
+            return hidden, args[1] if len(args) > 1 else kwargs["encoder_hidden_states"]
+        output = hook.compute(args, kwargs)
+        pair = isinstance(output, tuple)
+        self._pairs[hook.stack, hook.position] = pair
+        stream = output[0] if pair else output
+        captures = self.policy.captures
+        if hook.position in captures.layers and captures.residual == "block":
+            self._tell_measured(hook.position, stream - hidden)
+        if hook.position == hook.last:
+            self._keep(current, stream)
+        return output
+
+    def _keep(self, current: _Pass, stream: Tensor) -> None:
+        assert current.entered is not None
+        stack = self._stacks[current.stack]
+        residual = stream - passed_through(stack.transformer, current.entered, stream)
+        old = self._kept.get((current.stack, current.branch))
+
+        def predicted(action: Action) -> Tensor | None:
+            if old is None or (action is Action.EXTRAPOLATE and old.before is None):
+                return None
+            if action is Action.EXTRAPOLATE and old.before is not None:
+                return extrapolated(old.residual, old.before, old.sigma, old.before_sigma, self._sigma)
+            return old.residual
+
+        before = old.residual if old is not None else None
+        self.policy.computed(self._index, current.branch, residual, before, predicted)
+        other = self._kept.get((current.stack, 1))
+        if current.branch == 0 and old is not None and other is not None:
+            following = self.decision is not None and Action.GUIDED in self.decision.actions
+            self._old_difference = other.residual - old.residual if following else None
+        kept = _Kept(residual=residual, sigma=self._sigma, step=self._index)
+        if self.policy.keeps_two and old is not None:
+            kept.before, kept.before_sigma = old.residual, old.sigma
+        self._kept[current.stack, current.branch] = kept
+
+    def _told_of_part(self, position: int) -> Callable[..., None]:
+        def told(_module: nn.Module, _args: Any, output: Any) -> None:
+            self._tell_measured(position, output[0] if isinstance(output, tuple) else output)
+
+        return told
+
+    def _tell_measured(self, position: int, residual: Tensor) -> None:
+        current = self._pass
+        if current is not None and current.action is Action.COMPUTE and current.entered is not None:
+            transformer = self._stacks[current.stack].transformer
+            in_order = frames_first(transformer, residual, current.entered, current.frames)
+            self.policy.measured(position, current.branch, in_order, current.frames)
+
+    def _end_pass(self, output: Any) -> None:
+        current, self._pass = self._pass, None
+        if current is not None:
+            tensor = output[0] if isinstance(output, tuple) else getattr(output, "sample", output)
+            self.policy.output(self._index, current.branch, tensor)
+
+
+class _RootHook(ModelHook):
+    """On a transformer: a pass begins and ends."""
+
+    def __init__(self, cache: StackCache, number: int) -> None:
+        super().__init__()
+        self.cache, self.number = cache, number
+
+    def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        forward = self.fn_ref.original_forward
+        self.cache._begin_pass(self.number, module, _by_name(module, args, kwargs))
+        try:
+            output = forward(*args, **kwargs)
+        except BaseException:
+            self.cache._pass = None
+            raise
+        self.cache._end_pass(output)
+        return output
+
+
+class _BlockHook(ModelHook):
+    """On a block: runs, or lets the stream pass."""
+
+    def __init__(self, cache: StackCache, module: nn.Module, stack: int, position: int, count: int) -> None:
+        super().__init__()
+        self.cache, self.module = cache, module
+        self.stack, self.position, self.last = stack, position, count - 1
+
+    def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return self.cache._run_block(self, args, kwargs)
+
+    def compute(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return self.fn_ref.original_forward(*args, **kwargs)
+
+
+def extrapolated(residual: Tensor, before: Tensor, sigma: float, before_sigma: float, now: float) -> Tensor:
+    """The straight line through two residuals, read off at another noise level."""
+    if sigma == before_sigma:
+        return residual
+    return torch.lerp(before, residual, (now - before_sigma) / (sigma - before_sigma))
+
+
+def part_of(block: nn.Module, residual: str) -> nn.Module:
+    """A block's self-attention or feed-forward layer, by the names that diffusers gives them.
+
+    Raises:
+        ValueError: the block has none by these names.
+    """
+    names = {"attention": ("attn1", "attn"), "mlp": ("ffn", "ff", "proj_out")}[residual]
+    for name in names:
+        part = getattr(block, name, None)
+        if isinstance(part, nn.Module):
+            return part
+    raise ValueError(f"{type(block).__name__} has no {residual} layer by the name of {' or '.join(names)}")
+
+
+def frames_of(transformer: nn.Module, call: dict[str, Any]) -> int | None:
+    """Latent frames of a pass, as the tokens count them; None where they cannot be told."""
+    latents = call["hidden_states"]
+    if latents.ndim != 5:
+        frames = call.get("num_frames")  # LTX-Video's latents are tokens already
+        return frames if isinstance(frames, int) else None
+    frames = latents.shape[1 if type(transformer).__name__ == "CogVideoXTransformer3DModel" else 2]
+    config = getattr(transformer, "config", {})
+    patch = config.get("patch_size_t") or config.get("patch_size")
+    temporal = patch[0] if isinstance(patch, (tuple, list)) else config.get("patch_size_t") or 1
+    return frames // temporal
+
+
+def frames_first(transformer: nn.Module, residual: Tensor, entered: Tensor, frames: int | None) -> Tensor:
+    """The picture's residuals with the tokens of a frame side by side, frame after frame: (B, F·S, D).
+
+    Some layers work on the words' tokens as well: CogVideoX puts them before the picture's, the others after. Latte
+    folds frames into the samples, (B·F, S, D), and for its temporal blocks places, (B·S, F, D).
+    """
+    if frames is None or not _turns_tokens(transformer):
+        tokens = entered.shape[1]
+        words_first = type(transformer).__name__ == "CogVideoXTransformer3DModel"
+        return residual[:, -tokens:] if words_first else residual[:, :tokens]
+    samples = entered.shape[0] // frames
+    by_sample = residual.unflatten(0, (samples, -1))
+    spatial = residual.shape[1] == entered.shape[1] and residual.shape[0] == entered.shape[0]
+    return (by_sample if spatial else by_sample.transpose(1, 2)).flatten(1, 2)
+
+
+def _turns_tokens(transformer: nn.Module) -> bool:
+    return type(transformer).__name__ == "LatteTransformer3DModel"
+
+
+def passed_through(transformer: nn.Module, entered: Tensor, left: Tensor) -> Tensor:
+    """What would leave the stack if no block added anything, laid out as what does leave it."""
+    if not _turns_tokens(transformer):
+        return entered
+    tokens, frames = entered.shape[1], left.shape[1]
+    turned = entered.unflatten(0, (-1, frames)).transpose(1, 2).reshape(-1, frames, entered.shape[-1])
+    assert turned.shape[0] % tokens == 0
+    model: Any = transformer
+    return turned + model.temp_pos_embed.to(turned.dtype) if frames > 1 else turned
+
+
+def _register(module: nn.Module, hook: ModelHook, name: str) -> None:
+    HookRegistry.check_if_exists_or_initialize(module).register_hook(hook, name)
+
+
+def _forget_children(transformer: nn.Module) -> None:
+    """diffusers remembers which modules below have hooks; they have just changed."""
+    HookRegistry.check_if_exists_or_initialize(transformer).invalidate_child_registries_cache()
+
+
+def _by_name(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    if not args:
+        return kwargs
+    return inspect.signature(type(module).forward).bind(module, *args, **kwargs).arguments

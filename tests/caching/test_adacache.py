@@ -1,0 +1,147 @@
+"""AdaCache: the authors' schedules, step for step, and what their code gets wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from studio.cache_settings import AdaCache
+from studio.caching.adacache import FAST, HUNDRED, SLOW, AdaCachePolicy, Codebook, codebook_of
+from studio.caching.motion_regularization import motion_parts, motion_score
+from studio.caching.stack import Action, Step
+
+FRAMES, TOKENS, CHANNELS = 4, 2, 3
+Curve = Callable[[int], float]
+
+
+def _residual(size: float, motion: float) -> torch.Tensor:
+    """(1, F·S, D) whose frames are size (1 ± motion) in turn, so that its motion score is exactly `motion`."""
+    signs = torch.tensor([(-1.0) ** frame for frame in range(FRAMES)], dtype=torch.float64)
+    by_frame = size * (1 + motion * signs)
+    return by_frame[None, :, None, None].expand(1, FRAMES, TOKENS, CHANNELS).flatten(1, 2)
+
+
+def _computed(policy: AdaCachePolicy, total: int, size: Curve, motion: Curve, branches: int = 1) -> list[int]:
+    """The computed steps, from 1, of a run whose metric residual follows these curves."""
+    (layer,) = policy.captures.layers
+    steps = []
+    for index in range(total):
+        s = index + 1
+        decision = policy.decide(_step(index, total, kept=index > 0))
+        if decision.actions[0] is Action.COMPUTE:
+            steps.append(s)
+            for branch in range(branches):
+                policy.measured(layer, branch, _residual(size(s), motion(s)), FRAMES)
+    return steps
+
+
+def _step(index: int, total: int, *, kept: bool = True) -> Step:
+    nothing = torch.zeros(1)
+    return Step(
+        index=index, total=total, sigma=1 - index / total, passes=1, kept=kept, extrapolable=False,
+        latents=nothing, entered=nothing, embedding=None,
+    )  # fmt: skip
+
+
+def _policy(total: int, codebook: Codebook, **settings: object) -> AdaCachePolicy:
+    return AdaCachePolicy(AdaCache(**settings), codebook, total_steps=total, blocks=28)  # pyright: ignore[reportArgumentType]
+
+
+NO_MOTION: Curve = lambda s: 0.0
+
+
+@pytest.mark.parametrize(
+    ("total", "codebook", "size", "motion", "expected"),
+    [
+        (30, FAST, lambda s: math.exp(-s / 5), None, [1, 2, 6, 11, 16, 21, 26, 29, 30]),
+        (30, FAST, lambda s: 1 + 0.5 * math.sin(s), None, [1, 2, 8, 14, 20, 26, 29, 30]),
+        (30, SLOW, lambda s: math.exp(-s / 5), None, list(range(1, 31))),
+        (
+            100,
+            HUNDRED,
+            lambda s: math.exp(-s / 12),
+            None,
+            [1, 2, 8, 16, 24, 32, 40, 48, 56, 64, 72, 80, 88, 96, 99, 100],
+        ),
+        (100, HUNDRED, lambda s: 1 + abs(s - 50) / 20, None, [1, 2, 14, 26, 38, 50, 60, 68, 78, 90, 99, 100]),
+        (30, FAST, lambda s: math.exp(-s / 30), lambda s: 0.385, [1, 2, 8, 14, 20, 26, 29, 30]),
+    ],
+    ids=["G1", "G2", "G3", "G4", "G5", "G6-moreg"],
+)
+def test_the_authors_schedules_are_followed_step_for_step(
+    total: int, codebook: Codebook, size: Curve, motion: Curve | None, expected: list[int]
+) -> None:
+    policy = _policy(total, codebook, moreg=motion is not None)
+    assert _computed(policy, total, size, motion or NO_MOTION) == expected
+
+
+def test_the_motion_of_a_known_residual_is_known() -> None:
+    assert motion_score([torch.stack(motion_parts(_residual(2.0, 0.3), FRAMES, 1))]) == pytest.approx(0.3)
+    assert motion_score([torch.stack(motion_parts(_residual(2.0, 0.3), FRAMES, 2))]) == 0.0
+
+
+def test_more_motion_is_computed_more_often() -> None:
+    def count(motion: float) -> int:
+        policy = _policy(30, FAST, moreg=True)
+        return len(_computed(policy, 30, lambda s: math.exp(-s / 8), lambda s: motion))
+
+    assert count(0.30) < count(0.385) < count(0.48)
+
+
+def test_two_passes_measure_exactly_what_one_batch_would() -> None:
+    torch.manual_seed(0)
+    joint, split = _policy(30, FAST, moreg=True), _policy(30, FAST, moreg=True)
+    (layer,) = joint.captures.layers
+    for index in range(3):
+        decisions = [policy.decide(_step(index, 30, kept=index > 0)) for policy in (joint, split)]
+        assert decisions[0].distance == decisions[1].distance
+        # Multiples of 1/1024: sums of them are exact in float32 in any order, so the two must be equal to the last bit.
+        cond, uncond = (torch.randint(-512, 512, (1, FRAMES * TOKENS, CHANNELS)) / 1024 for _ in range(2))
+        joint.measured(layer, 0, torch.cat([cond, uncond]), FRAMES)
+        split.measured(layer, 0, cond, FRAMES)
+        split.measured(layer, 1, uncond, FRAMES)
+    final = [policy.decide(_step(3, 30)) for policy in (joint, split)]
+    assert final[0].distance == final[1].distance is not None
+    assert final[0].motion == final[1].motion is not None
+
+
+@pytest.mark.parametrize("fault", [math.nan, 0.0, math.inf], ids=["NaN", "zeros", "infinity"])
+def test_a_residual_that_says_nothing_computes_instead_of_skipping(fault: float) -> None:
+    policy = _policy(30, FAST)
+    assert _computed(policy, 30, lambda s: fault, NO_MOTION) == list(range(1, 31))
+
+
+@pytest.mark.parametrize("length", [1, 2, 6, 9])
+def test_codebooks_of_any_length_are_read_to_their_end(length: int) -> None:
+    book = Codebook(thresholds=tuple(0.1 * (i + 1) for i in range(length - 1)), rates=tuple(range(length, 0, -1)))
+    assert book.look_up(0.05)[0] == length
+    assert book.look_up(99.0) == (1, None)
+    for position, threshold in enumerate(book.thresholds):
+        assert book.look_up(threshold)[0] == book.rates[position + 1]  # strictly below, as in the code
+
+
+def test_several_layers_are_averaged_before_they_are_looked_up() -> None:
+    policy = _policy(30, FAST, metric_layers=(3, 9))
+    for index, sizes in enumerate([(1.0, 1.0), (1.1, 1.3)]):
+        policy.decide(_step(index, 30, kept=index > 0))
+        for layer, size in zip((3, 9), sizes, strict=True):
+            policy.measured(layer, 0, _residual(size, 0.0), FRAMES)
+    assert policy.decide(_step(2, 30)).distance == pytest.approx(0.2)
+
+
+def test_the_papers_distance_is_absolute() -> None:
+    policy = _policy(30, FAST, distance="absolute")
+    for index, size in enumerate([1.0, 1.5]):
+        policy.decide(_step(index, 30, kept=index > 0))
+        policy.measured(13, 0, _residual(size, 0.0), FRAMES)
+    assert policy.decide(_step(2, 30)).distance == pytest.approx(0.5 * FRAMES * TOKENS * CHANNELS)
+
+
+def test_a_codebook_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ValueError, match="no calibrated codebook"):
+        codebook_of(AdaCache(codebook="calibrated"), None)
+    assert codebook_of(AdaCache(), None) == FAST
+    assert codebook_of(AdaCache(codebook="custom", thresholds=(0.5,), rates=(4, 1)), None).rates == (4, 1)
