@@ -102,7 +102,7 @@ class Captures:
 
 
 class Policy(ABC):
-    """Decides, once a step. One object serves one run."""
+    """Decides, once a step. One object serves one run; what a policy need not see, it leaves as it is here."""
 
     captures: Captures = Captures()
     keeps_two: bool = False
@@ -110,9 +110,12 @@ class Policy(ABC):
 
     @abstractmethod
     def decide(self, step: Step) -> Decision:
-        """Called as a step's first pass reaches the first block. Where nothing is kept, the stack computes whatever this says."""
+        """Called as a step's first pass reaches the first block.
 
-    def measured(self, layer: int, branch: int, residual: Tensor, frames: int | None) -> None:
+        Where nothing is kept, the stack computes whatever this says.
+        """
+
+    def measured(self, layer: int, branch: int, residual: Tensor, frames: int | None) -> None:  # noqa: B027
         """A captured residual (B, N, D) of one block, in a pass that is computed.
 
         Args:
@@ -122,13 +125,15 @@ class Policy(ABC):
             frames: Latent frames, where they are known.
         """
 
-    def computed(self, step: int, branch: int, residual: Tensor, before: Tensor | None, predicted: Any) -> None:
+    def computed(  # noqa: B027
+        self, step: int, branch: int, residual: Tensor, before: Tensor | None, predicted: Any
+    ) -> None:
         """A pass was computed: its stack residual, and the one before it (None at first).
 
         `predicted(action)` is what that action would have given instead, or None where it could not.
         """
 
-    def output(self, step: int, branch: int, output: Tensor) -> None:
+    def output(self, step: int, branch: int, output: Tensor) -> None:  # noqa: B027
         """What the transformer returned for a pass, computed or not."""
 
 

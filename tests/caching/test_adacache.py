@@ -50,7 +50,8 @@ def _policy(total: int, codebook: Codebook, **settings: object) -> AdaCachePolic
     return AdaCachePolicy(AdaCache(**settings), codebook, total_steps=total, blocks=28)  # pyright: ignore[reportArgumentType]
 
 
-NO_MOTION: Curve = lambda s: 0.0
+def no_motion(s: int) -> float:
+    return 0.0
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_the_authors_schedules_are_followed_step_for_step(
     total: int, codebook: Codebook, size: Curve, motion: Curve | None, expected: list[int]
 ) -> None:
     policy = _policy(total, codebook, moreg=motion is not None)
-    assert _computed(policy, total, size, motion or NO_MOTION) == expected
+    assert _computed(policy, total, size, motion or no_motion) == expected
 
 
 def test_the_motion_of_a_known_residual_is_known() -> None:
@@ -111,7 +112,7 @@ def test_two_passes_measure_exactly_what_one_batch_would() -> None:
 @pytest.mark.parametrize("fault", [math.nan, 0.0, math.inf], ids=["NaN", "zeros", "infinity"])
 def test_a_residual_that_says_nothing_computes_instead_of_skipping(fault: float) -> None:
     policy = _policy(30, FAST)
-    assert _computed(policy, 30, lambda s: fault, NO_MOTION) == list(range(1, 31))
+    assert _computed(policy, 30, lambda s: fault, no_motion) == list(range(1, 31))
 
 
 @pytest.mark.parametrize("length", [1, 2, 6, 9])

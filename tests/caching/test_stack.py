@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -135,7 +134,7 @@ def test_a_cache_that_never_skips_changes_no_bit_and_removing_it_changes_none(na
         assert np.array_equal(_run(ready, request, cache), plain)
     assert np.array_equal(_run(ready, request), plain)
     for module in (*ready.transformers, *ready.blocks):
-        assert not getattr(module, "_diffusers_hook").hooks
+        assert not module._diffusers_hook.hooks
 
 
 @pytest.mark.parametrize("name", TINY)
