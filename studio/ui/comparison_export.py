@@ -44,9 +44,10 @@ _PAGE = """<!doctype html>
 </main>
 <script type="application/json" id="record">{record}</script>
 <script>
-((element, props, watch) => {{
+((element, written, watch) => {{
+const props = {{value: JSON.parse(written.textContent)}};
 {script}
-}})(document.getElementById('player'), {{value: JSON.parse(document.getElementById('record').textContent)}}, () => {{}});
+}})(document.getElementById('player'), document.getElementById('record'), () => {{}});
 </script>
 </body>
 </html>
