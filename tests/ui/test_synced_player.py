@@ -21,11 +21,17 @@ BAD = '</script><img src=x onerror="alert(1)"> ${alert(2)} {{value}}'
 
 
 def clip(title: str = "a clip", **changes: Any) -> PlayerClip:
-    return PlayerClip(**({"title": title, "url": "/clip.mp4"} | changes))
+    given: dict[str, Any] = {"title": title, "url": "/clip.mp4"}
+    return PlayerClip(**(given | changes))
 
 
 def record(count: int = 1, **changes: Any) -> dict[str, Any]:
-    given = {"reference": clip(), "others": [clip() for _ in range(count)], "fps": 12.0, "num_frames": 3}
+    given: dict[str, Any] = {
+        "reference": clip(),
+        "others": [clip() for _ in range(count)],
+        "fps": 12.0,
+        "num_frames": 3,
+    }
     return player_record(**(given | changes))
 
 

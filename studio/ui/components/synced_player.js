@@ -14,6 +14,7 @@ const stripTemplate = find('.player-strip');
 const difference = document.createElement('canvas');
 const ZOOM = 4;
 const BESIDE = 10;
+const PATIENCE_MS = 120;
 
 let record = null;
 let clips = [];          // {title, facts, scores, width, height, count, bitmaps, picture, at, video, url}
@@ -93,20 +94,30 @@ function letGo(clip) {
 }
 
 // The middle of the frame's time: its very beginning belongs, by rounding, to the frame before as often as not.
-// A browser that can says which picture it then presented; that number, not the one asked for, is what is reported.
+// A browser that can says which picture it then presented; that number, not the one asked for, is what is reported. The
+// first it says may still be about the picture before, so it is heard until it says the one asked for.
 async function read(clip, index) {
   const video = clip.video;
-  let presented = null;
-  const seen = video.requestVideoFrameCallback
-    ? new Promise((done) => video.requestVideoFrameCallback((_, about) => { presented = about.mediaTime; done(); })) : null;
+  const asked = Math.min(index, clip.count - 1);
+  let at = null;
+  let waiting = Boolean(video.requestVideoFrameCallback);
+  const seen = new Promise((done) => {
+    const listen = () => video.requestVideoFrameCallback((_, about) => {
+      if (!waiting) return;
+      at = Math.floor(about.mediaTime * record.fps + 0.01);
+      if (at === asked) done();
+      else listen();
+    });
+    if (waiting) listen();
+  });
   const sought = heard(video, 'seeked', 'error');
-  video.currentTime = (Math.min(index, clip.count - 1) + 0.5) / record.fps;
+  video.currentTime = (asked + 0.5) / record.fps;
   await sought;
-  // Not called when the picture is the one already there, nor in a page that nobody sees.
-  if (seen) await Promise.race([seen, new Promise((done) => setTimeout(done, 80))]);
+  // It says nothing when the picture is the one already there, nor in a page that nobody sees.
+  if (waiting && !document.hidden) await Promise.race([seen, new Promise((done) => setTimeout(done, PATIENCE_MS))]);
+  waiting = false;
   const bitmap = await createImageBitmap(video);
-  const at = presented == null ? Math.min(index, clip.count - 1) : Math.round(presented * record.fps);
-  return {bitmap, at};
+  return {bitmap, at: at ?? asked};
 }
 
 async function load() {
@@ -341,6 +352,7 @@ function arrange() {
     return {figure, canvas, caption, handle, clips: indices};
   });
   root.dataset.mode = mode;
+  for (const {row, clip} of strips) row.toggleAttribute('data-shown', shown.flat().some((i) => clips[i] === clip));
   root.querySelectorAll('[data-mode]').forEach((button) => {
     if (button !== root) button.setAttribute('aria-pressed', String(button.dataset.mode === mode));
   });
@@ -500,7 +512,7 @@ function buildStrips() {
     plot.addEventListener('pointerdown', (event) => { plot.setPointerCapture(event.pointerId); to(event); });
     plot.addEventListener('pointermove', (event) => { if (event.buttons) to(event); });
     find('.player-strips').append(row);
-    strips.push({clip, scores, head: row.querySelector('.player-head'), now: row.querySelector('.player-strip-now')});
+    strips.push({row, clip, scores, head: row.querySelector('.player-head'), now: row.querySelector('.player-strip-now')});
   }
 }
 
