@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import studio
+from studio.cache_settings import METHODS
 from studio.errors import RequestError, StudioError
 
 CANCELLED = 130
@@ -100,6 +101,14 @@ def _add_generate(commands: Any) -> None:
     parser.add_argument("--offload", choices=("auto", "none", "model", "group", "sequential"))
     parser.add_argument("--vae-tiling", choices=("auto", "on", "off"))
     parser.add_argument("--quantization", choices=("auto", "none", "int8"))
+    parser.add_argument("--cache", metavar="METHOD", help=f"reuse what hardly changes: off, {', '.join(METHODS)}")
+    parser.add_argument(
+        "--cache-option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting of the cache, such as moreg=true or threshold=0.2; may be given several times",
+    )
     parser.add_argument("-o", "--output", type=Path, help="copy the clip here")
     parser.add_argument("--runs", type=Path, help="runs folder (default: $DAILIES_RUNS or ./runs)")
     parser.add_argument("--dry-run", action="store_true", help="print the request and what it would take")
@@ -180,7 +189,7 @@ def _request(chosen: argparse.Namespace) -> Any:
     from studio.request import read_request, request_for
     from studio.runs import request_in_settings
 
-    fields = {name: getattr(chosen, name) for name in _REQUEST_FIELDS}
+    fields = {name: getattr(chosen, name) for name in _REQUEST_FIELDS} | {"cache": _cache(chosen)}
     if chosen.settings is None:
         return request_for(find_preset(chosen.preset or "pocket"), prompt=chosen.prompt, seed=chosen.seed, **fields)
     if not chosen.settings.is_file():
@@ -197,7 +206,31 @@ def _request(chosen: argparse.Namespace) -> Any:
         )
     earlier = request_in_settings(written)
     over = {"preset": chosen.preset, "seed": chosen.seed} | fields
+    if chosen.cache == "off":
+        earlier = earlier.model_copy(update={"cache": None})
     return read_request(earlier.model_dump() | {name: value for name, value in over.items() if value is not None})
+
+
+def _cache(chosen: argparse.Namespace) -> dict[str, Any] | None:
+    """`--cache METHOD` with its `--cache-option NAME=VALUE`s; values are JSON where they can be."""
+    if chosen.cache in (None, "off"):
+        if chosen.cache_option:
+            raise RequestError(
+                "--cache-option needs a cache.",
+                field="--cache-option",
+                way_out=f"Add --cache, of {', '.join(METHODS)}.",
+            )
+        return None
+    record: dict[str, Any] = {"method": chosen.cache}
+    for option in chosen.cache_option:
+        name, sign, value = option.partition("=")
+        if not sign:
+            raise RequestError(f"{option!r} is no NAME=VALUE.", field="--cache-option", way_out="Write moreg=true.")
+        try:
+            record[name] = json.loads(value)
+        except ValueError:
+            record[name] = value
+    return record
 
 
 def _cancel_on_signal() -> threading.Event:

@@ -6,7 +6,7 @@ Knows names, ranges and what a larger value does, which is what a form shows. Re
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -113,6 +113,9 @@ class MagCache(_Settings):
     """Steps that may be skipped in a row."""
     retention_ratio: float = Field(default=0.2, ge=0, le=1)
     """Share of the steps, at the beginning, that are always computed."""
+    mag_ratios: tuple[float, ...] = ()
+    """Measured on this model: how the residual's magnitude changes into each step. Empty takes 1 for every step, and
+    what is skipped then follows from the number in a row alone."""
 
 
 class SeaCache(_Settings):
@@ -175,3 +178,50 @@ CacheConfig = Annotated[
     Field(discriminator="method"),
 ]
 """How computing is to be saved; a request's `cache` is one of these, or None for none."""
+
+TITLES = {
+    "adacache": "AdaCache",
+    "budget": "Budget (the studio's own)",
+    "first_block": "First-block cache",
+    "magcache": "MagCache",
+    "seacache": "SeaCache",
+    "teacache": "TeaCache",
+    "easycache": "EasyCache",
+    "taylorseer": "TaylorSeer",
+    "pab": "Pyramid Attention Broadcast",
+    "fastercache": "FasterCache",
+}
+"""What a person calls each method, in the order in which they are offered."""
+METHODS: dict[str, type[BaseModel]] = {
+    settings.model_fields["method"].default: settings for settings in get_args(get_args(CacheConfig)[0])
+}
+"""The settings' classes by `method`."""
+
+
+def title_of(method: str) -> str:
+    """What a person calls a method."""
+    return TITLES.get(method, method)
+
+
+_TURNS = "Latte turns its tokens about from block to block, and this method adds up what all blocks did in one shape."
+_APART = "this model runs the guided and the unguided branch one after the other, and the method needs both at once."
+
+_REFUSED: dict[tuple[str, str], str] = {
+    ("first_block", "LattePipeline"): _TURNS,
+    ("magcache", "LattePipeline"): _TURNS,
+    ("seacache", "LattePipeline"): _TURNS,
+    ("fastercache", "WanPipeline"): _APART,
+    ("fastercache", "HunyuanVideo15Pipeline"): _APART,
+    ("fastercache", "LTXPipeline"): "the method takes frames apart by frequency, and this model has a row of tokens.",
+}
+"""By method and diffusers pipeline class."""
+
+
+def why_not(method: str, pipeline: str) -> str | None:
+    """Why a method does not work on a pipeline, in one sentence; None where it does.
+
+    Args:
+        method: A settings class's `method`.
+        pipeline: diffusers' class name, such as "WanPipeline".
+    """
+    return _REFUSED.get((method, pipeline))

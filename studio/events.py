@@ -45,6 +45,8 @@ class RunStarted:
     placement: Placement
     predicted_seconds: float | None
     """What the calibration says the whole run will take; None before any was measured."""
+    uncached_step_seconds: float | None = None
+    """What it says a step takes without a cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,12 +81,33 @@ class StepStarted:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CacheDecided:
+    """What a cache decided about a step, told before the step's blocks."""
+
+    step: int
+    kind: Literal["computed", "reused", "half", "extrapolated"]
+    """Half: one branch of guidance was computed, and the other follows from it."""
+    distance: float | None
+    """What it measured; None where it measured nothing."""
+    threshold: float | None
+    """What that was held against."""
+    rate: int | None
+    """Steps from one computed step to the next."""
+    motion: float | None
+    """Motion score, 0 to 1."""
+    why: str
+    """One clause for a person."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class BlockComputed:
     step: int
     block: int
     branch: Branch
     distance: float | None = None
     """What a cache measured before it decided to compute; None without a cache."""
+    share: float = 1.0
+    """How much of the block's layers ran; less than 1 where a cache reuses a part of a block."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +117,8 @@ class BlockReused:
     branch: Branch
     age: int
     """Steps since the reused value was computed."""
+    extrapolated: bool = False
+    """Whether its trend was continued, instead of the value repeated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +163,7 @@ GenerationEvent = (
     | StageStarted
     | StageFinished
     | StepStarted
+    | CacheDecided
     | BlockComputed
     | BlockReused
     | StepFinished
@@ -154,6 +180,7 @@ _KINDS: dict[str, type[Any]] = {
         StageStarted,
         StageFinished,
         StepStarted,
+        CacheDecided,
         BlockComputed,
         BlockReused,
         StepFinished,

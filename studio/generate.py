@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,9 +31,12 @@ from studio.clip import Clip, thumbnail_jpeg
 from studio.errors import StudioError
 from studio.events import (
     BlockComputed,
+    BlockReused,
     Branch,
+    CacheDecided,
     GenerationEvent,
     ModelReady,
+    Notice,
     Placement,
     PreviewFrame,
     RunFinished,
@@ -51,6 +54,7 @@ from studio.runs import RunStore, RunWriter
 if TYPE_CHECKING:
     from torch import nn
 
+    from studio.caching import Cache, Decision
     from studio.pipelines import Branches, Ready, StepStart, StepState
 
 PREVIEW_SHARE = 0.1
@@ -212,6 +216,7 @@ class _Generation:
                 total_steps=self.request.num_inference_steps,
                 placement=placement,
                 predicted_seconds=prediction.seconds if prediction else None,
+                uncached_step_seconds=prediction.step_seconds if prediction else None,
             )
         )
         with self._stage("loading"):
@@ -220,10 +225,11 @@ class _Generation:
             )
         self.stream.emit(ModelReady(blocks=len(ready.blocks), branches=_branches(ready, self.request)))
 
-        steps = _Steps(ready, self.request, self.stream, prediction)
+        cache = _cache(ready, self.request)
+        steps = _Steps(ready, self.request, self.stream, prediction, cache)
         generator = torch.Generator("cpu").manual_seed(self.request.seed)
         try:
-            with steps.watching_blocks():
+            with cache.attached() if cache else nullcontext(), steps.watching_blocks():
                 frames = ready.run(
                     self.request,
                     generator=generator,
@@ -235,12 +241,14 @@ class _Generation:
         finally:
             ready.reset()
 
+        if cache is not None and not steps.saved:
+            self.stream.emit(Notice(text=_SAVED_NOTHING))
         partial = steps.count < self.request.num_inference_steps
         self.stream.emit(StageStarted(stage="writing"))
         run = self.writer.complete(
             Clip(frames=frames, fps=self.request.fps, caption=self.request.prompt), partial=partial
         )
-        if not partial:
+        if not partial and cache is None:
             self._remember(placement, run.stage_seconds, steps.seconds)
         return RunFinished(run_id=run.id, partial=partial, seconds=time.perf_counter() - began)
 
@@ -284,8 +292,14 @@ class _Steps:
         request: GenerationRequest,
         stream: _Stream,
         prediction: calibration.Prediction | None,
+        cache: Cache | None,
     ) -> None:
         self.seconds: list[float] = []
+        self.saved = 0
+        """Block passes that were reused, in whole or in part."""
+        self._cache = cache
+        self._decided: Decision | None = None
+        """The cache's last decision that was told."""
         self._ready = ready
         self._total = request.num_inference_steps
         self._stream = stream
@@ -293,6 +307,10 @@ class _Steps:
         self._branches: tuple[Branch, ...] = _BRANCHES[_branches(ready, request)]
         self._step = 0
         self._passes = [0] * len(ready.blocks)
+        self._ran = [0] * len(ready.blocks)
+        """Of each block's looked-at layers, how many ran in the pass under way."""
+        self._computed_at: dict[tuple[int, int], int] = {}
+        """By block and pass: the step in which it last ran."""
         self._began = 0.0
         self._peak_bytes = 0
         self._previewed = -float("inf")
@@ -307,6 +325,8 @@ class _Steps:
         self._step = start.index
         self._passes = [0] * len(self._passes)
         self._stream.emit(StepStarted(step=start.index, sigma=start.sigma, timestep=start.timestep))
+        if self._cache is not None:
+            self._cache.begin_step(start.index, start.sigma)
         self._began = self._now()
 
     def finished(self, state: StepState) -> None:
@@ -318,18 +338,27 @@ class _Steps:
                 step=state.index,
                 seconds=self.seconds[-1],
                 peak_bytes=self._peak_bytes,
-                eta_seconds=left * calibration.median_step(self.seconds) + self._finish_seconds,
+                eta_seconds=left * self._pace() + self._finish_seconds,
             )
         )
         self._preview(state, last=left == 0)
+
+    def _pace(self) -> float:
+        """Seconds of a step to come. With a cache steps differ by plan, and their mean says more than their median."""
+        if self._cache is None:
+            return calibration.median_step(self.seconds)
+        after_the_first = self.seconds[1:] or self.seconds
+        return sum(after_the_first) / len(after_the_first)
 
     @contextmanager
     def watching_blocks(self) -> Iterator[None]:
         """Hooks on the transformer's blocks say what was computed; hooks on the other layers let a cancel through."""
         handles = []
         for block, module in enumerate(self._ready.blocks):
-            handles.append(module.register_forward_pre_hook(lambda *_: self._stream.check()))
-            handles.append(module.register_forward_hook(self._told_of(block)))
+            handles.append(module.register_forward_pre_hook(self._about_to(block)))
+            layers = _looked_at(module) if self._cache is not None else ()
+            handles.extend(layer.register_forward_hook(self._counting(block)) for layer in layers)
+            handles.append(module.register_forward_hook(self._told_of(block, len(layers))))
         for layer in _other_layers(self._ready):
             handles.append(layer.register_forward_pre_hook(lambda *_: self._stream.check()))
         try:
@@ -338,13 +367,62 @@ class _Steps:
             for handle in handles:
                 handle.remove()
 
-    def _told_of(self, block: int) -> Callable[..., None]:
-        def computed(*_: Any) -> None:
-            branch = self._branches[min(self._passes[block], len(self._branches) - 1)]
-            self._passes[block] += 1
-            self._stream.emit(BlockComputed(step=self._step, block=block, branch=branch))
+    def _about_to(self, block: int) -> Callable[..., None]:
+        def about_to(*_: Any) -> None:
+            self._stream.check()
+            self._ran[block] = 0
 
-        return computed
+        return about_to
+
+    def _counting(self, block: int) -> Callable[..., None]:
+        def ran(*_: Any) -> None:
+            self._ran[block] += 1
+
+        return ran
+
+    def _told_of(self, block: int, layers: int) -> Callable[..., None]:
+        """What a block did is read off its own layers, so that every cache is told about in the same way."""
+
+        def ended(*_: Any) -> None:
+            number = self._passes[block]
+            branch = self._branches[min(number, len(self._branches) - 1)]
+            self._passes[block] += 1
+            decision = self._told_decision()
+            share = min(1.0, self._ran[block] / layers) if layers else 1.0
+            self.saved += share < 1
+            if share:
+                self._computed_at[block, number] = self._step
+                distance = None if decision is None else decision.distance
+                self._stream.emit(
+                    BlockComputed(step=self._step, block=block, branch=branch, distance=distance, share=share)
+                )
+            else:
+                age = self._step - self._computed_at.get((block, number), self._step)
+                action = None if decision is None else decision.actions[min(number, len(decision.actions) - 1)]
+                extrapolated = action is not None and action.value == "extrapolated"
+                self._stream.emit(
+                    BlockReused(step=self._step, block=block, branch=branch, age=age, extrapolated=extrapolated)
+                )
+
+        return ended
+
+    def _told_decision(self) -> Decision | None:
+        """The cache's decision about this step, told once."""
+        decision = self._cache.decision if self._cache is not None else None
+        if decision is not None and decision is not self._decided:
+            self._stream.emit(
+                CacheDecided(
+                    step=self._step,
+                    kind=decision.kind,
+                    distance=decision.distance,
+                    threshold=decision.threshold,
+                    rate=decision.rate,
+                    motion=decision.motion,
+                    why=decision.why,
+                )
+            )
+        self._decided = decision
+        return decision
 
     def _preview(self, state: StepState, *, last: bool) -> None:
         began = time.perf_counter()
@@ -384,6 +462,36 @@ _BRANCHES: dict[Branches, tuple[Branch, ...]] = {
 def _branches(ready: Ready, request: GenerationRequest) -> Branches:
     """How guidance runs for this request."""
     return ready.branches if request.guidance_scale > 1 else "none"
+
+
+_SAVED_NOTHING = (
+    "The cache skipped nothing: every block of every step was computed, so this clip cost what it costs without one. "
+    "Raise the cache's threshold, or take more steps."
+)
+
+
+def _cache(ready: Ready, request: GenerationRequest) -> Cache | None:
+    """The cache that a request asks for, ready to be attached."""
+    if request.cache is None:
+        return None
+    from studio import caching
+
+    stacks = zip(ready.transformers, ready.stacks, strict=True)
+    occasion = caching.Occasion(
+        pipe=ready.pipe,
+        stacks=tuple(caching.Stack(transformer=transformer, blocks=blocks) for transformer, blocks in stacks),
+        total_steps=request.num_inference_steps,
+        passes=len(_BRANCHES[_branches(ready, request)]),
+    )
+    return caching.cache_for(request.cache, occasion)
+
+
+def _looked_at(block: nn.Module) -> tuple[nn.Module, ...]:
+    """A block's first and last linear layers: one in its attention, one in its feed-forward part."""
+    from torch import nn
+
+    linear = [module for module in block.modules() if isinstance(module, nn.Linear)]
+    return (linear[0], linear[-1]) if len(linear) > 1 else tuple(linear)
 
 
 def _other_layers(ready: Ready) -> Iterator[nn.Module]:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from studio.cache_settings import METHODS, CacheConfig, title_of, why_not
 from studio.errors import GridError, PromptError, RequestError
 from studio.preset import SIDES, Preset
 
@@ -57,6 +58,8 @@ class GenerationRequest(BaseModel):
     """Decode in overlapping tiles: less memory, faint seams."""
     quantization: Literal["auto", "none", "int8"] = "auto"
     """Weights of the transformer in 8 bits: less memory, a slightly different clip."""
+    cache: CacheConfig | None = None
+    """How computing is saved by reusing what hardly changes; None computes everything."""
 
 
 def new_seed() -> int:
@@ -98,6 +101,8 @@ def read_request(written: dict[str, Any] | str | bytes) -> GenerationRequest:
     except ValidationError as error:
         fault = error.errors()[0]
         field = ".".join(str(part) for part in fault["loc"])
+        if field.startswith("cache"):
+            raise _cache_fault(written.get("cache"), fault) from error
         if fault["type"] == "extra_forbidden":
             known = ", ".join(GenerationRequest.model_fields)
             raise RequestError(
@@ -107,6 +112,34 @@ def read_request(written: dict[str, Any] | str | bytes) -> GenerationRequest:
         raise RequestError(
             f"{field} = {str(value)[:80]!r} will not do: {fault['msg']}.", field=field, value=value
         ) from error
+
+
+def _cache_fault(cache: Any, fault: Any) -> RequestError:
+    """What is wrong with a cache, in the words of its own settings."""
+    if not isinstance(cache, dict):
+        return RequestError(
+            f"The cache is a {type(cache).__name__}, not a record.",
+            field="cache",
+            value=cache,
+            way_out='Write {"method": …}.',
+        )
+    method = cache.get("method")
+    if method not in METHODS:
+        return RequestError(
+            f"There is no cache {str(method)[:40]!r}.",
+            field="cache",
+            value=method,
+            way_out=f"Known caches: {', '.join(METHODS)}.",
+        )
+    name = ".".join(str(part) for part in fault["loc"][2:])
+    if fault["type"] == "extra_forbidden":
+        known = ", ".join(name for name in METHODS[method].model_fields if name != "method")
+        return RequestError(f"{method} has no setting {name!r}.", field=f"cache.{name}", way_out=f"It has: {known}.")
+    value = cache.get(name)
+    of_value = f" = {str(value)[:80]!r}" if name else ""
+    return RequestError(
+        f"{name or method}{of_value} will not do: {fault['msg']}.", field=f"cache.{name}".rstrip("."), value=value
+    )
 
 
 def request_to_json(request: GenerationRequest) -> dict[str, Any]:
@@ -138,6 +171,13 @@ def check_request(request: GenerationRequest, preset: Preset) -> None:
             value=request.height,
             way_out="Choose a smaller size"
             + (f", such as {preset.size.native[0][0]}×{preset.size.native[0][1]}." if preset.size.native else "."),
+        )
+    if request.cache is not None and (reason := why_not(request.cache.method, preset.pipeline)) is not None:
+        raise RequestError(
+            f"{title_of(request.cache.method)} does not work with {preset.title}: {reason}",
+            field="cache",
+            value=request.cache.method,
+            way_out="Choose another cache, such as AdaCache.",
         )
     if request.flow_shift is not None and preset.defaults.flow_shift is None:
         raise RequestError(

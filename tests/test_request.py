@@ -164,3 +164,27 @@ def test_a_refusal_survives_being_written_and_read() -> None:
     assert type(again) is GridError
     assert isinstance(again, StudioError)
     assert (str(again), again.field, again.value) == (str(caught.value), "height", 130)
+
+
+def test_a_cache_travels_in_the_settings_and_back() -> None:
+    request = request_for(find_preset("pocket"), prompt="a road", cache={"method": "adacache", "moreg": True})
+    assert read_request(request_to_json(request)) == request
+    assert request.cache is not None
+    assert request.cache.method == "adacache"
+
+
+@pytest.mark.parametrize(
+    ("cache", "words"),
+    [
+        ({"method": "magic"}, "Known caches: adacache"),
+        ({"method": "adacache", "speed": 2}, "It has: codebook"),
+        ({"method": "easycache", "threshold": -1}, "threshold = '-1' will not do"),
+        ({"method": "adacache", "codebook": "custom", "rates": [2, 1]}, "one rate more than thresholds"),
+        ("adacache", "not a record"),
+    ],
+)
+def test_a_cache_that_will_not_do_is_refused_in_its_own_words(cache: object, words: str) -> None:
+    with pytest.raises(RequestError) as refused:
+        request_for(find_preset("pocket"), prompt="a road", cache=cache)
+    assert words in str(refused.value)
+    assert refused.value.field.startswith("cache")

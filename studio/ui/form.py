@@ -14,6 +14,7 @@ import gradio as gr
 from studio.errors import PresetError, RequestError, StudioError, WeightsError
 from studio.preset import Preset, find_preset
 from studio.request import MAX_SEED, GenerationRequest, check_request, new_seed, read_request
+from studio.ui.cache_form import CacheForm, cache_of
 
 LABELS = {
     "prompt": "Prompt",
@@ -44,6 +45,7 @@ class Form:
     def __init__(self, presets: list[Preset]) -> None:
         self._presets = presets
         self.controls: dict[str, Any] = {}
+        self.cache = CacheForm()
 
     @property
     def first(self) -> Preset | None:
@@ -106,6 +108,9 @@ class Form:
             self._choice("vae_tiling", "less memory, faint seams", ["auto", "on", "off"])
             self._choice("quantization", "weights in 8 bits", ["auto", "none", "int8"])
 
+    def place_cache(self) -> None:
+        self.cache.place(self.first.pipeline if self.first else "")
+
     def _number(self, field: str, info: str, step: float) -> None:
         # No precision: 128.5 must arrive as it was typed, to be refused and not rounded.
         self.controls[field] = gr.Number(
@@ -134,13 +139,18 @@ class Form:
     @property
     def inputs(self) -> list[Any]:
         """The controls in the order in which `request` takes their values."""
-        return [self.controls[field] for field in LABELS]
+        return [*(self.controls[field] for field in LABELS), *self.cache.inputs]
+
+    @property
+    def outputs(self) -> list[Any]:
+        """Everything that `shows` and `starts_from` may change."""
+        return [*(self.controls[field] for field in LABELS), *self.cache.outputs]
 
     def shows(self, request: GenerationRequest) -> dict[Any, Any]:
         """What makes the controls show a request."""
-        return {self.controls[field]: getattr(request, field) for field in LABELS} | {
-            self.controls["seed"]: str(request.seed)
-        }
+        pipeline = next((preset.pipeline for preset in self._presets if preset.name == request.preset), "")
+        updates: dict[Any, Any] = {self.controls[field]: getattr(request, field) for field in LABELS}
+        return updates | {self.controls["seed"]: str(request.seed)} | self.cache.shows(request.cache, pipeline)
 
     def starts_from(self, preset: Preset) -> dict[Any, Any]:
         """What makes the controls show a preset's defaults; prompt and seed are left as they are."""
@@ -149,20 +159,20 @@ class Form:
             value=preset.defaults.flow_shift, interactive=preset.defaults.flow_shift is not None
         )
         updates[self.controls["negative_prompt"]] = preset.defaults.negative_prompt
-        return updates
+        return updates | self.cache.shows(None, preset.pipeline)
 
 
 def request_of(values: tuple[Any, ...], *, prompt: str | None = None) -> tuple[GenerationRequest, Preset]:
     """What the controls say, checked against the preset they name.
 
     Args:
-        values: The controls' values, in the order of `LABELS`.
+        values: The controls' values, in the order of `Form.inputs`.
         prompt: Taken in place of what was typed, to ask about a form whose prompt is still empty.
 
     Raises:
         StudioError: naming the field at fault.
     """
-    written = dict(zip(LABELS, values, strict=True))
+    written = dict(zip(LABELS, values, strict=False))
     for field, value in written.items():
         if value in (None, "") and field not in (*OPTIONAL, "prompt"):
             raise RequestError(f"{LABELS[field]} is empty.", field=field, way_out="Fill it in.")
@@ -171,6 +181,7 @@ def request_of(values: tuple[Any, ...], *, prompt: str | None = None) -> tuple[G
     written["seed"] = _seed(written["seed"])
     if written["negative_prompt"] is None:
         written["negative_prompt"] = ""
+    written["cache"] = cache_of(values[len(LABELS) :]) if len(values) > len(LABELS) else None
     request = read_request(written)
     preset = find_preset(request.preset)
     check_request(request, preset)
@@ -192,4 +203,4 @@ def label_of(error: StudioError) -> str:
     """The label of the control that an error is about; empty where it is about none."""
     if isinstance(error, (PresetError, WeightsError)):
         return LABELS["preset"]
-    return LABELS.get(error.field, "")
+    return "Cache" if error.field.startswith("cache") else LABELS.get(error.field, "")

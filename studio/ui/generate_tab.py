@@ -115,6 +115,7 @@ class GenerateTab:
         with gr.Accordion("About this preset", open=False, elem_id="about-preset"):
             self.card = facts(card(first, self.rooms.machine) if first else {}, elem_id="preset-card")
         self.form.place_numbers()
+        self.form.place_cache()
         with gr.Accordion("More settings", open=False, elem_id="advanced"):
             self.form.place_advanced()
         self.estimate = message.message(elem_id="estimate")
@@ -189,6 +190,12 @@ class GenerateTab:
             **LIGHT,
         )
         self.ideas.idea(self.take_idea, [form.controls["preset"]], [form.controls["prompt"]], **LIGHT)
+        form.cache.method.change(
+            self.choose_cache,
+            [form.cache.method, form.controls["preset"]],
+            [form.cache.note, *form.cache.groups.values()],
+            **LIGHT,
+        )
         measured = [form.controls[name] for name in form.controls if name not in ("prompt", "negative_prompt", "seed")]
         gr.on(
             [control.change for control in measured],
@@ -218,7 +225,7 @@ class GenerateTab:
     @property
     def changed(self) -> list[Any]:
         """Everything that `shows` may change."""
-        return [*self.form, self.card, self.verdict, self.ideas, *self.weights.outputs]
+        return [*self.form.outputs, self.card, self.verdict, self.ideas, *self.weights.outputs]
 
     # -- the form -----------------------------------------------------------------------------------------------------
 
@@ -253,6 +260,14 @@ class GenerateTab:
         except StudioError as error:
             return {self.trouble: message.of_error(error, label=label_of(error))}
         return self.form.starts_from(preset) | self._introduces(preset) | {self.trouble: {}}
+
+    def choose_cache(self, choice: Any, name: Any) -> dict[Any, Any]:
+        """The settings of the method that was chosen."""
+        try:
+            pipeline = find_preset(str(name)).pipeline
+        except StudioError:
+            pipeline = ""
+        return self.form.cache.opened(str(choice), pipeline)
 
     def take_idea(self, name: Any, event: gr.EventData) -> Any:
         """The prompt at the position that was clicked; a position that is not there changes nothing."""

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 from studio.events import (
     BlockComputed,
     BlockReused,
+    CacheDecided,
     GenerationEvent,
     ModelReady,
     Notice,
@@ -27,7 +28,7 @@ from studio.events import (
     StepStarted,
 )
 from studio.request import GenerationRequest
-from studio.runs import COMPUTED, Run
+from studio.runs import Run
 
 StepKind = Literal["computed", "reused", "half", "extrapolated"]
 
@@ -70,7 +71,8 @@ class _Step:
     milliseconds: float | None = None
     """None while it is under way."""
     blocks: dict[str, dict[int, str]] = field(default_factory=dict)
-    """By branch and block, one letter: c(omputed) or r(eused)."""
+    """By branch and block, one letter: c(omputed), r(eused), h(alf of its layers reused), (e)x(trapolated)."""
+    decision: CacheDecided | None = None
 
     def record(self, branches: list[str]) -> dict[str, Any]:
         words = ["".join(letter for _, letter in sorted(self.blocks.get(branch, {}).items())) for branch in branches]
@@ -79,16 +81,40 @@ class _Step:
             "kind": kind_of("".join(words)),
             "sigma": None if self.sigma is None else round(self.sigma, 4),
             "blocks": [word for word in words if word],
+            "why": reasons(self.decision),
         }
+
+
+def reasons(decision: CacheDecided | None) -> str:
+    """Why a cache did what it did, in one line: distance against threshold, rate, motion."""
+    if decision is None:
+        return ""
+    words = []
+    if decision.distance is not None:
+        against = f" against {decision.threshold:.3g}" if decision.threshold is not None else ""
+        words.append(f"distance {decision.distance:.3g}{against}")
+    if decision.rate is not None:
+        words.append(f"rate {decision.rate}")
+    if decision.motion is not None:
+        words.append(f"motion {decision.motion:.2f}")
+    return " · ".join([*words, decision.why] if decision.why else words)
 
 
 def kind_of(letters: str) -> StepKind:
     """What a step was, from what its blocks did; a step without a trace was computed."""
-    if "x" in letters:
+    kinds = set(letters)
+    if kinds == {"x"}:
         return "extrapolated"
-    if "r" not in letters:
+    if not kinds & set("rhx"):
         return "computed"
-    return "reused" if set(letters) == {"r"} else "half"
+    return "reused" if kinds == {"r"} else "half"
+
+
+def letter_of(event: BlockComputed | BlockReused) -> str:
+    """What a block did, in one letter."""
+    if isinstance(event, BlockComputed):
+        return "c" if event.share >= 1 else "h"
+    return "x" if event.extrapolated else "r"
 
 
 @dataclass
@@ -104,6 +130,8 @@ class Progress:
     stage: str = ""
     eta_seconds: float | None = None
     peak_bytes: int = 0
+    uncached_step_seconds: float | None = None
+    """What a step takes here without a cache, where that was measured."""
     preview: bytes = b""
     preview_step: int | None = None
     notices: list[str] = field(default_factory=list)
@@ -119,6 +147,7 @@ class Progress:
             case RunStarted():
                 self.run_id, self.total_steps, self.placement = event.run_id, event.total_steps, event.placement
                 self.eta_seconds = event.predicted_seconds
+                self.uncached_step_seconds = event.uncached_step_seconds
             case ModelReady():
                 self.blocks = event.blocks
             case StageStarted():
@@ -131,6 +160,9 @@ class Progress:
             case StepStarted():
                 self.current = event.step
                 self._steps[event.step] = _Step(sigma=event.sigma)
+            case CacheDecided():
+                self._steps.setdefault(event.step, _Step()).decision = event
+                return False
             case BlockComputed() | BlockReused():
                 self._decide(event)
                 return False
@@ -150,8 +182,8 @@ class Progress:
     def _decide(self, event: BlockComputed | BlockReused) -> None:
         if event.branch not in self._branches:
             self._branches.append(event.branch)
-        letter = "c" if isinstance(event, BlockComputed) else "r"
-        self._steps.setdefault(event.step, _Step()).blocks.setdefault(event.branch, {})[event.block] = letter
+        blocks = self._steps.setdefault(event.step, _Step()).blocks
+        blocks.setdefault(event.branch, {})[event.block] = letter_of(event)
 
     @property
     def step_milliseconds(self) -> list[float]:
@@ -167,6 +199,7 @@ class Progress:
             "branches": self._branches,
             "steps": [step.record(self._branches) for step in ended],
             "current": None if now is None or now.sigma is None else {"step": self.current, "sigma": now.sigma},
+            "uncached_ms": None if self.uncached_step_seconds is None else 1000 * self.uncached_step_seconds,
         }
 
     def status(self, job: JobLike, *, worker: str = "") -> dict[str, Any]:
@@ -240,23 +273,9 @@ def _seconds_between(started: str | None, finished: str | None) -> float | None:
 
 
 def timeline_of(run: Run) -> dict[str, Any]:
-    """The value of a `StepTimeline` for a run on disk."""
-    trace = run.trace
-    sigmas = {event.step: round(event.sigma, 4) for event in run.events() if isinstance(event, StepStarted)}
-    steps = []
-    for index, seconds in enumerate(run.step_seconds):
-        words = []
-        if trace is not None and index < len(trace.ages):
-            for branch in range(len(trace.branches)):
-                ages = [block[branch] for block in trace.ages[index]]
-                words.append("".join("c" if age == COMPUTED else "r" for age in ages if age is not None))
-        steps.append(
-            {
-                "ms": round(seconds * 1000, 1),
-                "kind": kind_of("".join(words)),
-                "sigma": sigmas.get(index),
-                "blocks": [word for word in words if word],
-            }
-        )
-    total = run.request.num_inference_steps if steps else 0
-    return {"total": total, "branches": list(trace.branches) if trace else [], "steps": steps, "current": None}
+    """The value of a `StepTimeline` for a run on disk: its log, walked again."""
+    progress = Progress()
+    for event in run.events():
+        progress.add(event)
+    value = progress.timeline()
+    return value | {"current": None, "total": run.request.num_inference_steps if value["steps"] else 0}

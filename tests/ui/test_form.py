@@ -7,9 +7,11 @@ from typing import Any
 import gradio as gr
 import pytest
 
+from studio.cache_settings import METHODS
 from studio.errors import PresetError, RequestError, StudioError, WeightsMissing
 from studio.preset import find_preset, list_presets
-from studio.request import MAX_SEED, GenerationRequest
+from studio.request import MAX_SEED, GenerationRequest, read_request
+from studio.ui.cache_form import about, choices
 from studio.ui.form import LABELS, Form, label_of, request_of
 
 
@@ -38,7 +40,7 @@ def typed(**changes: Any) -> tuple[Any, ...]:
 
 
 def test_every_field_of_a_request_has_a_control_with_a_label() -> None:
-    assert set(LABELS) == set(GenerationRequest.model_fields)
+    assert set(LABELS) | {"cache"} == set(GenerationRequest.model_fields)
     assert all(LABELS.values())
     presets, _ = list_presets()
     form = Form(presets)
@@ -47,8 +49,9 @@ def test_every_field_of_a_request_has_a_control_with_a_label() -> None:
         form.place_negative_prompt()
         form.place_preset()
         form.place_numbers()
+        form.place_cache()
         form.place_advanced()
-    assert len(form.inputs) == len(LABELS)
+    assert len(form.inputs) == len(LABELS) + len(form.cache.inputs)
     assert all(control.label and control.elem_id for control in form.inputs)
 
 
@@ -58,18 +61,57 @@ def test_what_is_typed_becomes_the_request() -> None:
     assert preset.name == "pocket"
 
 
-def test_a_request_shown_in_the_form_comes_back_the_same() -> None:
+CACHES: list[Any] = [
+    None,
+    {"method": "adacache"},
+    {"method": "adacache", "moreg": True, "codebook": "slow", "metric_layers": [2, 5], "moreg_window": [0.1, 0.5]},
+    {"method": "budget", "speedup": 3, "extrapolate": False},
+    {"method": "easycache", "threshold": 0.2},
+    {"method": "seacache", "residual_order": 0},
+    {"method": "taylorseer", "cache_interval": 4},
+    {"method": "pab", "timestep_range": [200, 700]},
+]
+
+
+@pytest.mark.parametrize("cache", CACHES, ids=lambda cache: str(cache and cache["method"]))
+def test_a_request_shown_in_the_form_comes_back_the_same(cache: Any) -> None:
     request, _ = request_of(typed(seed="4294967295", flow_shift=None, negative_prompt="blur"))
+    request = read_request(request.model_dump() | {"cache": cache})
     form = Form(list_presets()[0])
     with gr.Blocks():
         form.place_prompt()
         form.place_negative_prompt()
         form.place_preset()
         form.place_numbers()
+        form.place_cache()
         form.place_advanced()
     shown = form.shows(request)
-    again, _ = request_of(tuple(shown[control] for control in form.inputs))
+    values = [shown[control] for control in form.inputs]
+    again, _ = request_of(tuple(value["value"] if isinstance(value, dict) else value for value in values))
     assert again == request
+
+
+def test_every_method_has_a_choice_a_line_about_it_and_settings_with_labels() -> None:
+    form = Form(list_presets()[0])
+    with gr.Blocks():
+        form.place_cache()
+    offered = {value for _, value in choices("WanPipeline")}
+    assert offered == {"off", "adacache+moreg", *METHODS}
+    assert all(about(choice, "LattePipeline") for choice in offered)
+    assert all(control.label and control.info and control.elem_id for control in form.cache.controls)
+    assert any("not with this model" in title for title, _ in choices("LattePipeline"))
+
+
+def test_a_setting_that_is_no_number_is_refused_beside_the_cache() -> None:
+    form = Form(list_presets()[0])
+    with gr.Blocks():
+        form.place_cache()
+    values = ["adacache", *(control.value for control in form.cache.controls)]
+    position = 1 + next(i for i, c in enumerate(form.cache.controls) if c.elem_id == "cache-adacache-metric-layers")
+    values[position] = "middle"
+    with pytest.raises(RequestError) as refused:
+        request_of((*typed(), *values))
+    assert label_of(refused.value) == "Cache"
 
 
 @pytest.mark.parametrize("seed", ["", "  ", None])

@@ -107,7 +107,14 @@ def test_block_decisions_alone_do_not_bother_the_page() -> None:
 
 @pytest.mark.parametrize(
     ("letters", "kind"),
-    [("", "computed"), ("ccc", "computed"), ("rrr", "reused"), ("crc", "half"), ("cxr", "extrapolated")],
+    [
+        ("", "computed"),
+        ("ccc", "computed"),
+        ("rrr", "reused"),
+        ("crc", "half"),
+        ("xxx", "extrapolated"),
+        ("hhh", "half"),
+    ],
 )
 def test_a_step_is_named_after_what_its_blocks_did(letters: str, kind: str) -> None:
     assert kind_of(letters) == kind

@@ -46,7 +46,22 @@ function describe(index) {
     const computed = [...blocks].filter((letter) => letter === 'c').length;
     parts.push(computed + ' of ' + blocks.length + ' block passes computed');
   }
+  if (step.why) parts.push(step.why);
   return parts.join('  ·  ');
+}
+
+// What a cache has saved so far: block passes counted, and seconds against what the same steps take here without one.
+function saved() {
+  const letters = data.steps.flatMap((step) => [...(step.blocks || []).join('')]);
+  const computed = letters.filter((letter) => letter === 'c').length + letters.filter((letter) => letter === 'h').length / 2;
+  if (!letters.length || computed === letters.length) return '';
+  const words = [Math.round(100 * computed / letters.length) + '% of the block passes computed'];
+  if (data.uncached_ms) {
+    const spent = data.steps.reduce((sum, step) => sum + step.ms, 0) / 1000;
+    const full = data.steps.length * data.uncached_ms / 1000;
+    words.push(spent.toFixed(1) + ' s instead of about ' + full.toFixed(1) + ' s');
+  }
+  return words.join(' · ');
 }
 
 function choose(index) {
@@ -125,6 +140,11 @@ function draw() {
     item.hidden = kind !== 'computed' && !present;
   }
   text('.timeline-count', data.steps.length + ' of ' + total);
+  text('.timeline-saved', saved());
+  const line = root.querySelector('.timeline-uncached');
+  const share = data.uncached_ms ? data.uncached_ms / top * 100 : 0;
+  line.hidden = !(share > 0 && share <= 100 && data.steps.some((step) => step.kind !== 'computed'));
+  line.style.bottom = share.toFixed(1) + '%';
   text('.timeline-pace', rest.length ? 'median ' + milliseconds(median(rest.map((step) => step.ms))) : '');
   text('.scale-top', rest.length ? milliseconds(top) : '');
   strip.setAttribute('data-branches', (data.branches || []).join(' '));

@@ -8,7 +8,9 @@ Value:
         kind: "computed" | "reused" | "half" | "extrapolated"
         sigma: float                noise level that the step started from
         blocks: list[str]           a word per branch, a letter per block: c(omputed) r(eused) h(alf) (e)x(trapolated)
+        why: str                    why a cache did what it did; empty without one
     current: {step, sigma} | None   the step under way
+    uncached_ms: float | None       what a step takes here without a cache, drawn as a line where steps were saved
 
 Colour and hatch both tell the kinds apart. Knows how steps are drawn; refuses to know where they come from.
 """
