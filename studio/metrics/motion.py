@@ -64,7 +64,7 @@ def flow_warp(clip: np.ndarray) -> FlowWarp:
         |w + v|² <= 0.01 (|w|² + |v|²) + 0.5
 
     (N. Sundaram, T. Brox, K. Keutzer, "Dense Point Trajectories by GPU-Accelerated Large Displacement Optical Flow",
-    ECCV 2010, equation 5). The mean is over all trusted pixels of the clip, so that a cut weighs little.
+    ECCV 2010). The mean is over all trusted pixels of the clip, so that a cut weighs little.
     """
     _check_flow(clip, "Flow-warp error")
     summed, trusted = 0.0, 0
