@@ -97,10 +97,22 @@ def _on_the_stack(policy: Callable[[Any, Occasion], Policy]) -> Callable[[Any, O
     return cache
 
 
+def _peer(settings: Any, occasion: Occasion) -> Cache:
+    from studio.caching.peers import peer_for
+
+    return peer_for(settings, occasion)
+
+
 METHODS: dict[str, Callable[[Any, Occasion], Cache]] = {
     "adacache": _on_the_stack(_adacache),
     "teacache": _on_the_stack(_teacache),
     "easycache": _on_the_stack(_easycache),
+    "first_block": _peer,
+    "magcache": _peer,
+    "seacache": _peer,
+    "taylorseer": _peer,
+    "pab": _peer,
+    "fastercache": _peer,
 }
 """By the settings' `method`."""
 
