@@ -21,6 +21,7 @@ Shapes: latents of a pass are (B, C, F, H, W) unless a family says otherwise.
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -102,7 +103,8 @@ class PeerCache:
                 way_out="Choose adacache, which works with every model, or no cache.",
             )
         self.decision: Decision | None = None
-        """Of the present step, once its first block has ended: diffusers' hooks decide on the way."""
+        """Of the present step's first pass, once its first block has ended: diffusers' hooks decide on the way, and
+        `first_block` for each pass by itself."""
         self._occasion = occasion
         self._hooks: list[list[ModelHook]] = [[] for _ in occasion.stacks]
         """diffusers' hooks on each transformer."""
@@ -159,22 +161,27 @@ class PeerCache:
         """Hooks on, and off again whatever happens; afterwards the model is as it was, bit for bit."""
         # Neither `enable_cache` nor `disable_cache`: SANA-Video has neither, and the one fails halfway on a block it
         # does not know, whereupon the other takes nothing off.
-        before = {id(registry): set(registry.hooks) for registry in self._registries()}
+        before = {
+            id(registry): set(registry.hooks)
+            for stack in self._occasion.stacks
+            for registry in _registries(stack.transformer)
+        }
         watching: list[Any] = []
         try:
             for number, stack in enumerate(self._occasion.stacks):
                 _introduce(stack.blocks)
                 known = {id(hook) for registry in _registries(stack.transformer) for hook in registry.hooks.values()}
-                self.put_on(stack)
-                self._hooks[number] = [
-                    hook
-                    for registry in _registries(stack.transformer)
-                    for hook in registry.hooks.values()
-                    if id(hook) not in known
-                ]
-                # Last, so that it is outermost and comes before every hook of diffusers'.
-                root = HookRegistry.check_if_exists_or_initialize(stack.transformer)
-                root.register_hook(_PassHook(self, number), PASS_HOOK)
+                with beneath_offloading(stack.transformer):
+                    self.put_on(stack)
+                    self._hooks[number] = [
+                        hook
+                        for registry in _registries(stack.transformer)
+                        for hook in registry.hooks.values()
+                        if id(hook) not in known
+                    ]
+                    # Last, so that it is outermost and comes before every hook of diffusers'.
+                    root = HookRegistry.check_if_exists_or_initialize(stack.transformer)
+                    root.register_hook(_PassHook(self, number), PASS_HOOK)
                 root.invalidate_child_registries_cache()
                 block = stack.blocks[self.shows_in]
                 watching.append(_watched(block).register_forward_hook(self._told_it_ran))
@@ -184,12 +191,13 @@ class PeerCache:
         finally:
             for handle in watching:
                 handle.remove()
-            for registry in self._registries():
-                kept = before.get(id(registry), set())
-                # The latest first: taken off in another order, diffusers loses what lies between.
-                for name in [name for name in reversed(registry._hook_order) if name not in kept]:
-                    registry.remove_hook(name, recurse=False)
             for stack in self._occasion.stacks:
+                with beneath_offloading(stack.transformer):
+                    for registry in _registries(stack.transformer):
+                        kept = before.get(id(registry), set())
+                        # The latest first: taken off in another order, diffusers loses what lies between.
+                        for name in [name for name in reversed(registry._hook_order) if name not in kept]:
+                            registry.remove_hook(name, recurse=False)
                 HookRegistry.check_if_exists_or_initialize(stack.transformer).invalidate_child_registries_cache()
             self._hooks = [[] for _ in self._occasion.stacks]
             self.forget()
@@ -217,30 +225,21 @@ class PeerCache:
     def _told_block_ended(self, _module: nn.Module, _args: Any, _output: Any) -> None:
         if self._ran:
             self._computed_at = self._index
-        if self.whole:
-            self._decide(min(self._done, self._occasion.passes) - 1)
+        if self.whole and self.decision is None:
+            self.decision = self._decided()
 
-    def _decide(self, branch: int) -> None:
-        skipped = Action.EXTRAPOLATE if self.extrapolates else Action.REUSE
-        action = Action.COMPUTE if self._ran else skipped
-        passes = self._occasion.passes
-        earlier = self.decision.actions[:branch] if self.decision is not None else ()
-        actions = (*earlier, *(action,) * (passes - len(earlier)))
-        if self.decision is None or self.decision.actions != actions:
-            self.decision = Decision(
-                actions=actions,
-                threshold=getattr(self.settings, "threshold", None),
-                why=self.why() if not self._ran else "",
-            )
+    def _decided(self) -> Decision:
+        threshold = getattr(self.settings, "threshold", None)
+        if self._ran:
+            return Decision(action=Action.COMPUTE, threshold=threshold)
+        action = Action.EXTRAPOLATE if self.extrapolates else Action.REUSE
+        return Decision(action=action, threshold=threshold, why=self.why())
 
     def _reset(self) -> None:
         for stack in self._occasion.stacks:
             HookRegistry.check_if_exists_or_initialize(stack.transformer).reset_stateful_hooks()
         self.forget()
         self._computed_at = None
-
-    def _registries(self) -> list[HookRegistry]:
-        return [each for stack in self._occasion.stacks for each in _registries(stack.transformer)]
 
     def _timestep(self) -> float:
         """Of 1000; the pipeline's own word where it has one."""
@@ -440,7 +439,7 @@ def mag_ratios_from(residual_norms: Sequence[Tensor]) -> tuple[float, ...]:
         residual_norms: For each step, the norm of what all blocks added, token by token: (B, N), or one number.
     """
     ratios = [1.0]
-    for before, now in zip(residual_norms[:-1], residual_norms[1:], strict=True):
+    for before, now in itertools.pairwise(residual_norms):
         ratios.append(float((now.float() / (before.float() + 1e-8)).mean()))  # diffusers' ε
     return tuple(ratios[: len(residual_norms)])
 
@@ -479,6 +478,23 @@ class _PassHook(ModelHook):
 
     def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         return self.cache._run_pass(self.number, self, module, args, kwargs)
+
+
+@contextmanager
+def beneath_offloading(transformer: nn.Module) -> Iterator[None]:
+    """Hooks that come and go in here lie beneath the one that fetches an offloaded transformer.
+
+    A run begins by putting that one on anew, and with it accelerate takes off whatever was laid over it.
+    """
+    model: Any = transformer
+    if not hasattr(model, "_hf_hook") or "forward" not in vars(model):
+        yield
+        return
+    fetching, model.forward = model.forward, model._old_forward
+    try:
+        yield
+    finally:
+        model._old_forward, model.forward = model.forward, fetching
 
 
 def _introduce(blocks: Sequence[nn.Module]) -> None:
