@@ -71,8 +71,6 @@ class Budget(_Settings):
     """Instead of a speed: the largest predicted drift from the full clip, as a share of the picture's spread."""
     extrapolate: bool = True
     """Continue the residual's trend instead of repeating it, where that was measured to be closer."""
-    adapt: bool = True
-    """Let this clip's own motion and drift move the computed steps, within the same budget."""
 
 
 class TeaCache(_Settings):
@@ -204,7 +202,7 @@ def title_of(method: str) -> str:
 
 
 _TURNS = "Latte turns its tokens about from block to block, and this method adds up what all blocks did in one shape."
-_APART = "this model runs the guided and the unguided branch one after the other, and the method needs both at once."
+_APART = "This model runs the guided and the unguided branch one after the other, and the method needs both at once."
 
 _REFUSED: dict[tuple[str, str], str] = {
     ("first_block", "LattePipeline"): _TURNS,
@@ -212,7 +210,7 @@ _REFUSED: dict[tuple[str, str], str] = {
     ("seacache", "LattePipeline"): _TURNS,
     ("fastercache", "WanPipeline"): _APART,
     ("fastercache", "HunyuanVideo15Pipeline"): _APART,
-    ("fastercache", "LTXPipeline"): "the method takes frames apart by frequency, and this model has a row of tokens.",
+    ("fastercache", "LTXPipeline"): "The method takes frames apart by frequency, and this model has a row of tokens.",
 }
 """By method and diffusers pipeline class."""
 

@@ -204,7 +204,7 @@ class PeerCache:
 
     # -- what the hooks call ------------------------------------------------------------------------------------------
 
-    def _run_pass(self, number: int, hook: _PassHook, module: nn.Module, args: Any, kwargs: Any) -> Any:
+    def _run_pass(self, number: int, forward: Any, module: nn.Module, args: Any, kwargs: Any) -> Any:
         branch = min(self._done, self._occasion.passes - 1)
         self._done += 1
         self._ran = False
@@ -217,7 +217,7 @@ class PeerCache:
         # Around the pass alone; a context that the pipeline has set is as old as this pass, and ends with it.
         with CacheMixin.cache_context(module, f"pass {branch}", **context):  # pyright: ignore[reportArgumentType]
             self.before_pass(self._hooks[number], branch, latents)
-            return hook.fn_ref.original_forward(*args, **kwargs)
+            return forward(*args, **kwargs)
 
     def _told_it_ran(self, _module: nn.Module, _args: Any, _output: Any) -> None:
         self._ran = True
@@ -477,7 +477,8 @@ class _PassHook(ModelHook):
         self.cache, self.number = cache, number
 
     def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        return self.cache._run_pass(self.number, self, module, args, kwargs)
+        forward: Any = self.fn_ref.original_forward
+        return self.cache._run_pass(self.number, forward, module, args, kwargs)
 
 
 @contextmanager

@@ -179,6 +179,7 @@ def test_every_method_and_every_family_is_in_the_table() -> None:
         assert method in SKIPPING
         assert pipeline in FAMILIES
         assert 20 < len(reason) < 140
+        assert reason[0].isupper()
         assert reason.endswith(".")
 
 
@@ -361,6 +362,28 @@ def test_a_failed_attachment_takes_everything_off_again(load: Load, monkeypatch:
     with pytest.raises(ValueError, match="not registered"), cache.attached():
         raise AssertionError("it should not have come so far")
     assert not _hooks(ready)
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "frames", "side"),
+    [("ltx", 8, 2, 2), ("cogvideox", 4, 3, 4), ("hunyuanvideo-1.5", 4, 3, 4), ("wan", 4, 3, 4)],
+)
+def test_seacache_is_shown_the_clip_and_nothing_else(
+    name: str, channels: int, frames: int, side: int, load: Load
+) -> None:
+    ready, request = load(name)
+    cache = peers.Sea(SKIPPING["seacache"], _occasion(ready, request))
+    shown: list[Tensor] = []
+    original = cache._pictures
+    cache._pictures = lambda *call: shown.extend(original(*call)) or shown[-1:]  # type: ignore[method-assign]
+    with cache.attached():
+        told = _run(ready, request, cache, stop_after=0)
+    assert {tuple(latents.shape) for latents in shown} == {(channels, frames, side, side)}
+    assert len(shown) == cache._occasion.passes
+    noise = torch.Generator("cpu").manual_seed(request.seed)
+    assert told.latents.size == shown[0].numel()
+    if name == "wan":  # the first step is shown the noise itself
+        assert torch.equal(shown[0].flatten(), torch.randn(1, *shown[0].shape, generator=noise).flatten())
 
 
 @pytest.mark.parametrize("method", ["magcache", "taylorseer", "pab"])
