@@ -1,6 +1,7 @@
 """The command line: the same verbs, requests and events as the page, printed.
 
     python -m studio generate --prompt "a red car on a rainy night" -o out.mp4
+    python -m studio compare --prompt "a red car" --method adacache --method steps:15 -o compared
     python -m studio presets | runs | doctor | download | world render | pocket train
 
 Exit statuses: 0 done, 130 cancelled, 2 and above what went wrong (each error of `errors.py` names its own).
@@ -55,6 +56,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"dailies {studio.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_generate(commands)
+    _add_compare(commands)
+    _add_calibrate(commands)
     _add_presets(commands)
     _add_runs(commands)
     _add_doctor(commands)
@@ -273,6 +276,140 @@ class _EventPrinter:
         self._bar.close()
 
 
+# compare -------------------------------------------------------------------------------------------------------------
+
+_COMPARED_FIELDS = ("height", "width", "num_frames", "fps", "num_inference_steps", "guidance_scale", "flow_shift")
+
+
+def _add_compare(commands: Any) -> None:
+    parser = _add_command(commands, "compare", _compare, "hold faster ways of making a clip against the full one")
+    parser.add_argument("--prompt", action="append", default=[], help="what is to be seen; may be given several times")
+    parser.add_argument("--seed", action="append", type=int, default=[], help="may be given several times; 0 if not")
+    parser.add_argument(
+        "--method",
+        action="append",
+        default=[],
+        metavar="METHOD",
+        help="adacache, budget:speedup=2, steps:15, set:guidance_scale=1 … may be given several times; "
+        f"caches are {', '.join(METHODS)}",
+    )
+    parser.add_argument(
+        "--axis", action="append", default=[], metavar="FIELD=VALUE,VALUE", help="a further field to be varied"
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=1, help="make each cell so often, interleaved with its reference"
+    )
+    parser.add_argument("--preset", default="pocket", help="name of the preset (default: pocket)")
+    parser.add_argument("--height", type=int)
+    parser.add_argument("--width", type=int)
+    parser.add_argument("--num-frames", type=int)
+    parser.add_argument("--fps", type=float)
+    parser.add_argument("--num-inference-steps", "--steps", type=int, dest="num_inference_steps")
+    parser.add_argument("--guidance-scale", type=float)
+    parser.add_argument("--flow-shift", type=float)
+    parser.add_argument(
+        "--resume", metavar="ID", help="go on with a comparison that was stopped, failed cells included"
+    )
+    parser.add_argument("-o", "--output", type=Path, help="folder for comparison.csv, .json and .html")
+    parser.add_argument("--runs", type=Path, help="runs folder (default: $DAILIES_RUNS or ./runs)")
+
+
+def _compare(chosen: argparse.Namespace) -> int:
+    from studio import comparison_tables as tables
+    from studio.compare import (
+        CellFinished,
+        CellStarted,
+        Comparisons,
+        Grid,
+        compare,
+        parse_axis,
+        parse_method,
+        summaries_of,
+        to_json,
+    )
+    from studio.preset import find_preset
+    from studio.request import request_for
+    from studio.runs import RunStore, runs_folder
+
+    book = Comparisons(RunStore(chosen.runs or runs_folder()))
+    if chosen.resume:
+        comparison = book.go_on(chosen.resume, again=True)
+    else:
+        if not chosen.prompt:
+            raise RequestError("There is no prompt.", field="--prompt", way_out='Add --prompt "a red car".')
+        fields = {name: getattr(chosen, name) for name in _COMPARED_FIELDS}
+        seeds = tuple(chosen.seed) or (0,)
+        base = request_for(find_preset(chosen.preset), prompt=chosen.prompt[0], seed=seeds[0], **fields)
+        grid = Grid(
+            base=base,
+            prompts=tuple(chosen.prompt),
+            seeds=seeds,
+            methods=tuple(parse_method(text) for text in chosen.method),
+            axes=tuple(parse_axis(text) for text in chosen.axis),
+            repeats=chosen.repeats,
+        )
+        comparison = book.begin(grid)
+    if chosen.output is not None:
+        try:
+            chosen.output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RequestError(
+                f"{chosen.output} cannot be made: {error.strerror}.", field="--output", way_out="Write elsewhere."
+            ) from error
+
+    from studio.generate import warm
+
+    cancelled = _cancel_on_signal()
+    # The first run would carry the loading and the first step's one-off costs, and it is the reference.
+    warm(comparison.cells[0].request.preset, store=book.store)
+    stream = compare(comparison, store=book.store)
+    if not chosen.json:
+        print(f"comparison {comparison.id}, {len(comparison.cells)} clips\n{tables.heading_line()}", flush=True)
+    group = -1
+    try:
+        for event in stream:
+            if isinstance(event, CellStarted) and event.cell.group != group and not chosen.json:
+                group = event.cell.group
+                print(f"-- {event.cell.request.prompt[:90]} · seed {event.cell.request.seed}", flush=True)
+            if isinstance(event, CellFinished):
+                comparison = event.comparison
+                if chosen.json:
+                    record = to_json(comparison)["cells"][event.cell.number]
+                    _print_json({"event": "CellFinished", "of": len(comparison.cells), "cell": record})
+                else:
+                    print(tables.cell_line(comparison, event.cell), flush=True)
+            if cancelled.is_set():
+                stream.close()
+                print(f"go on with --resume {comparison.id}", file=sys.stderr)
+                raise KeyboardInterrupt
+    finally:
+        stream.close()
+        if chosen.output is not None:
+            _write_comparison(book.get(comparison.id), book.store, chosen.output)
+    comparison = book.get(comparison.id)
+    if chosen.json:
+        _print_json({"event": "ComparisonFinished"} | json.loads(tables.to_json_text(comparison)))
+    else:
+        print()
+        for line in summaries_of(comparison):
+            print(tables.summary_line(line))
+        if chosen.output is not None:
+            print(f"{chosen.output / 'comparison.html'}, .csv and .json")
+    return 1 if any(cell.state == "failed" for cell in comparison.cells) else 0
+
+
+def _write_comparison(comparison: Any, store: Any, folder: Path) -> None:
+    from studio import comparison_tables as tables
+    from studio.storage import write_atomically
+
+    for ending, text in (
+        ("csv", tables.to_csv(comparison)),
+        ("json", tables.to_json_text(comparison)),
+        ("html", tables.to_html(comparison, store)),
+    ):
+        write_atomically(folder / f"comparison.{ending}", text.encode("utf-8"))
+
+
 # presets, runs, doctor, download -------------------------------------------------------------------------------------
 
 
@@ -389,6 +526,51 @@ def _download(chosen: argparse.Namespace) -> int:
 
         folder = weights.download(preset, on_progress=show, cancelled=cancelled.is_set)
     print(folder)
+    return 0
+
+
+# calibrate -----------------------------------------------------------------------------------------------------------
+
+
+def _add_calibrate(commands: Any) -> None:
+    parser = _add_command(commands, "calibrate", _calibrate, "measure a model once, so that caches know it")
+    parser.add_argument("name", help="the preset")
+    parser.add_argument("--prompt", action="append", default=[], help="what to make; may be given several times")
+    parser.add_argument("--clips", type=int, default=4, help="whole clips: more hold for more prompts (default: 4)")
+    parser.add_argument(
+        "--growth-clips", type=int, default=2, help="of how many the growth of errors is measured (default: 2)"
+    )
+    parser.add_argument("--num-inference-steps", "--steps", type=int, dest="num_inference_steps")
+    parser.add_argument("--flow-shift", type=float)
+    parser.add_argument("--folder", type=Path, help="where the profile goes (default: profiles/ in the runs folder)")
+
+
+def _calibrate(chosen: argparse.Namespace) -> int:
+    from studio.calibrate import Calibrated, calibrate
+    from studio.generate import PROFILES
+    from studio.preset import find_preset
+    from studio.runs import runs_folder
+
+    preset = find_preset(chosen.name)
+    told = calibrate(
+        preset,
+        folder=chosen.folder or runs_folder() / PROFILES,
+        clips=chosen.clips,
+        growth_clips=chosen.growth_clips,
+        prompts=chosen.prompt,
+        num_inference_steps=chosen.num_inference_steps,
+        flow_shift=chosen.flow_shift,
+    )
+    for event in told:
+        if isinstance(event, Calibrated):
+            if chosen.json:
+                _print_json({"event": "Calibrated", "path": str(event.path), "plot": str(event.plot)})
+            else:
+                print(f"{event.path}  (a skipped step costs {event.profile.skipped_share:.1%} of a computed one)")
+        elif chosen.json:
+            _print_json({"event": "CalibrationStep"} | asdict(event))
+        else:
+            print(f"{event.done}/{event.total}  {event.what}", flush=True)
     return 0
 
 

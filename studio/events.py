@@ -85,8 +85,7 @@ class CacheDecided:
     """What a cache decided about a step, told before the step's blocks."""
 
     step: int
-    kind: Literal["computed", "reused", "half", "extrapolated"]
-    """Half: one branch of guidance was computed, and the other follows from it."""
+    kind: Literal["computed", "reused", "extrapolated"]
     distance: float | None
     """What it measured; None where it measured nothing."""
     threshold: float | None

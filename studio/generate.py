@@ -54,13 +54,15 @@ from studio.runs import RunStore, RunWriter
 if TYPE_CHECKING:
     from torch import nn
 
-    from studio.caching import Cache, Decision
+    from studio.caching import Cache, Decision, Occasion
     from studio.pipelines import Branches, Ready, StepStart, StepState
 
 PREVIEW_SHARE = 0.1
 """Previews may take this share of the time between them, so that watching costs little."""
 CALIBRATION_STEPS = 4
 """Steps of a measuring run; the first is not counted."""
+PROFILES = "profiles"
+"""In the runs' folder: where calibration leaves what it measured, for caches to read."""
 MIN_PREVIEW_SECONDS = 0.5
 """No two previews follow each other faster."""
 
@@ -72,6 +74,7 @@ def generate(
     owner: str = "local",
     keep: threading.Event | None = None,
     presets_folder: Path | None = None,
+    measure_with: Callable[[Occasion], Cache] | None = None,
 ) -> Generator[GenerationEvent, None, None]:
     """Make one clip, saying everything that happens.
 
@@ -81,6 +84,7 @@ def generate(
         owner: Whose run it is.
         keep: Set from any thread to stop after the current step and keep what was reached.
         presets_folder: Another catalogue than the studio's own.
+        measure_with: Makes another cache than the request's, for calibration to look at the run through.
 
     Yields:
         RunStarted first and RunFinished last.
@@ -94,7 +98,8 @@ def generate(
     writer = store.begin(request, preset=preset, owner=owner, environment=environment())
     stream = _Stream(writer)
     work = threading.Thread(
-        target=stream.run, args=(_Generation(request, preset, store, writer, stream, keep or threading.Event()).run,)
+        target=stream.run,
+        args=(_Generation(request, preset, store, writer, stream, keep or threading.Event(), measure_with).run,),
     )
     work.start()
     try:
@@ -189,7 +194,9 @@ class _Generation:
         writer: RunWriter,
         stream: _Stream,
         keep: threading.Event,
+        measure_with: Callable[[Occasion], Cache] | None,
     ) -> None:
+        self.measure_with = measure_with
         self.request = request
         self.preset = preset
         self.store = store
@@ -225,7 +232,7 @@ class _Generation:
             )
         self.stream.emit(ModelReady(blocks=len(ready.blocks), branches=_branches(ready, self.request)))
 
-        cache = _cache(ready, self.request)
+        cache = self._cache(ready)
         steps = _Steps(ready, self.request, self.stream, prediction, cache)
         generator = torch.Generator("cpu").manual_seed(self.request.seed)
         try:
@@ -241,7 +248,7 @@ class _Generation:
         finally:
             ready.reset()
 
-        if cache is not None and not steps.saved:
+        if self.request.cache is not None and not steps.saved:
             self.stream.emit(Notice(text=_SAVED_NOTHING))
         partial = steps.count < self.request.num_inference_steps
         self.stream.emit(StageStarted(stage="writing"))
@@ -251,6 +258,26 @@ class _Generation:
         if not partial and cache is None:
             self._remember(placement, run.stage_seconds, steps.seconds)
         return RunFinished(run_id=run.id, partial=partial, seconds=time.perf_counter() - began)
+
+    def _cache(self, ready: Ready) -> Cache | None:
+        """The cache that the request asks for, ready to be attached."""
+        if self.request.cache is None and self.measure_with is None:
+            return None
+        from studio import caching
+
+        stacks = zip(ready.transformers, ready.stacks, strict=True)
+        occasion = caching.Occasion(
+            pipe=ready.pipe,
+            stacks=tuple(caching.Stack(transformer=transformer, blocks=blocks) for transformer, blocks in stacks),
+            total_steps=self.request.num_inference_steps,
+            sigmas=lambda: ready.sigmas,
+            passes=len(_BRANCHES[_branches(ready, self.request)]),
+            profile=caching.find_profile(self.preset.name, self.store.folder / PROFILES),
+        )
+        if self.measure_with is not None:
+            return self.measure_with(occasion)
+        assert self.request.cache is not None
+        return caching.cache_for(self.request.cache, occasion)
 
     @contextmanager
     def _stage(self, stage: Stage) -> Iterator[None]:
@@ -398,8 +425,7 @@ class _Steps:
                 )
             else:
                 age = self._step - self._computed_at.get((block, number), self._step)
-                action = None if decision is None else decision.actions[min(number, len(decision.actions) - 1)]
-                extrapolated = action is not None and action.value == "extrapolated"
+                extrapolated = decision is not None and decision.action.value == "extrapolated"
                 self._stream.emit(
                     BlockReused(step=self._step, block=block, branch=branch, age=age, extrapolated=extrapolated)
                 )
@@ -413,7 +439,7 @@ class _Steps:
             self._stream.emit(
                 CacheDecided(
                     step=self._step,
-                    kind=decision.kind,
+                    kind=decision.action.value,
                     distance=decision.distance,
                     threshold=decision.threshold,
                     rate=decision.rate,
@@ -470,28 +496,15 @@ _SAVED_NOTHING = (
 )
 
 
-def _cache(ready: Ready, request: GenerationRequest) -> Cache | None:
-    """The cache that a request asks for, ready to be attached."""
-    if request.cache is None:
-        return None
-    from studio import caching
-
-    stacks = zip(ready.transformers, ready.stacks, strict=True)
-    occasion = caching.Occasion(
-        pipe=ready.pipe,
-        stacks=tuple(caching.Stack(transformer=transformer, blocks=blocks) for transformer, blocks in stacks),
-        total_steps=request.num_inference_steps,
-        passes=len(_BRANCHES[_branches(ready, request)]),
-    )
-    return caching.cache_for(request.cache, occasion)
-
-
 def _looked_at(block: nn.Module) -> tuple[nn.Module, ...]:
-    """A block's first and last linear layers: one in its attention, one in its feed-forward part."""
+    """A layer of the block's attention, and one of its feed-forward part: what ran, and what was foretold."""
     from torch import nn
 
-    linear = [module for module in block.modules() if isinstance(module, nn.Linear)]
-    return (linear[0], linear[-1]) if len(linear) > 1 else tuple(linear)
+    from studio.caching.stack import part_of
+
+    weighty = (nn.Linear, nn.Conv1d, nn.Conv2d)
+    parts = (part_of(block, part) for part in ("attention", "mlp"))
+    return tuple(next(layer for layer in part.modules() if isinstance(layer, weighty)) for part in parts)
 
 
 def _other_layers(ready: Ready) -> Iterator[nn.Module]:

@@ -47,7 +47,9 @@ EVENTS: list[GenerationEvent] = [
     BlockComputed(step=3, block=7, branch="uncond"),
     BlockComputed(step=3, block=7, branch="cond", distance=0.125),
     BlockReused(step=4, block=0, branch="both", age=2),
-    CacheDecided(step=4, kind="half", distance=0.125, threshold=None, rate=3, motion=0.5, why="2 more before the next"),
+    CacheDecided(
+        step=4, kind="extrapolated", distance=0.125, threshold=None, rate=3, motion=0.5, why="2 more before the next"
+    ),
     StepFinished(step=4, seconds=0.2, peak_bytes=2**40, eta_seconds=5.0),
     PreviewFrame(step=4, jpeg=bytes(range(256))),
     Notice(text="„Regen“ \n <b>"),

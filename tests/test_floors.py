@@ -24,7 +24,18 @@ WORDS = {
     "storage",
 }
 MODELS = {"pipelines", "pocket", "driving_world", "caching", "chopgrad", "mobius", "pvdm", "metrics"}
-VERBS = {"generate", "super_resolve", "drive", "compare", "finetune", "jobs", "scale_out", "zero_gpu"}
+VERBS = {
+    "calibrate",
+    "generate",
+    "super_resolve",
+    "drive",
+    "compare",
+    "comparison_tables",
+    "finetune",
+    "jobs",
+    "scale_out",
+    "zero_gpu",
+}
 DOORS = {"ui", "__main__"}
 FLOOR = {room: floor for floor, rooms in enumerate((WORDS, MODELS, VERBS, DOORS)) for room in rooms}
 

@@ -7,6 +7,8 @@
     stack.py                  a transformer's blocks skipped as a whole; hooks, residuals, a policy's interface
     adacache.py               the change of one residual says how many steps to skip
     motion_regularization.py  a clip that moves more is computed more often
+    budget.py                 the studio's own: an exact number of computed steps, placed where they matter most
+    profile.py, recording.py  what calibration measured on a model, and measuring it
     teacache.py, easycache.py rivals in our own lines
     peers.py                  rivals as diffusers has them
 
@@ -21,9 +23,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from studio import cache_settings
+from studio.caching.profile import PRIOR, Profile, find_profile
 from studio.caching.stack import Action, Decision, Policy, Stack, StackCache
+from studio.errors import RequestError
 
-__all__ = ["METHODS", "Action", "Cache", "Decision", "Occasion", "Stack", "cache_for"]
+__all__ = ["METHODS", "Action", "Cache", "Decision", "Occasion", "Stack", "cache_for", "find_profile"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,10 @@ class Occasion:
     total_steps: int
     passes: int
     """Passes of a step: 2 where guidance runs in two calls, otherwise 1."""
+    sigmas: Callable[[], tuple[float, ...]] = tuple
+    """Noise level of each step; known once the first begins."""
+    profile: Profile | None = None
+    """What calibration measured on this model."""
 
 
 class Cache(Protocol):
@@ -66,23 +74,40 @@ class Cache(Protocol):
 
 
 def _adacache(settings: cache_settings.AdaCache, occasion: Occasion) -> Policy:
-    from studio.caching.adacache import AdaCachePolicy, codebook_of
+    from studio.caching.adacache import AdaCachePolicy, calibrated, codebook_of
 
-    codebook = codebook_of(settings, None)
+    measured = None if occasion.profile is None else calibrated(occasion.profile, occasion.total_steps)
+    codebook = codebook_of(settings, measured)
     blocks = len(occasion.stacks[0].blocks)
     return AdaCachePolicy(settings, codebook, total_steps=occasion.total_steps, blocks=blocks)
 
 
 def _teacache(settings: cache_settings.TeaCache, occasion: Occasion) -> Policy:
-    from studio.caching.teacache import TeaCachePolicy
+    from studio.caching.teacache import TeaCachePolicy, coefficients_of
 
-    return TeaCachePolicy(settings, total_steps=occasion.total_steps)
+    coefficients = coefficients_of(occasion.profile)
+    return TeaCachePolicy(settings, total_steps=occasion.total_steps, coefficients=coefficients)
 
 
 def _easycache(settings: cache_settings.EasyCache, occasion: Occasion) -> Policy:
     from studio.caching.easycache import EasyCachePolicy
 
     return EasyCachePolicy(settings, total_steps=occasion.total_steps)
+
+
+def _budget(settings: cache_settings.Budget, occasion: Occasion) -> Policy:
+    from studio.caching.budget import BudgetPolicy, plan_for
+
+    # Nobody measured this model: the schedule of one that was measured is far better than an even one.
+    profile = occasion.profile or find_profile(PRIOR, None)
+    if profile is None:
+        raise RequestError(
+            "There is no profile to plan a budget with.",
+            field="cache",
+            value="budget",
+            way_out="Measure this model first: python -m studio calibrate PRESET.",
+        )
+    return BudgetPolicy(lambda: plan_for(profile.at(occasion.sigmas()), settings))
 
 
 def _on_the_stack(policy: Callable[[Any, Occasion], Policy]) -> Callable[[Any, Occasion], Cache]:
@@ -105,6 +130,7 @@ def _peer(settings: Any, occasion: Occasion) -> Cache:
 
 METHODS: dict[str, Callable[[Any, Occasion], Cache]] = {
     "adacache": _on_the_stack(_adacache),
+    "budget": _on_the_stack(_budget),
     "teacache": _on_the_stack(_teacache),
     "easycache": _on_the_stack(_easycache),
     "first_block": _peer,

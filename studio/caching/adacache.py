@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -31,6 +32,7 @@ from studio.caching.motion_regularization import (
     window_of,
     zeros_like_parts,
 )
+from studio.caching.profile import Profile
 from studio.caching.stack import Action, Captures, Decision, Policy, Step
 
 
@@ -120,7 +122,7 @@ class AdaCachePolicy(Policy):
         if computes:
             self._last = s
         return Decision(
-            actions=(Action.COMPUTE if computes else Action.REUSE,) * step.passes,
+            action=Action.COMPUTE if computes else Action.REUSE,
             why=why,
             distance=_number(self._said.get("distance")),
             threshold=_number(self._said.get("threshold")),
@@ -170,6 +172,19 @@ class AdaCachePolicy(Policy):
             parts = parts.clone()
             dist.all_reduce(parts, group=self._group)
         return parts
+
+
+def calibrated(profile: Profile, total_steps: int) -> Codebook:
+    """A codebook for a model that has been measured: the fast one's rates, scaled to the number of steps.
+
+    Its thresholds are quantiles of the distances between neighbouring steps, so that each rate serves an equal share
+    of the steps, as the authors place theirs by hand.
+    """
+    scale = total_steps / 30
+    rates = tuple(max(1, round(rate * scale)) for rate in FAST.rates)
+    distances = np.asarray(profile.distances)[:, 2:-2] * len(profile.sigmas) / total_steps
+    shares = np.arange(1, len(rates)) / len(rates)
+    return Codebook(thresholds=tuple(float(value) for value in np.quantile(distances, shares)), rates=rates)
 
 
 def metric_layer(blocks: int) -> int:

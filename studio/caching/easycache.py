@@ -47,7 +47,7 @@ class EasyCachePolicy(Policy):
         if self._computes:
             self._sum = 0.0
         return Decision(
-            actions=(Action.COMPUTE if self._computes else Action.REUSE,) * step.passes,
+            action=Action.COMPUTE if self._computes else Action.REUSE,
             distance=added_up,
             threshold=self.settings.threshold,
             why="the predicted change has added up" if self._computes else "little change is predicted",

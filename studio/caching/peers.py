@@ -49,7 +49,7 @@ from diffusers.models.cache_utils import CacheMixin
 from torch import Tensor, nn
 
 from studio import cache_settings
-from studio.caching.stack import Action, Decision, Stack, part_of
+from studio.caching.stack import Action, Decision, Stack, beneath_offloading, part_of
 from studio.errors import RequestError
 
 if TYPE_CHECKING:
@@ -479,23 +479,6 @@ class _PassHook(ModelHook):
     def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         forward: Any = self.fn_ref.original_forward
         return self.cache._run_pass(self.number, forward, module, args, kwargs)
-
-
-@contextmanager
-def beneath_offloading(transformer: nn.Module) -> Iterator[None]:
-    """Hooks that come and go in here lie beneath the one that fetches an offloaded transformer.
-
-    A run begins by putting that one on anew, and with it accelerate takes off whatever was laid over it.
-    """
-    model: Any = transformer
-    if not hasattr(model, "_hf_hook") or "forward" not in vars(model):
-        yield
-        return
-    fetching, model.forward = model.forward, model._old_forward
-    try:
-        yield
-    finally:
-        model._old_forward, model.forward = model.forward, fetching
 
 
 def _introduce(blocks: Sequence[nn.Module]) -> None:

@@ -2,8 +2,7 @@
 
     computed     x_out = blocks(x_in),   R = x_out - x_in is kept
     reused       x_out = x_in + R
-    extrapolated x_out = x_in + R + (R - R') (s - s_R) / (s_R - s_R'),   s the noise level
-    guided       x_out = x_in + R_c + (R_u - R_c)_old,   the unguided branch from the guided one and their difference
+    extrapolated x_out = x_in + R + gain (R - R'),   R' the residual kept before R
 
 Since every block of a transformer adds to one stream, the sum of what all blocks added is one tensor: exactly what
 caching each block's residual by itself would add up to, for a fraction of the memory.
@@ -25,7 +24,6 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-import torch
 from diffusers.hooks import HookRegistry, ModelHook
 from torch import Tensor, nn
 
@@ -38,16 +36,16 @@ class Action(Enum):
     COMPUTE = "computed"
     REUSE = "reused"
     EXTRAPOLATE = "extrapolated"
-    GUIDED = "half"
-    """Only the unguided branch, from the guided one that was computed just before."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
     """What a policy wants of a step, and why."""
 
-    actions: tuple[Action, ...]
-    """For each pass of the step, in their order."""
+    action: Action
+    """For every pass of the step alike."""
+    gain: float = 1.0
+    """Of an extrapolation: how far the residual's last change is continued."""
     distance: float | None = None
     """What it measured."""
     threshold: float | None = None
@@ -58,14 +56,6 @@ class Decision:
     """Motion score, 0 to 1."""
     why: str = ""
     """One clause for a person."""
-
-    @property
-    def kind(self) -> str:
-        """The step as a whole: computed, reused, extrapolated, or half."""
-        kinds = set(self.actions)
-        if len(kinds) == 1:
-            return "half" if kinds == {Action.GUIDED} else next(iter(kinds)).value
-        return "half"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,12 +115,10 @@ class Policy(ABC):
             frames: Latent frames, where they are known.
         """
 
-    def computed(  # noqa: B027
-        self, step: int, branch: int, residual: Tensor, before: Tensor | None, predicted: Any
-    ) -> None:
+    def computed(self, step: int, branch: int, residual: Tensor, before: Tensor | None) -> None:  # noqa: B027
         """A pass was computed: its stack residual, and the one before it (None at first).
 
-        `predicted(action)` is what that action would have given instead, or None where it could not.
+        `before` is what reusing would have added instead.
         """
 
     def output(self, step: int, branch: int, output: Tensor) -> None:  # noqa: B027
@@ -150,10 +138,8 @@ class _Kept:
     """What a branch of a stack remembers."""
 
     residual: Tensor
-    sigma: float
     step: int
     before: Tensor | None = None
-    before_sigma: float = 0.0
 
 
 @dataclass(kw_only=True)
@@ -197,7 +183,6 @@ class StackCache:
         self._pass: _Pass | None = None
         self._pairs: dict[tuple[int, int], bool] = {}
         """Whether a block returns its stream alone, or paired with the text's."""
-        self._old_difference: Tensor | None = None
 
     def begin_step(self, index: int, sigma: float) -> None:
         """Told before each step's first pass, by whoever follows the scheduler."""
@@ -210,7 +195,8 @@ class StackCache:
         watching: list[Any] = []
         try:
             for number, stack in enumerate(self._stacks):
-                _register(stack.transformer, _RootHook(self, number), ROOT_HOOK)
+                with beneath_offloading(stack.transformer):
+                    _register(stack.transformer, _RootHook(self, number), ROOT_HOOK)
                 for position, block in enumerate(stack.blocks):
                     _register(block, _BlockHook(self, block, number, position, len(stack.blocks)), BLOCK_HOOK)
                     if position in self.policy.captures.layers and self.policy.captures.residual != "block":
@@ -222,15 +208,13 @@ class StackCache:
             for handle in watching:
                 handle.remove()
             for stack in self._stacks:
-                for module in (stack.transformer, *stack.blocks):
-                    registry = getattr(module, "_diffusers_hook", None)
-                    if registry is not None:
-                        registry.remove_hook(ROOT_HOOK, recurse=False)
-                        registry.remove_hook(BLOCK_HOOK, recurse=False)
+                with beneath_offloading(stack.transformer):
+                    _remove(stack.transformer, ROOT_HOOK)
+                for block in stack.blocks:
+                    _remove(block, BLOCK_HOOK)
                 _forget_children(stack.transformer)
             self._kept.clear()
             self._pass = None
-            self._old_difference = None
 
     @property
     def kept_bytes(self) -> int:
@@ -251,12 +235,12 @@ class StackCache:
         current.entered = call["hidden_states"]
         if self.decision is None:
             self.decision = self._decide(current, call.get("temb", call.get("timestep")))
-        current.action = self.decision.actions[current.branch]
+        current.action = self.decision.action
         kept = self._kept.get((current.stack, current.branch))
         if current.action is not Action.COMPUTE:
             assert kept is not None
             self.age = self._index - kept.step
-            current.added = self._added(current, kept)
+            current.added = self._added(kept)
 
     def _decide(self, current: _Pass, embedding: Tensor | None) -> Decision:
         mine = [self._kept.get((current.stack, each)) for each in range(self._passes)]
@@ -273,19 +257,14 @@ class StackCache:
             embedding=embedding,
         )
         decision = self.policy.decide(step)
-        if not step.kept and set(decision.actions) != {Action.COMPUTE}:
-            return Decision(actions=(Action.COMPUTE,) * self._passes, why="nothing to reuse yet")
+        if not step.kept and decision.action is not Action.COMPUTE:
+            return Decision(action=Action.COMPUTE, why="nothing to reuse yet")
         return decision
 
-    def _added(self, current: _Pass, kept: _Kept) -> Tensor:
-        if current.action is Action.GUIDED:
-            guided = self._kept[current.stack, 0]
-            assert self._old_difference is not None, "the guided branch is computed first"
-            kept.residual = guided.residual + self._old_difference
-            kept.sigma, kept.step = guided.sigma, guided.step
-            return kept.residual
-        if current.action is Action.EXTRAPOLATE and kept.before is not None:
-            return extrapolated(kept.residual, kept.before, kept.sigma, kept.before_sigma, self._sigma)
+    def _added(self, kept: _Kept) -> Tensor:
+        assert self.decision is not None
+        if self.decision.action is Action.EXTRAPOLATE and kept.before is not None:
+            return kept.residual + self.decision.gain * (kept.residual - kept.before)
         return kept.residual
 
     def _run_block(self, hook: _BlockHook, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -317,23 +296,9 @@ class StackCache:
         stack = self._stacks[current.stack]
         residual = stream - passed_through(stack.transformer, current.entered, stream)
         old = self._kept.get((current.stack, current.branch))
-
-        def predicted(action: Action) -> Tensor | None:
-            if old is None or (action is Action.EXTRAPOLATE and old.before is None):
-                return None
-            if action is Action.EXTRAPOLATE and old.before is not None:
-                return extrapolated(old.residual, old.before, old.sigma, old.before_sigma, self._sigma)
-            return old.residual
-
         before = old.residual if old is not None else None
-        self.policy.computed(self._index, current.branch, residual, before, predicted)
-        other = self._kept.get((current.stack, 1))
-        if current.branch == 0 and old is not None and other is not None:
-            following = self.decision is not None and Action.GUIDED in self.decision.actions
-            self._old_difference = other.residual - old.residual if following else None
-        kept = _Kept(residual=residual, sigma=self._sigma, step=self._index)
-        if self.policy.keeps_two and old is not None:
-            kept.before, kept.before_sigma = old.residual, old.sigma
+        self.policy.computed(self._index, current.branch, residual, before)
+        kept = _Kept(residual=residual, step=self._index, before=before if self.policy.keeps_two else None)
         self._kept[current.stack, current.branch] = kept
 
     def _told_of_part(self, position: int) -> Callable[..., None]:
@@ -364,7 +329,7 @@ class _RootHook(ModelHook):
         self.cache, self.number = cache, number
 
     def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        forward = self.fn_ref.original_forward
+        forward: Any = self.fn_ref.original_forward
         self.cache._begin_pass(self.number, module, _by_name(module, args, kwargs))
         try:
             output = forward(*args, **kwargs)
@@ -387,14 +352,8 @@ class _BlockHook(ModelHook):
         return self.cache._run_block(self, args, kwargs)
 
     def compute(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return self.fn_ref.original_forward(*args, **kwargs)
-
-
-def extrapolated(residual: Tensor, before: Tensor, sigma: float, before_sigma: float, now: float) -> Tensor:
-    """The straight line through two residuals, read off at another noise level."""
-    if sigma == before_sigma:
-        return residual
-    return torch.lerp(before, residual, (now - before_sigma) / (sigma - before_sigma))
+        forward: Any = self.fn_ref.original_forward
+        return forward(*args, **kwargs)
 
 
 def part_of(block: nn.Module, residual: str) -> nn.Module:
@@ -455,8 +414,31 @@ def passed_through(transformer: nn.Module, entered: Tensor, left: Tensor) -> Ten
     return turned + model.temp_pos_embed.to(turned.dtype) if frames > 1 else turned
 
 
+@contextmanager
+def beneath_offloading(transformer: nn.Module) -> Iterator[None]:
+    """Hooks that come and go in here lie beneath the one that fetches an offloaded transformer.
+
+    A run begins by putting that one on anew, and with it accelerate takes off whatever was laid over it.
+    """
+    model: Any = transformer
+    if not hasattr(model, "_hf_hook") or "forward" not in vars(model):
+        yield
+        return
+    fetching, model.forward = model.forward, model._old_forward
+    try:
+        yield
+    finally:
+        model._old_forward, model.forward = model.forward, fetching
+
+
 def _register(module: nn.Module, hook: ModelHook, name: str) -> None:
     HookRegistry.check_if_exists_or_initialize(module).register_hook(hook, name)
+
+
+def _remove(module: nn.Module, name: str) -> None:
+    registry = getattr(module, "_diffusers_hook", None)
+    if registry is not None:
+        registry.remove_hook(name, recurse=False)
 
 
 def _forget_children(transformer: nn.Module) -> None:

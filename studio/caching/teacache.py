@@ -13,9 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from torch import Tensor
 
 from studio.cache_settings import TeaCache
+from studio.caching.profile import Profile
 from studio.caching.stack import Action, Decision, Policy, Step
 
 
@@ -50,11 +52,24 @@ class TeaCachePolicy(Policy):
         if computes:
             self._sum = 0.0
         return Decision(
-            actions=(Action.COMPUTE if computes else Action.REUSE,) * step.passes,
+            action=Action.COMPUTE if computes else Action.REUSE,
             distance=added_up,
             threshold=self.settings.threshold,
             why="the change of the time embedding has added up" if computes else "the time embedding changed little",
         )
+
+
+def coefficients_of(profile: Profile | None) -> tuple[float, ...]:
+    """The polynomial that turns the embedding's change into the residual's, fitted to a profile; the identity without.
+
+    Of degree 4, as the authors', or less where there are fewer than ten steps to fit.
+    """
+    if profile is None:
+        return (1.0, 0.0)
+    x, y = np.asarray(profile.embedding_changes[1:]), np.asarray(profile.residual_changes[1:])
+    if len(x) < 3 or not x.any():
+        return (1.0, 0.0)
+    return tuple(float(c) for c in np.polyfit(x, y, 4 if len(x) >= 10 else 1))
 
 
 def polynomial(coefficients: Sequence[float], x: float) -> float:

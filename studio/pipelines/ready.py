@@ -157,6 +157,12 @@ class Ready:
                 self.reset()
         return clip
 
+    @property
+    def sigmas(self) -> tuple[float, ...]:
+        """Noise level of each step of the run under way; known once its first step begins."""
+        scheduler = self.pipe.scheduler
+        return tuple(schedules.sigma(scheduler, index) for index in range(len(scheduler.timesteps)))
+
     def preview(self, estimate: torch.Tensor) -> np.ndarray:
         """The middle latent frame of a denoised estimate as uint8 (H, W, 3).
 

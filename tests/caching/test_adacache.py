@@ -31,7 +31,7 @@ def _computed(policy: AdaCachePolicy, total: int, size: Curve, motion: Curve, br
     for index in range(total):
         s = index + 1
         decision = policy.decide(_step(index, total, kept=index > 0))
-        if decision.actions[0] is Action.COMPUTE:
+        if decision.action is Action.COMPUTE:
             steps.append(s)
             for branch in range(branches):
                 policy.measured(layer, branch, _residual(size(s), motion(s)), FRAMES)

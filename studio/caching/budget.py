@@ -1,0 +1,149 @@
+"""Budget: the studio's own cache. An exact number of computed steps, placed where they matter most.
+
+A skipped step j, after computed steps h < i, adds R_i + a (R_i - R_h) instead of R_j. From a profile's Gram matrices
+
+    a[h, i, j]   the gain that is best over its clips:  sum_q <R_j - R_i, R_i - R_h> / sum_q ||R_i - R_h||^2, or 0
+    e[h, i, j]   what is still wrong then, the mean over clips of ||R_j - R_i - a (R_i - R_h)||
+    drift        sum over skipped steps of  growth(s_j) |s_j - s_j+1| e[h, i, j]
+
+and the schedule with K computed steps of least drift is a shortest path over pairs (h, i), found exactly. Errors at
+high noise grow, for there a clip decides what it will show: that is why they are weighed by what was measured to be
+left of them in finished clips, and why the early steps get computed without any rule that protects them.
+
+Related: LeMiCa and GCache also choose schedules offline by the final error; FORA and SeaCache reuse or extrapolate
+residuals. Knows profiles and numbers. Refuses to know models; `BudgetPolicy` only reads the plan.
+
+Shapes: N steps, Q clips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from studio.cache_settings import Budget
+from studio.caching.profile import Profile
+from studio.caching.stack import Action, Decision, Policy, Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What becomes of each step."""
+
+    gains: tuple[float | None, ...]
+    """(N): None computes; a number adds that much of the residual's last change, 0 repeats it."""
+    drift: tuple[float, ...]
+    """(N): predicted drift of the finished clip by the errors up to each step, as a share of its spread."""
+
+    @property
+    def computed(self) -> int:
+        return sum(gain is None for gain in self.gains)
+
+
+def plan_for(profile: Profile, settings: Budget) -> Plan:
+    """The plan of least predicted drift within the settings' speed, or the fastest within their drift."""
+    total = len(profile.sigmas)
+    if settings.max_drift is None:
+        return plan_of(profile, computed_steps(total, settings.speedup, profile.skipped_share), settings.extrapolate)
+    for computed in range(2, total):
+        plan = plan_of(profile, computed, settings.extrapolate)
+        if plan.drift[-1] <= settings.max_drift:
+            return plan
+    return Plan(gains=(None,) * total, drift=(0.0,) * total)
+
+
+def computed_steps(total: int, speedup: float, skipped_share: float) -> int:
+    """The largest K with K + (N - K) share <= N / speedup; at least the two that reusing needs."""
+    exact = (total / speedup - total * skipped_share) / (1 - skipped_share)
+    return min(total, max(2, int(exact + 1e-9)))
+
+
+@lru_cache(maxsize=32)
+def plan_of(profile: Profile, computed: int, extrapolate: bool = True) -> Plan:
+    """The plan with that many computed steps, the first two among them, of least predicted drift."""
+    total = len(profile.sigmas)
+    if computed >= total:
+        return Plan(gains=(None,) * total, drift=(0.0,) * total)
+    gain, error = _errors(profile, extrapolate)
+    sigmas = np.asarray((*profile.sigmas, 0.0))
+    weight = profile.growth_at(profile.sigmas) * -np.diff(sigmas)
+    # skipping[h, i, j]: drift by the steps after i up to j, all skipped.
+    skipping = np.cumsum(error * weight, axis=2)
+    # best[i, h]: least drift of a path whose last computed steps are h, i; one more computed step in each round.
+    best = np.full((total, total), np.inf)
+    best[1, 0] = 0.0
+    came_from: list[np.ndarray] = []
+    for _ in range(computed - 2):
+        # through[h, i, k]: computed at h, i, then k
+        through = best.T[:, :, None] + np.pad(skipping, ((0, 0), (0, 0), (1, 0)))[:, :, :-1]
+        later = np.arange(total)[None, :] > np.arange(total)[:, None]
+        through = np.where(later[None], through, np.inf)
+        came_from.append(through.argmin(axis=0))
+        best = through.min(axis=0).T
+    ends = best.T + skipping[:, :, -1]
+    h, i = (int(index) for index in np.unravel_index(int(ends.argmin()), ends.shape))
+    steps = [i, h]
+    for origins in reversed(came_from):
+        h, i = int(origins[h, i]), h
+        steps.append(h)
+    return _plan(sorted(set(steps)), gain, error * weight)
+
+
+def _errors(profile: Profile, extrapolate: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Gains and errors (N, N, N) over h, i, j; errors are 0 where j <= i, gains 0 where h = i."""
+    grams = np.asarray(profile.grams)
+    total = grams.shape[1]
+    square = np.einsum("qaa->qa", grams)
+    apart = square[:, :, None] + square[:, None, :] - 2 * grams  # ||R_a - R_b||^2
+    change = apart[:, :, :, None]  # over h, i
+    missing = apart[:, None, :, :]  # over i, j
+    # <R_j - R_i, R_i - R_h>, over h, i, j
+    along = (
+        np.swapaxes(grams, 1, 2)[:, None, :, :] - grams[:, :, None, :] - square[:, None, :, None] + grams[:, :, :, None]
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gain = np.where(change.sum(0) > 0, along.sum(0) / change.sum(0), 0.0)
+    gain = np.clip(gain, 0.0, None) if extrapolate else np.zeros_like(gain)
+    left = missing - 2 * gain * along + gain**2 * change
+    error = np.sqrt(np.clip(left, 0, None)).mean(0)
+    steps = np.arange(total)
+    after = steps[None, None, :] > steps[None, :, None]
+    return gain, np.where(after, error, 0.0)
+
+
+def _plan(computed: list[int], gain: np.ndarray, drift: np.ndarray) -> Plan:
+    gains: list[float | None] = []
+    added: list[float] = []
+    h = i = 0
+    for j in range(len(gain)):
+        if j in computed:
+            h, i = i, j
+            gains.append(None)
+            added.append(0.0)
+        else:
+            gains.append(float(gain[h, i, j]))
+            added.append(float(drift[h, i, j]))
+    return Plan(gains=tuple(gains), drift=tuple(float(value) for value in np.cumsum(added)))
+
+
+class BudgetPolicy(Policy):
+    """Follows a plan."""
+
+    keeps_two = True
+
+    def __init__(self, plan: Callable[[], Plan]) -> None:
+        """Begin a run; the plan is made as its first step begins, when the noise levels are known."""
+        self._make_plan = plan
+        self._plan: Plan | None = None
+
+    def decide(self, step: Step) -> Decision:
+        self._plan = plan = self._plan or self._make_plan()
+        gain, drift = plan.gains[step.index], plan.drift[step.index]
+        left = plan.computed - sum(each is None for each in plan.gains[: step.index + 1])
+        if gain is None:
+            return Decision(action=Action.COMPUTE, distance=drift, why=f"planned; {left} more computed steps to come")
+        action = Action.EXTRAPOLATE if gain and step.extrapolable else Action.REUSE
+        return Decision(action=action, gain=gain, distance=drift, why=f"planned; gain {gain:.2f}")

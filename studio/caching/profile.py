@@ -1,0 +1,137 @@
+"""Profiles: what a model's residuals did on a few uncached clips, from which caches take their figures.
+
+    G_q[a, b] = <R_a, R_b>     of the guided residuals of clip q's steps a and b; enough to know how far any
+                               combination of earlier residuals is from a later one, without keeping any of them
+    growth(s)                  how much of an error at noise level s is left in the finished clip
+
+Knows arithmetic and one JSON file a preset. Refuses to know torch: `recording.py` fills profiles in. A profile of one
+number of steps or shift serves others: everything is a function of the noise level and is read off between steps.
+
+Shapes: Q clips, N steps.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SHIPPED = Path(__file__).resolve().parents[2] / "assets" / "profiles"
+"""Profiles of the models that ship with the studio, and of those that were measured for it."""
+PRIOR = "pocket"
+"""Whose profile stands in for a model that nobody has measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """What was measured on one model."""
+
+    preset: str
+    weights: str
+    """Which weights: a Hub revision, or a digest."""
+    sigmas: tuple[float, ...]
+    """(N), noise level of each step, falling."""
+    grams: tuple[tuple[tuple[float, ...], ...], ...]
+    """(Q, N, N), scaled so that the mean squared residual is 1."""
+    growth: tuple[tuple[float, float], ...]
+    """(noise level, factor), noise falling: relative drift of the finished clip for each unit of relative error."""
+    distances: tuple[tuple[float, ...], ...]
+    """(Q, N): AdaCache's distance between each step and the one before; 0 for the first."""
+    embedding_changes: tuple[float, ...]
+    """(N): relative change of the time embedding, TeaCache's input; 0 for the first."""
+    residual_changes: tuple[float, ...]
+    """(N): relative change of the residual, mean over clips; 0 for the first."""
+    mag_ratios: tuple[float, ...]
+    """(N · passes): residual magnitudes against the step before, pass by pass, as MagCache wants them."""
+    passes: int
+    skipped_share: float
+    """Cost of a skipped step against that of a computed one."""
+    machine: str = ""
+    """Where it was measured."""
+
+    def at(self, sigmas: Sequence[float]) -> Profile:
+        """The same model at other noise levels: read off between the measured steps."""
+        now = np.asarray(sigmas)
+        if (
+            now.max() > 1 >= max(self.sigmas)
+        ):  # deviations against a clean clip of one; a profile knows the noise's share
+            now = now / (1 + now)
+        if len(now) == len(self.sigmas) and np.allclose(now, self.sigmas, atol=1e-3):
+            return self
+        where = np.interp(-now, -np.asarray(self.sigmas), np.arange(len(self.sigmas)))
+        low = np.clip(np.floor(where).astype(int), 0, len(self.sigmas) - 2)
+        share = where - low
+        mix = np.zeros((len(now), len(self.sigmas)))
+        mix[np.arange(len(now)), low] = 1 - share
+        mix[np.arange(len(now)), low + 1] = share
+        return replace(
+            self,
+            sigmas=tuple(float(sigma) for sigma in now),
+            grams=tuple(_tuples(mix @ np.asarray(gram) @ mix.T) for gram in self.grams),
+        )
+
+    def growth_at(self, sigmas: Sequence[float]) -> np.ndarray:
+        """(N,): the growth of errors, falling with the noise; in between, its logarithm is a straight line."""
+        levels = np.array([level for level, _ in self.growth])
+        factors = np.log([factor for _, factor in self.growth])
+        return np.exp(np.interp(-np.asarray(sigmas), -levels, factors))
+
+
+def find_profile(preset: str, folder: Path | None) -> Profile | None:
+    """The profile measured here, else the one that ships, else None. A file that cannot be read is as none."""
+    for place in (folder, SHIPPED):
+        if place is None:
+            continue
+        path = place / f"{preset}.json"
+        if path.is_file():
+            try:
+                return profile_from_json(json.loads(path.read_text(encoding="utf-8")))
+            except (OSError, ValueError, TypeError, KeyError):
+                continue
+    return None
+
+
+def profile_to_json(profile: Profile) -> dict[str, Any]:
+    """As a record that `profile_from_json` reads back, with figures of six digits."""
+    return _rounded(asdict(profile))
+
+
+def profile_from_json(record: dict[str, Any]) -> Profile:
+    """What `profile_to_json` wrote.
+
+    Raises:
+        TypeError, ValueError, KeyError: it was written by something else.
+    """
+    return Profile(**{name: _frozen(value) for name, value in record.items()})
+
+
+def falling(values: Sequence[float]) -> list[float]:
+    """The falling sequence nearest to these in the mean of squares (pool adjacent violators)."""
+    pools: list[list[float]] = []
+    for value in values:
+        pools.append([value, 1.0])
+        while len(pools) > 1 and pools[-2][0] < pools[-1][0]:
+            last, count = pools.pop()
+            before, others = pools.pop()
+            pools.append([(before * others + last * count) / (others + count), others + count])
+    return [mean for mean, count in pools for _ in range(int(count))]
+
+
+def _tuples(array: np.ndarray) -> Any:
+    return tuple(_tuples(part) for part in array) if array.ndim else float(array)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(each) for each in value) if isinstance(value, list) else value
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {name: _rounded(each) for name, each in value.items()}
+    return [_rounded(each) for each in value] if isinstance(value, (list, tuple)) else value

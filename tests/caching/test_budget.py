@@ -1,0 +1,125 @@
+"""Budget: the plan is the best there is, its cost is exactly what was asked for, and it says what it predicts."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from studio.cache_settings import Budget
+from studio.caching.budget import computed_steps, plan_for, plan_of
+from studio.caching.profile import Profile, falling, find_profile, profile_from_json, profile_to_json
+
+STEPS = 8
+
+
+def _profile(residuals: list[np.ndarray], *, skipped_share: float = 0.05) -> Profile:
+    """A profile of clips whose residuals (N, D) are given."""
+    total = len(residuals[0])
+    grams = [r @ r.T for r in residuals]
+    return Profile(
+        preset="made-up",
+        weights="",
+        sigmas=tuple(float(s) for s in np.linspace(1, 0.1, total)),
+        grams=tuple(tuple(tuple(row) for row in gram.tolist()) for gram in grams),
+        growth=((1.0, 4.0), (0.6, 2.0), (0.1, 1.0)),
+        distances=((0.0,) * total,) * len(grams),
+        embedding_changes=(0.0,) * total,
+        residual_changes=(0.0,) * total,
+        mag_ratios=(1.0,) * total,
+        passes=1,
+        skipped_share=skipped_share,
+    )
+
+
+def _walk(seed: int, total: int = STEPS) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((total, 12)).cumsum(axis=0)
+
+
+def _drift_by_hand(profile: Profile, residuals: list[np.ndarray], computed: tuple[int, ...]) -> float:
+    """The definition, written out: errors of every skipped step, with the gain that is best over the clips."""
+    sigmas = (*profile.sigmas, 0.0)
+    growth = profile.growth_at(profile.sigmas)
+    drift, h, i = 0.0, 0, 0
+    for j in range(len(profile.sigmas)):
+        if j in computed:
+            h, i = i, j
+            continue
+        along = sum(float((r[j] - r[i]) @ (r[i] - r[h])) for r in residuals)
+        change = sum(float((r[i] - r[h]) @ (r[i] - r[h])) for r in residuals)
+        gain = max(0.0, along / change) if change else 0.0
+        error = np.mean([np.linalg.norm(r[j] - r[i] - gain * (r[i] - r[h])) for r in residuals])
+        drift += float(growth[j] * (sigmas[j] - sigmas[j + 1]) * error)
+    return drift
+
+
+@pytest.mark.parametrize("computed", range(2, STEPS + 1))
+def test_no_other_schedule_of_that_many_steps_is_predicted_to_drift_less(computed: int) -> None:
+    residuals = [_walk(0), _walk(1)]
+    profile = _profile(residuals)
+    plan = plan_of(profile, computed)
+    assert plan.computed == computed
+    chosen = tuple(step for step, gain in enumerate(plan.gains) if gain is None)
+    assert plan.drift[-1] == pytest.approx(_drift_by_hand(profile, residuals, chosen))
+    every = ((0, 1, *rest) for rest in itertools.combinations(range(2, STEPS), computed - 2))
+    assert plan.drift[-1] == pytest.approx(min(_drift_by_hand(profile, residuals, each) for each in every))
+
+
+def test_residuals_on_a_straight_line_are_foreseen_exactly_and_only_by_extrapolating() -> None:
+    line = np.linspace(0, 1, STEPS)[:, None] * np.ones((1, 4)) + 1
+    profile = _profile([line])
+    assert plan_of(profile, 2).drift[-1] == pytest.approx(0, abs=1e-6)
+    assert plan_of(profile, 2, False).drift[-1] > 0.1
+
+
+def test_more_computed_steps_never_drift_more() -> None:
+    profile = _profile([_walk(seed, 20) for seed in range(3)])
+    drifts = [plan_of(profile, computed).drift[-1] for computed in range(2, 21)]
+    assert drifts == sorted(drifts, reverse=True)
+    assert drifts[-1] == 0
+
+
+@pytest.mark.parametrize("speedup", [1.0, 1.5, 2.0, 3.0])
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.2])
+def test_the_budget_is_met_and_not_by_more_than_a_step(speedup: float, share: float) -> None:
+    computed = computed_steps(30, speedup, share)
+    cost = computed + (30 - computed) * share
+    assert cost <= 30 / speedup + 1e-9
+    assert cost + (1 - share) > 30 / speedup or computed == 30
+
+
+def test_a_drift_bound_is_kept_with_the_fewest_computed_steps() -> None:
+    profile = _profile([_walk(seed, 12) for seed in range(3)])
+    bound = plan_of(profile, 7).drift[-1]
+    plan = plan_for(profile, Budget(max_drift=bound))
+    assert plan.drift[-1] <= bound
+    assert plan.computed <= 7
+    assert plan_of(profile, plan.computed - 1).drift[-1] > bound
+    assert plan_for(profile, Budget(max_drift=1e-12)).computed == 12
+
+
+def test_a_profile_serves_other_numbers_of_steps() -> None:
+    profile = _profile([_walk(seed, 30) for seed in range(2)])
+    assert profile.at(profile.sigmas) is profile
+    other = profile.at(np.linspace(1, 0.1, 50).tolist())
+    assert plan_for(other, Budget(speedup=2)).computed == computed_steps(50, 2, profile.skipped_share)
+    assert np.allclose(np.asarray(other.grams[0])[0, 0], np.asarray(profile.grams[0])[0, 0])
+
+
+def test_a_profile_comes_back_from_its_file_and_a_broken_one_is_as_none(tmp_path: Path) -> None:
+    profile = _profile([_walk(0)])
+    path = tmp_path / "made-up.json"
+    path.write_text(json.dumps(profile_to_json(profile)))
+    again = find_profile("made-up", tmp_path)
+    assert again is not None
+    assert plan_of(again, 4).drift == pytest.approx(plan_of(profile, 4).drift, rel=1e-3)
+    assert profile_from_json(profile_to_json(profile)).preset == "made-up"
+    path.write_text("{")
+    assert find_profile("made-up", tmp_path) is None
+
+
+def test_the_nearest_falling_sequence_falls_and_keeps_the_mean() -> None:
+    assert falling([3.0, 1.0, 2.0, 0.0]) == [3.0, 1.5, 1.5, 0.0]
