@@ -1,0 +1,406 @@
+"""A comparison on paper: as CSV, JSON, one self-contained HTML page, and the lines that a terminal prints.
+
+Knows how a figure is written for a reader, and for a program. Refuses to compute one (`compare`, `metrics`), and to let
+what somebody typed become markup or a spreadsheet's formula.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import html
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from studio.compare import (
+    FULL,
+    Cell,
+    Comparison,
+    MethodSummary,
+    Point,
+    Ratio,
+    pareto_front,
+    parse_method,
+    points_of,
+    summaries_of,
+    to_json,
+)
+from studio.errors import RunError, StudioError
+from studio.metrics import METRICS, scores_to_json
+from studio.runs import RunStore
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""A spreadsheet takes a text that begins with one of these for a formula."""
+
+
+def title_of(method: str) -> str:
+    """What a person calls a method; its text, where this version no longer knows it."""
+    try:
+        return parse_method(method).title
+    except StudioError:
+        return method
+
+
+def ratio_text(ratio: Ratio | None, *, spread: bool = False) -> str:
+    """`2.1×`, or `2.1× (1.9–2.3)`."""
+    if ratio is None:
+        return "–"
+    text = f"{ratio.median:.2f}×"
+    return f"{text} ({ratio.low:.2f}–{ratio.high:.2f})" if spread and ratio.count > 1 else text
+
+
+def score_text(name: str, value: float | None) -> str:
+    """A score without its unit: as many digits as say something."""
+    if value is None or math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    return f"{value:.4f}" if METRICS[name].unit == "" else f"{value:.2f}"
+
+
+def speed_by_cell(comparison: Comparison) -> dict[int, tuple[float | None, float | None]]:
+    """By cell: how many times faster than its own reference, denoising and whole. None where either was not timed."""
+    found: dict[int, tuple[float | None, float | None]] = {}
+    for cell in comparison.cells:
+        full = comparison.cells[cell.reference].seconds
+        pairs = [
+            (getattr(full, pace, 0.0), getattr(cell.seconds, pace, 0.0)) if full and cell.seconds else (0.0, 0.0)
+            for pace in ("denoising", "whole")
+        ]
+        denoising, whole = (base / other if base > 0 and other > 0 else None for base, other in pairs)
+        found[cell.number] = (denoising, whole)
+    return found
+
+
+# CSV and JSON --------------------------------------------------------------------------------------------------------
+
+COLUMNS = (
+    *("cell", "group", "repeat", "method", "state", "preset", "prompt", "seed", "run", "stored_before", "cold"),
+    *("encoding_s", "denoising_s", "decoding_s", "whole_s", "denoising_speedup", "whole_speedup", "computed_share"),
+    *METRICS,
+    *("notices", "error", "request"),
+)
+
+
+def to_csv(comparison: Comparison) -> str:
+    """A line for each cell, in RFC 4180's form, figures in full; what was not measured is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\r\n")
+    writer.writeheader()
+    speeds = speed_by_cell(comparison)
+    for cell in comparison.cells:
+        seconds = asdict(cell.seconds) if cell.seconds else {}
+        denoising, whole = speeds[cell.number]
+        writer.writerow(
+            {
+                "cell": cell.number,
+                "group": cell.group,
+                "repeat": cell.repeat,
+                "method": _no_formula(cell.method),
+                "state": cell.state,
+                "preset": _no_formula(cell.request.preset),
+                "prompt": _no_formula(cell.request.prompt),
+                "seed": cell.request.seed,
+                "run": cell.run_id or "",
+                "stored_before": int(cell.reused),
+                "cold": int(cell.cold),
+                **{f"{name}_s": seconds.get(name, "") for name in ("encoding", "denoising", "decoding", "whole")},
+                "denoising_speedup": "" if denoising is None else denoising,
+                "whole_speedup": "" if whole is None else whole,
+                "computed_share": "" if cell.computed_share is None else cell.computed_share,
+                **scores_to_json(cell.scores),
+                "notices": _no_formula(" ".join(cell.notices)),
+                "error": _no_formula(error_text(cell)),
+                "request": cell.request.model_dump_json(),
+            }
+        )
+    return text.getvalue()
+
+
+def _no_formula(text: str) -> str:
+    return "'" + text if text.startswith(_FORMULA) else text
+
+
+def error_text(cell: Cell) -> str:
+    error = cell.error or {}
+    return " ".join(str(error.get(part, "")) for part in ("message", "way_out")).strip()
+
+
+def to_json_text(comparison: Comparison) -> str:
+    """The whole record with the figures over its cells, as JSON that every reader takes: no infinities, no NaN."""
+    record = to_json(comparison) | {
+        "summaries": [
+            asdict(line) | {"title": title_of(line.method), "scores": scores_to_json(line.scores)}
+            for line in summaries_of(comparison)
+        ],
+        "points": [asdict(point) | {"scores": scores_to_json(point.scores)} for point in points_of(comparison)],
+        "metrics": {
+            name: {"title": metric.title, "unit": metric.unit, "higher_is_better": metric.higher_is_better}
+            for name, metric in METRICS.items()
+        },
+    }
+    return json.dumps(record, ensure_ascii=False, allow_nan=False, indent=1)
+
+
+# A terminal ----------------------------------------------------------------------------------------------------------
+
+_PRINTED = ("psnr", "ssim", "ms_ssim", "flicker", "flow_warp_error")
+_WIDTHS = (34, 10, 10, 9, 9, 8, 8, 8, 8, 8)
+
+
+def heading_line() -> str:
+    names = ("method", "denoising", "whole run", "speed-up", "whole", "PSNR", "SSIM", "MS-SSIM", "flicker", "warp")
+    return "".join(name.ljust(width) if not index else name.rjust(width) for index, (name, width) in _columns(names))
+
+
+def cell_line(comparison: Comparison, cell: Cell) -> str:
+    """One line of the table as it grows."""
+    name = title_of(cell.method) + (f" #{cell.repeat + 1}" if any(each.repeat for each in comparison.cells) else "")
+    if cell.state != "complete" or cell.seconds is None:
+        return f"{name[:33]:34}{cell.state}: {error_text(cell)}"
+    denoising, whole = speed_by_cell(comparison)[cell.number]
+    figures = (
+        name[:33],
+        f"{cell.seconds.denoising:.2f} s",
+        f"{cell.seconds.whole:.2f} s",
+        "–" if denoising is None else f"{denoising:.2f}×",
+        "–" if whole is None else f"{whole:.2f}×",
+        *(score_text(metric, cell.scores.get(metric)) for metric in _PRINTED),
+    )
+    marks = (" stored" if cell.reused else "") + (" cold" if cell.cold else "")
+    return (
+        "".join(text.ljust(width) if not index else text.rjust(width) for index, (text, width) in _columns(figures))
+        + marks
+    )
+
+
+def summary_line(line: MethodSummary) -> str:
+    scores = "  ".join(
+        f"{METRICS[name].title} {score_text(name, line.scores[name])}" for name in _PRINTED if name in line.scores
+    )
+    failed = f"  {line.failed} failed" if line.failed else ""
+    speeds = f"{ratio_text(line.denoising, spread=True)}, whole run {ratio_text(line.whole, spread=True)}"
+    return f"{title_of(line.method)[:33]:34}{speeds}  {scores}{failed}"
+
+
+def _columns(texts: Sequence[str]) -> Any:
+    return enumerate(zip(texts, _WIDTHS, strict=True))
+
+
+# One page ------------------------------------------------------------------------------------------------------------
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+<main>
+<h1>{title}</h1>
+<p class="soft">{lead}</p>
+{plot}
+<h2>By method</h2>
+{summary}
+<h2>Every clip</h2>
+{cells}
+<p class="soft">{foot}</p>
+</main>
+</body>
+</html>
+"""
+
+_STYLE = """
+:root { --ink: #16191d; --soft: #59626c; --line: #d5d9dd; --paper: #fff; --desk: #f3f4f5; --bad: #a52f24;
+  --m0: #16191d; --m1: #2f6fb2; --m2: #c67a12; --m3: #2c8467; --m4: #8a55b8; --m5: #b3382c; --m6: #5a6b1f; --m7: #0f7c8a; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e8ea; --soft: #98a1aa; --line: #30363c; --paper: #181b1e;
+  --desk: #111315; --bad: #f0a198; --m0: #e6e8ea; --m1: #6aa9e6; --m2: #eda541; --m3: #62c9a3; --m4: #c096ea; --m5: #f0a198;
+  --m6: #b9cf6a; --m7: #5fd0df; } }
+body { margin: 0; background: var(--desk); color: var(--ink); font: 14px/1.45 "IBM Plex Sans", ui-sans-serif, system-ui, sans-serif; }
+main { max-width: 1180px; margin: 0 auto; padding: 16px clamp(12px, 2vw, 24px) 28px; }
+h1 { font-size: 19px; margin: 0 0 4px; } h2 { font-size: 15px; margin: 22px 0 6px; }
+.soft { color: var(--soft); margin: 0 0 10px; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100%; }
+th, td { padding: 5px 9px; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; vertical-align: middle; }
+th { font-size: 12px; font-weight: 600; color: var(--soft); }
+th:first-child, td:first-child, td.words { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+td.bad { color: var(--bad); }
+tr.group th { color: var(--ink); padding-top: 14px; }
+td img { display: block; width: 84px; border-radius: 3px; }
+svg { display: block; width: 100%; max-width: 760px; height: auto; }
+svg text { fill: var(--soft); font-size: 12px; } svg .name { fill: var(--ink); }
+svg .axis { stroke: var(--line); } svg .front { stroke: var(--soft); fill: none; stroke-dasharray: 5 4; }
+"""  # noqa: E501
+
+
+def to_html(comparison: Comparison, store: RunStore | None = None) -> str:
+    """One page that needs nothing but itself: plot, tables, and each clip's poster where its run is still there."""
+    title = "Comparison of " + ", ".join(title_of(method) for method in comparison.methods if method != FULL)
+    first = comparison.cells[0].request
+    lead = (
+        f"{first.preset}, {first.width}×{first.height}, {first.num_frames} frames, {first.num_inference_steps} steps. "
+        f"{comparison.ended} of {len(comparison.cells)} clips, begun {comparison.created[:16].replace('T', ' ')} UTC."
+    )
+    foot = (
+        "Speed-ups are ratios to the full clip of the same prompt and seed: medians, with quartiles in brackets where "
+        "there are several. Denoising is the transformer's steps alone; the whole run goes from the text to the file, "
+        "without loading the model. Scores are measured on the stored clips."
+    )
+    return _PAGE.format(
+        title=html.escape(title),
+        style=_STYLE,
+        lead=html.escape(lead),
+        foot=html.escape(foot),
+        plot=_plot(comparison),
+        summary=_summary_table(comparison),
+        cells=_cells_table(comparison, store),
+    )
+
+
+def _metrics_shown(comparison: Comparison) -> list[str]:
+    return [name for name in METRICS if any(name in cell.scores for cell in comparison.cells)]
+
+
+def _heads(names: Sequence[str]) -> list[str]:
+    return [METRICS[name].title + (f", {METRICS[name].unit}" if METRICS[name].unit else "") for name in names]
+
+
+def _table(heads: Sequence[str], rows: Sequence[str]) -> str:
+    head = "".join(f'<th scope="col">{html.escape(text)}</th>' for text in heads)
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+
+
+def _row(texts: Sequence[str]) -> str:
+    return "<tr>" + "".join(f"<td>{html.escape(text)}</td>" for text in texts) + "</tr>"
+
+
+def _summary_table(comparison: Comparison) -> str:
+    names = _metrics_shown(comparison)
+    rows = [
+        _row(
+            (
+                title_of(line.method),
+                f"{line.complete}" + (f", {line.failed} failed" if line.failed else ""),
+                ratio_text(line.denoising, spread=True),
+                ratio_text(line.whole, spread=True),
+                "–" if line.computed_share is None else f"{100 * line.computed_share:.0f}%",
+                *(score_text(name, line.scores.get(name)) for name in names),
+            )
+        )
+        for line in summaries_of(comparison)
+    ]
+    heads = ("Method", "Clips", "Denoising", "Whole run", "Blocks computed", *_heads(names))
+    return _table(heads, rows)
+
+
+def _cells_table(comparison: Comparison, store: RunStore | None) -> str:
+    names, rows, group = _metrics_shown(comparison), [], -1
+    heads = ("Method", "Clip", "Denoising", "Whole run", "Faster", *_heads(names))
+    speeds = speed_by_cell(comparison)
+    for cell in comparison.cells:
+        if cell.group != group:
+            group = cell.group
+            words = html.escape(f"{cell.request.prompt} · seed {cell.request.seed}")
+            rows.append(f'<tr class="group"><th scope="rowgroup" colspan="{len(heads)}">{words}</th></tr>')
+        name = f"<td>{html.escape(title_of(cell.method))}</td><td>{_poster(cell, store)}</td>"
+        if cell.seconds is None:
+            words = html.escape(f"{cell.state}: {error_text(cell)}".rstrip(": "))
+            rows.append(f'<tr>{name}<td class="words bad" colspan="{len(heads) - 2}">{words}</td></tr>')
+            continue
+        denoising, _ = speeds[cell.number]
+        figures = (
+            f"{cell.seconds.denoising:.2f} s",
+            f"{cell.seconds.whole:.2f} s",
+            "–" if denoising is None else f"{denoising:.2f}×",
+            *(score_text(metric, cell.scores.get(metric)) for metric in names),
+        )
+        rows.append(f"<tr>{name}" + "".join(f"<td>{html.escape(text)}</td>" for text in figures) + "</tr>")
+        if cell.notices:
+            words = html.escape(" ".join(cell.notices))
+            rows.append(f'<tr><td></td><td class="words soft" colspan="{len(heads) - 1}">{words}</td></tr>')
+    return _table(heads, rows)
+
+
+def _poster(cell: Cell, store: RunStore | None) -> str:
+    if store is None or cell.run_id is None:
+        return ""
+    try:
+        picture = store.get(cell.run_id).thumbnail.read_bytes()
+    except (OSError, RunError):
+        return ""
+    return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(picture).decode("ascii")}">'
+
+
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 760, 360, 56, 150, 18, 44
+
+
+def _plot(comparison: Comparison, metric: str = "psnr") -> str:
+    """Measured speed-up of denoising against PSNR, methods by colour and shape, the Pareto front dashed."""
+    points = [point for point in points_of(comparison) if _placeable(point, metric)]
+    if not points:
+        return ""
+    speeds = [point.denoising.median for point in points if point.denoising]
+    values = [point.scores[metric] for point in points]
+    left, right = min(1.0, *speeds), max(1.2, *speeds) * 1.05
+    low, high = min(values) - 1, max(values) + 1
+
+    def place(point: Point) -> tuple[float, float]:
+        speed = point.denoising.median if point.denoising else 0.0
+        x = _LEFT + (speed - left) / (right - left) * (_WIDTH - _LEFT - _RIGHT)
+        return x, _TOP + (high - point.scores[metric]) / (high - low) * (_HEIGHT - _TOP - _BOTTOM)
+
+    bottom, edge = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
+    parts = [
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="Speed-up of denoising against PSNR">',
+        f'<line class="axis" x1="{_LEFT}" y1="{bottom}" x2="{edge}" y2="{bottom}"/>',
+        f'<line class="axis" x1="{_LEFT}" y1="{_TOP}" x2="{_LEFT}" y2="{bottom}"/>',
+        f'<text x="{edge}" y="{bottom + 34}" text-anchor="end">times faster (denoising)</text>',
+        f'<text x="{_LEFT}" y="{_TOP - 5}">PSNR, dB</text>',
+    ]
+    for share in (0.0, 0.5, 1.0):
+        speed, value = left + share * (right - left), low + share * (high - low)
+        x, y = _LEFT + share * (edge - _LEFT), bottom - share * (bottom - _TOP)
+        parts.append(f'<text x="{x:.1f}" y="{bottom + 17}" text-anchor="middle">{speed:.1f}×</text>')
+        parts.append(f'<text x="{_LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{value:.0f}</text>')
+    front = " ".join(f"{x:.1f},{y:.1f}" for x, y in map(place, pareto_front(points, metric)))
+    parts.append(f'<polyline class="front" points="{front}"/>')
+    for point in points:
+        x, y = place(point)
+        index = comparison.methods.index(point.method)
+        label = (
+            f"{title_of(point.method)}: {ratio_text(point.denoising)}, {score_text(metric, point.scores[metric])} dB"
+        )
+        parts.append(f'<g fill="var(--m{index % 8})"><title>{html.escape(label)}</title>{_shape(index, x, y)}</g>')
+    for row, method in enumerate(each for each in comparison.methods if any(p.method == each for p in points)):
+        index, y = comparison.methods.index(method), _TOP + 14 + 22 * row
+        parts.append(f'<g fill="var(--m{index % 8})">{_shape(index, edge + 16, y)}</g>')
+        parts.append(f'<text class="name" x="{edge + 28}" y="{y + 4}">{html.escape(title_of(method)[:24])}</text>')
+    return "".join(parts) + "</svg>"
+
+
+def _placeable(point: Point, metric: str) -> bool:
+    return point.denoising is not None and math.isfinite(point.scores.get(metric, math.nan))
+
+
+def _shape(index: int, x: float, y: float) -> str:
+    """A disc, square, triangle, diamond, or one of them hollow: methods stay apart without their colours."""
+    outlines = {
+        1: ((-5, -5), (5, -5), (5, 5), (-5, 5)),
+        2: ((0, -6.5), (6, 5), (-6, 5)),
+        3: ((0, -7), (7, 0), (0, 7), (-7, 0)),
+    }
+    hollow = ' fill="none" stroke="currentColor" stroke-width="2"' if index % 8 > 3 else ""
+    hollow = hollow.replace("currentColor", f"var(--m{index % 8})")
+    if index % 4 == 0:
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5.5"{hollow}/>'
+    corners = " ".join(f"{x + dx:.1f},{y + dy:.1f}" for dx, dy in outlines[index % 4])
+    return f'<polygon points="{corners}"{hollow}/>'
