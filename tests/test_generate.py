@@ -11,11 +11,14 @@ import torch
 
 from studio import calibration, machine, pipelines, weights
 from studio.clip import read_clip, read_settings
-from studio.errors import GridError, NumericalError, OutOfMemory, PromptError, StudioError, UnknownPreset
+from studio.errors import GridError, NumericalError, OutOfMemory, PromptError, RequestError, StudioError, UnknownPreset
 from studio.events import (
     BlockComputed,
+    BlockReused,
+    CacheDecided,
     GenerationEvent,
     ModelReady,
+    Notice,
     PreviewFrame,
     RunFinished,
     RunStarted,
@@ -289,3 +292,63 @@ def test_warming_loads_the_model_and_leaves_a_measurement_but_no_run(store: RunS
 
 def test_the_pocket_weights_are_where_the_preset_says() -> None:
     assert (weights.folder_of(find_preset("pocket")) / "model_index.json").is_file()
+
+
+# Caches
+
+
+@pytest.mark.parametrize(
+    "cache",
+    [
+        {"method": "adacache", "codebook": "custom", "rates": [3]},
+        {"method": "easycache", "threshold": 100.0},
+        {"method": "seacache", "threshold": 100.0},
+        {"method": "taylorseer", "cache_interval": 2, "disable_cache_before_step": 2},
+    ],
+    ids=lambda cache: cache["method"],
+)
+def test_what_a_cache_reused_is_told_and_kept_in_the_trace(store: RunStore, cache: dict[str, object]) -> None:
+    events = _walk(_request(num_inference_steps=8, cache=cache), store)
+    finished = events[-1]
+    assert isinstance(finished, RunFinished)
+    run = store.get(finished.run_id)
+    assert run.trace is not None
+    reused = sum(isinstance(event, BlockReused) for event in events)
+    partly = sum(isinstance(event, BlockComputed) and event.share < 1 for event in events)
+    assert run.trace.reused == reused
+    assert reused + partly > 0
+    assert run.trace.computed + run.trace.reused == 8 * 2 * len(_ready().blocks)
+    assert not any(isinstance(event, Notice) for event in events)
+    assert run.request.cache is not None
+    assert request_in_settings(read_settings(run.video) or {}) == run.request
+
+
+def test_a_decision_is_told_before_its_steps_blocks_with_the_reason(store: RunStore) -> None:
+    events = _walk(_request(num_inference_steps=8, cache={"method": "adacache", "moreg": True}), store)
+    told = -1
+    for event in events:
+        if isinstance(event, CacheDecided):
+            told = event.step
+            assert event.why
+        if isinstance(event, (BlockComputed, BlockReused)):
+            assert event.step == told
+    later = [event for event in events if isinstance(event, CacheDecided) and event.step > 2]
+    assert all(event.distance is not None and event.rate is not None and event.motion is not None for event in later)
+
+
+def test_a_cache_that_skips_nothing_says_so_and_changes_no_bit(store: RunStore, first_frames: np.ndarray) -> None:
+    events = _walk(_request(cache={"method": "adacache", "codebook": "custom", "rates": [1]}), store)
+    assert any(isinstance(event, Notice) and "skipped nothing" in event.text for event in events)
+    assert np.array_equal(_frames(store, events), first_frames)
+
+
+def test_after_a_cached_run_an_uncached_one_is_bit_identical_to_a_first(
+    store: RunStore, first_frames: np.ndarray
+) -> None:
+    _walk(_request(cache={"method": "easycache", "threshold": 100.0}), store)
+    assert np.array_equal(_frames(store, _walk(_request(), store)), first_frames)
+
+
+def test_a_cache_that_does_not_work_on_the_model_is_refused_by_name(store: RunStore) -> None:
+    with pytest.raises(RequestError, match="FasterCache does not work"):
+        _walk(_request(cache={"method": "fastercache"}), store)

@@ -1,0 +1,350 @@
+"""What every cache saves and costs: `python benchmarks/caching.py`, and again to go on where it stopped.
+
+On the pocket model, held-out prompts and fixed seeds, at 30 and 50 steps:
+- speed: denoising and whole run, each as a ratio to the uncached run of the same prompt made just before, in one
+  process; medians and quartiles. A clip is made once to warm up, and timings are device-synchronised;
+- cost: PSNR, SSIM and MS-SSIM against that uncached clip; flicker; agreement with the prompt by the probe of
+  benchmarks/pocket_quality.py;
+- work: transformer blocks computed, and the tensors that a cache keeps;
+- the overhead of a cache that is attached and never skips.
+
+"Fewer steps" is the same model asked for fewer steps, the baseline that every cache has to beat. Every cell is
+appended to caching-cells.jsonl in the results folder; the tables and the Pareto plot are written from that file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import statistics
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+RESULTS = ROOT / "benchmarks/results"
+PROMPT_SEED = 300
+"""First held-out world whose caption is a prompt; pocket_quality.py uses 0 to 63, calibration the preset's own ideas."""
+GROUP = 4
+"""Methods between two uncached runs of the same prompt."""
+NEVER = {"method": "adacache", "codebook": "custom", "rates": [1]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One point of the plot."""
+
+    family: str
+    setting: str
+    cache: dict[str, Any] | None = None
+    steps_share: float = 1.0
+
+    @property
+    def name(self) -> str:
+        return f"{self.family} {self.setting}".strip()
+
+
+def methods() -> list[Method]:
+    def cached(family: str, setting: str, method: str, **settings: Any) -> Method:
+        return Method(family=family, setting=setting, cache={"method": method} | settings)
+
+    found = [Method(family="Fewer steps", setting=f"÷{by:g}", steps_share=1 / by) for by in (1.5, 2.0, 3.0)]
+    found += [cached("Budget", f"{by:g}×", "budget", speedup=by) for by in (1.5, 2.0, 2.5, 3.0)]
+    found += [cached("AdaCache", book, "adacache", codebook=book) for book in ("slow", "fast", "calibrated")]
+    found += [
+        cached("AdaCache + MoReg", book, "adacache", codebook=book, moreg=True) for book in ("fast", "calibrated")
+    ]
+    found += [cached("EasyCache", f"{at:g}", "easycache", threshold=at) for at in (0.1, 0.2, 0.4)]
+    found += [cached("TeaCache", f"{at:g}", "teacache", threshold=at) for at in (0.1, 0.2, 0.4)]
+    found += [cached("First block", f"{at:g}", "first_block", threshold=at) for at in (0.1, 0.2, 0.4)]
+    found += [cached("MagCache", f"{at:g}", "magcache", threshold=at) for at in (0.06, 0.2, 0.5)]
+    found += [cached("SeaCache", f"{at:g}", "seacache", threshold=at) for at in (0.1, 0.25, 0.5)]
+    found += [cached("TaylorSeer", f"every {n}", "taylorseer", cache_interval=n) for n in (2, 3, 4)]
+    found += [cached("PAB", f"{n}", "pab", self_attention_skip_range=n) for n in (2, 3)]
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="pocket")
+    parser.add_argument("--prompts", type=int, default=16)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--steps", type=int, nargs="+", default=[30, 50])
+    parser.add_argument("--only", nargs="+", help="families to run, such as Budget AdaCache")
+    parser.add_argument("--training", type=Path, default=ROOT / "training", help="where the probe is kept")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--write-only", action="store_true", help="no runs: tables and plot from what is there")
+    args = parser.parse_args()
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    args.results.mkdir(parents=True, exist_ok=True)
+    if not args.write_only:
+        _run_all(args)
+    write(args.results, read_cells(args.results, checkpoint_of(args.preset)))
+
+
+def checkpoint_of(preset: str) -> str:
+    """Which weights: cells of others are not mixed in."""
+    from studio.calibrate import weights_of
+    from studio.preset import find_preset
+
+    return weights_of(find_preset(preset))
+
+
+def cells_path(results: Path) -> Path:
+    return results / "caching-cells.jsonl"
+
+
+def read_cells(results: Path, checkpoint: str) -> list[dict[str, Any]]:
+    path = cells_path(results)
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return [cell for cell in map(json.loads, lines) if cell["checkpoint"] == checkpoint]
+
+
+# running
+
+
+def _run_all(args: argparse.Namespace) -> None:
+    from studio.pocket.data import render_world
+
+    checkpoint = checkpoint_of(args.preset)
+    done = {_key(cell) for cell in read_cells(args.results, checkpoint)}
+    chosen = [method for method in methods() if not args.only or method.family in args.only]
+    warm = True
+    for number in range(args.prompts):
+        world = render_world(PROMPT_SEED + number, num_frames=1)
+        for seed in range(args.seeds):
+            for steps in args.steps:
+                wanted = [
+                    method
+                    for method in (*chosen, Method(family="Overhead", setting="", cache=NEVER))
+                    if (method.name, number, seed, steps) not in done
+                ]
+                if not wanted:
+                    continue
+                with TemporaryDirectory() as folder:
+                    bench = _Bench(args.preset, world.caption, seed, steps, Path(folder))
+                    if warm:
+                        bench.make(None, steps)
+                        warm = False
+                    for cell in bench.cells(wanted):
+                        cell |= {"prompt": number, "seed": seed, "steps": steps, "checkpoint": checkpoint}
+                        with cells_path(args.results).open("a", encoding="utf-8") as file:
+                            file.write(json.dumps(cell) + "\n")
+                        print(_line(cell))
+
+
+def _key(cell: dict[str, Any]) -> tuple[Any, ...]:
+    return cell["method"], cell["prompt"], cell["seed"], cell["steps"]
+
+
+def _line(cell: dict[str, Any]) -> str:
+    return (
+        f"{cell['prompt']}/{cell['seed']} at {cell['steps']}: {cell['method']:28} {cell['denoising']:.2f}× "
+        f"PSNR {cell['psnr']:.2f} dB, computed {cell['computed']:.0%}"
+        if "psnr" in cell
+        else f"{cell['method']}: {cell['error']}"
+    )
+
+
+class _Bench:
+    """One prompt, one seed, one number of steps: the uncached clip again and again, methods in between."""
+
+    def __init__(self, preset: str, prompt: str, seed: int, steps: int, folder: Path) -> None:
+        from studio.preset import find_preset
+        from studio.runs import RunStore
+
+        self.preset = find_preset(preset)
+        self.prompt, self.seed, self.steps = prompt, seed, steps
+        self.store = RunStore(folder)
+        self.kept_bytes = 0
+
+    def cells(self, wanted: list[Method]) -> Iterator[dict[str, Any]]:
+        from studio.clip import read_clip
+        from studio.errors import StudioError
+        from studio.metrics import score, scores_to_json
+
+        full, reference = None, None
+        for position, method in enumerate(wanted):
+            if position % GROUP == 0:
+                full = self.make(None, self.steps)
+                reference = read_clip(full.video).clip.frames
+            assert full is not None
+            steps = max(1, round(self.steps * method.steps_share))
+            try:
+                run = self.make(method.cache, steps)
+            except StudioError as error:
+                yield {"method": method.name, "family": method.family, "error": str(error)}
+                continue
+            clip = read_clip(run.video).clip.frames
+            names = ["psnr", "ssim", "ms_ssim", "flicker"]
+            yield {
+                "method": method.name,
+                "family": method.family,
+                "denoising": full.stage_seconds["denoising"] / run.stage_seconds["denoising"],
+                "whole": full.total_seconds / run.total_seconds,
+                "steps_computed": steps,
+                "computed": _computed(run, self.steps),
+                "kept_bytes": self.kept_bytes,
+                "digest": hashlib.sha256(clip.tobytes()).hexdigest()[:16],
+            } | scores_to_json(score(clip, reference, names))
+
+    def make(self, cache: dict[str, Any] | None, steps: int) -> Any:
+        """The finished run; what its cache kept is in `kept_bytes`."""
+        from studio import caching
+        from studio.events import RunFinished
+        from studio.generate import generate
+        from studio.request import request_for
+
+        request = request_for(self.preset, prompt=self.prompt, seed=self.seed, num_inference_steps=steps, cache=cache)
+        self.kept_bytes = 0
+
+        def weighed(occasion: Any) -> Any:
+            made = caching.cache_for(request.cache, occasion)  # pyright: ignore[reportArgumentType]
+            begin = made.begin_step
+
+            def begin_step(index: int, sigma: float) -> None:
+                self.kept_bytes = max(self.kept_bytes, made.kept_bytes)
+                begin(index, sigma)
+
+            made.begin_step = begin_step  # type: ignore[method-assign]
+            return made
+
+        run_id = ""
+        for event in generate(request, store=self.store, measure_with=weighed if cache else None):
+            if isinstance(event, RunFinished):
+                run_id = event.run_id
+        return self.store.get(run_id)
+
+
+def _computed(run: Any, steps: int) -> float:
+    """Block passes computed, as a share of those of the uncached run."""
+    full = run.trace.computed + run.trace.reused
+    return run.trace.computed / full * len(run.step_seconds) / steps
+
+
+# writing
+
+
+def write(results: Path, cells: list[dict[str, Any]]) -> None:
+    """caching.json, caching.md and a Pareto plot for each number of steps."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    tables, figures = [], {}
+    for steps in sorted({cell["steps"] for cell in cells}):
+        rows = _rows([cell for cell in cells if cell["steps"] == steps])
+        figures[steps] = rows
+        if rows:
+            _plot(results / f"caching_{steps}.png", rows, steps)
+            tables.append(_table(rows, steps))
+    overhead = [cell for cell in cells if cell["family"] == "Overhead" and "psnr" in cell]
+    lines = ["# What every cache saves and costs", "", *tables]
+    if overhead:
+        slower = statistics.median(1 / cell["denoising"] for cell in overhead) - 1
+        same = all(cell["psnr"] == "inf" for cell in overhead)
+        lines.append(
+            f"A cache that is attached and never skips takes {slower:+.1%} of the denoising time (median of "
+            f"{len(overhead)} pairs), and {'changes no bit' if same else 'CHANGES the clip'}."
+        )
+        figures["overhead"] = {"slower": slower, "pairs": len(overhead), "same": same}
+    (results / "caching.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (results / "caching.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    print("\n".join(lines))
+
+
+def _rows(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    by_method: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for cell in cells:
+        if cell["family"] != "Overhead":
+            by_method[cell["method"]].append(cell)
+    rows = []
+    for method, mine in by_method.items():
+        good = [cell for cell in mine if "psnr" in cell]
+        if not good:
+            rows.append({"method": method, "family": mine[0]["family"], "error": mine[0]["error"]})
+            continue
+        denoising = [cell["denoising"] for cell in good]
+        rows.append(
+            {
+                "method": method,
+                "family": mine[0]["family"],
+                "cells": len(good),
+                "denoising": statistics.median(denoising),
+                "quartiles": [float(np.quantile(denoising, share)) for share in (0.25, 0.75)],
+                "whole": statistics.median(cell["whole"] for cell in good),
+                "computed": statistics.mean(cell["computed"] for cell in good),
+                "kept_bytes": max(cell["kept_bytes"] for cell in good),
+            }
+            # Quality as the mean over clips; a clip that is equal to the last bit counts as 60 dB.
+            | {name: statistics.mean(_finite(cell[name]) for cell in good) for name in ("psnr", "ssim", "ms_ssim")}
+        )
+    return sorted(rows, key=lambda row: (row["family"], row.get("denoising", 0)))
+
+
+def _finite(value: float | str) -> float:
+    return 60.0 if value == "inf" else float(value)
+
+
+def _table(rows: list[dict[str, Any]], steps: int) -> str:
+    count = max(row.get("cells", 0) for row in rows)
+    lines = [
+        f"## {steps} steps, {count} clips a method",
+        "",
+        "| method | denoising | quartiles | whole run | blocks computed | kept | PSNR | SSIM | MS-SSIM |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        if "error" in row:
+            lines.append(f"| {row['method']} | {row['error']} | | | | | | | |")
+            continue
+        low, high = row["quartiles"]
+        lines.append(
+            f"| {row['method']} | {row['denoising']:.2f}× | {low:.2f}–{high:.2f} | {row['whole']:.2f}× | "
+            f"{row['computed']:.0%} | {row['kept_bytes'] / 1e6:.1f} MB | {row['psnr']:.2f} dB | {row['ssim']:.4f} | "
+            f"{row['ms_ssim']:.4f} |"
+        )
+    return "\n".join([*lines, "", f"![Speed against quality at {steps} steps](caching_{steps}.png)", ""])
+
+
+MARKS = "osD^v<>PX*ph"
+
+
+def _plot(path: Path, rows: list[dict[str, Any]], steps: int) -> None:
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8.4, 5.2), dpi=130)
+    families = sorted({row["family"] for row in rows if "psnr" in row}, key=lambda family: (family != "Budget", family))
+    for number, family in enumerate(families):
+        mine = sorted((row for row in rows if row["family"] == family and "psnr" in row), key=lambda r: r["denoising"])
+        ours = family == "Budget"
+        axes.plot(
+            [row["denoising"] for row in mine],
+            [row["psnr"] for row in mine],
+            marker=MARKS[number % len(MARKS)],
+            linewidth=2.2 if ours else 1.0,
+            markersize=8 if ours else 5.5,
+            linestyle="--" if family == "Fewer steps" else "-",
+            color="black" if family == "Fewer steps" else None,
+            label="Budget (ours)" if ours else family,
+            zorder=3 if ours else 2,
+        )
+    axes.set_xlabel("denoising, times as fast as uncached")
+    axes.set_ylabel("PSNR against the uncached clip, dB")
+    axes.set_title(f"Pocket model, {steps} steps: up and to the right is better", fontsize=11)
+    axes.grid(alpha=0.25)
+    axes.legend(fontsize=8, ncols=2)
+    figure.tight_layout()
+    figure.savefig(path)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()
