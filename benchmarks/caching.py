@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 RESULTS = ROOT / "benchmarks/results"
 PROMPT_SEED = 300
-"""First held-out world whose caption is a prompt; pocket_quality.py uses 0 to 63, calibration the preset's own ideas."""
+"""First held-out world whose caption is a prompt; pocket_quality.py uses 0 to 63, calibration the preset ideas."""
 GROUP = 4
 """Methods between two uncached runs of the same prompt."""
 NEVER = {"method": "adacache", "codebook": "custom", "rates": [1]}

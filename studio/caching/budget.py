@@ -144,6 +144,6 @@ class BudgetPolicy(Policy):
         gain, drift = plan.gains[step.index], plan.drift[step.index]
         left = plan.computed - sum(each is None for each in plan.gains[: step.index + 1])
         if gain is None:
-            return Decision(action=Action.COMPUTE, distance=drift, why=f"planned; {left} more computed steps to come")
+            return Decision(action=Action.COMPUTE, why=f"planned, {left} more to come; predicted drift {drift:.1%}")
         action = Action.EXTRAPOLATE if gain and step.extrapolable else Action.REUSE
-        return Decision(action=action, gain=gain, distance=drift, why=f"planned; gain {gain:.2f}")
+        return Decision(action=action, gain=gain, why=f"planned, gain {gain:.2f}; predicted drift {drift:.1%}")

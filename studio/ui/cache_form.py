@@ -14,9 +14,15 @@ from pydantic.fields import FieldInfo
 
 from studio.cache_settings import METHODS, CacheConfig, title_of, why_not
 from studio.errors import RequestError
+from studio.ui.components import message
 
-OFF, MOREG = "off", "adacache+moreg"
-"""Choices that are not the name of a method: no cache, and AdaCache with one of its settings switched on."""
+OFF, MOREG, MORE = "off", "adacache+moreg", "more"
+"""Choices that are no method's name: no cache, AdaCache with one of its settings switched on, and the rivals."""
+FIRST = {"adacache": "AdaCache", MOREG: "AdaCache + MoReg", "budget": "Budget"}
+"""What can be chosen with one click, in order."""
+RIVALS = tuple(method for method in METHODS if method not in FIRST)
+OPEN_FIELDS = 2
+"""Settings of a method that are seen at once; the others lie folded under them."""
 HIDDEN = {"method", "moreg", "thresholds", "rates"}
 """Fields that the choice itself decides, or that only a file sets."""
 
@@ -25,7 +31,8 @@ class CacheForm:
     """The controls. Made inside a `gr.Blocks`."""
 
     def __init__(self) -> None:
-        self.method: Any = None
+        self.choice: Any = None
+        self.rival: Any = None
         self.note: Any = None
         self.groups: dict[str, Any] = {}
         self.controls: list[Any] = []
@@ -33,26 +40,45 @@ class CacheForm:
 
     def place(self, pipeline: str) -> None:
         """The choice, and under it the settings of the method that is chosen."""
-        self.method = gr.Dropdown(
+        self.choice = gr.Radio(
             label="Cache",
             info="Reuse what hardly changes from step to step.",
-            choices=choices(pipeline),
+            choices=[("Off", OFF), *((title, choice) for choice, title in FIRST.items()), ("More…", MORE)],
             value=OFF,
-            filterable=False,
             elem_id="cache",
         )
-        self.note = gr.Markdown(about(OFF, pipeline), elem_id="cache-note")
+        self.rival = gr.Dropdown(
+            label="Method",
+            choices=rivals(pipeline),
+            value=RIVALS[0],
+            filterable=False,
+            visible=False,
+            elem_id="cache-rival",
+        )
+        self.note = message.message(elem_id="cache-note")
         for method, settings in METHODS.items():
-            with gr.Group(visible=False, elem_id=f"cache-{method}") as group:
-                for name, field in settings.model_fields.items():
-                    if name not in HIDDEN:
-                        self.controls.append(_control(method, name, field))
+            fields = [(name, field) for name, field in settings.model_fields.items() if name not in HIDDEN]
+            with gr.Column(visible=False, elem_id=f"cache-{method}", elem_classes="cache-settings") as group:
+                self._place_settings(method, fields[:OPEN_FIELDS])
+                if len(fields) > OPEN_FIELDS:
+                    with gr.Accordion(f"More of {title_of(method)}", open=False):
+                        self._place_settings(method, fields[OPEN_FIELDS:])
             self.groups[method] = group
+
+    def _place_settings(self, method: str, fields: list[tuple[str, FieldInfo]]) -> None:
+        for pair in range(0, len(fields), 2):
+            with gr.Row(elem_classes="numbers"):
+                self.controls.extend(_control(method, name, field) for name, field in fields[pair : pair + 2])
 
     @property
     def inputs(self) -> list[Any]:
         """In the order in which `cache_of` takes their values."""
-        return [self.method, *self.controls]
+        return [self.choice, self.rival, *self.controls]
+
+    @property
+    def opening(self) -> list[Any]:
+        """Everything that `opened` changes."""
+        return [self.rival, self.note, *self.groups.values()]
 
     @property
     def outputs(self) -> list[Any]:
@@ -61,50 +87,51 @@ class CacheForm:
 
     def shows(self, cache: CacheConfig | None, pipeline: str) -> dict[Any, Any]:
         """What makes the controls show a request's cache."""
-        choice = choice_of(cache)
-        updates: dict[Any, Any] = {self.method: gr.update(choices=choices(pipeline), value=choice)}
+        choice, rival = choice_of(cache)
+        updates: dict[Any, Any] = {self.choice: choice}
         for (method, name), control in zip(_fields(), self.controls, strict=True):
             chosen = cache if cache is not None and cache.method == method else METHODS[method]()
             updates[control] = _written(getattr(chosen, name))
-        return updates | self.opened(choice, pipeline)
+        return updates | self.opened(choice, rival, pipeline)
 
-    def opened(self, choice: str, pipeline: str) -> dict[Any, Any]:
+    def opened(self, choice: str, rival: str, pipeline: str) -> dict[Any, Any]:
         """The settings of the method that was just chosen, and a line about it."""
-        method = method_of(choice)
+        method = method_of(choice, rival)
         updates: dict[Any, Any] = {group: gr.update(visible=name == method) for name, group in self.groups.items()}
-        return updates | {self.note: about(choice, pipeline)}
+        picker = gr.update(choices=rivals(pipeline), value=rival, visible=choice == MORE)
+        return updates | {self.note: about(method, pipeline), self.rival: picker}
 
 
-def choices(pipeline: str) -> list[tuple[str, str]]:
-    """What can be chosen; a method that does not work on this model says so in its name."""
-    found = [("Off: compute everything", OFF)]
-    for method in METHODS:
-        title = title_of(method) + ("" if why_not(method, pipeline) is None else " (not with this model)")
-        found.append((title, method))
-        if method == "adacache":
-            found.append(("AdaCache + MoReg", MOREG))
-    return found
+def rivals(pipeline: str) -> list[tuple[str, str]]:
+    """The rivals; one that does not work on this model says so in its name."""
+    return [
+        (title_of(method) + ("" if why_not(method, pipeline) is None else " (not with this model)"), method)
+        for method in RIVALS
+    ]
 
 
-def about(choice: str, pipeline: str) -> str:
+def about(method: str | None, pipeline: str) -> dict[str, Any]:
     """One line under the choice: what the method does, or why it does not work here."""
-    method = method_of(choice)
     if method is None:
-        return "Every block of every step is computed."
+        return {}
     reason = why_not(method, pipeline)
     if reason is not None:
-        return f"Does not work with this model: {reason}"
-    return (METHODS[method].__doc__ or "").split("\n", maxsplit=1)[0]
+        return message.warn(f"Does not work with this model. {reason[:1].upper()}{reason[1:]}")
+    return message.quiet((METHODS[method].__doc__ or "").split("\n", maxsplit=1)[0])
 
 
-def method_of(choice: str) -> str | None:
-    return None if choice == OFF else "adacache" if choice == MOREG else choice
+def method_of(choice: str, rival: str) -> str | None:
+    """The settings' `method` of what was chosen; None for no cache."""
+    return {OFF: None, MOREG: "adacache", MORE: rival}.get(choice, choice)
 
 
-def choice_of(cache: CacheConfig | None) -> str:
+def choice_of(cache: CacheConfig | None) -> tuple[str, str]:
+    """What must be chosen, and which rival, for a request's cache."""
     if cache is None:
-        return OFF
-    return MOREG if cache.method == "adacache" and cache.moreg else cache.method
+        return OFF, RIVALS[0]
+    if cache.method in RIVALS:
+        return MORE, cache.method
+    return (MOREG if cache.method == "adacache" and cache.moreg else cache.method), RIVALS[0]
 
 
 def cache_of(values: tuple[Any, ...]) -> dict[str, Any] | None:
@@ -117,13 +144,13 @@ def cache_of(values: tuple[Any, ...]) -> dict[str, Any] | None:
         RequestError: a number that is none.
     """
     choice = str(values[0] or OFF)
-    method = method_of(choice)
+    method = method_of(choice, str(values[1]))
     if method is None:
         return None
     record: dict[str, Any] = {"method": method}
     if method == "adacache":
         record["moreg"] = choice == MOREG
-    for (owner, name), value in zip(_fields(), values[1:], strict=True):
+    for (owner, name), value in zip(_fields(), values[2:], strict=True):
         if owner == method:
             record[name] = _read(METHODS[method].model_fields[name], name, value)
     return record

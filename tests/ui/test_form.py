@@ -11,7 +11,7 @@ from studio.cache_settings import METHODS
 from studio.errors import PresetError, RequestError, StudioError, WeightsMissing
 from studio.preset import find_preset, list_presets
 from studio.request import MAX_SEED, GenerationRequest, read_request
-from studio.ui.cache_form import about, choices
+from studio.ui.cache_form import FIRST, RIVALS, about, rivals
 from studio.ui.form import LABELS, Form, label_of, request_of
 
 
@@ -95,19 +95,19 @@ def test_every_method_has_a_choice_a_line_about_it_and_settings_with_labels() ->
     form = Form(list_presets()[0])
     with gr.Blocks():
         form.place_cache()
-    offered = {value for _, value in choices("WanPipeline")}
-    assert offered == {"off", "adacache+moreg", *METHODS}
-    assert all(about(choice, "LattePipeline") for choice in offered)
+    assert {*FIRST, *RIVALS} == {"adacache+moreg", *METHODS}
+    assert {method for _, method in rivals("WanPipeline")} == set(RIVALS)
+    assert all(about(method, "LattePipeline")["words"] for method in METHODS)
     assert all(control.label and control.info and control.elem_id for control in form.cache.controls)
-    assert any("not with this model" in title for title, _ in choices("LattePipeline"))
+    assert any("not with this model" in title for title, _ in rivals("LattePipeline"))
 
 
 def test_a_setting_that_is_no_number_is_refused_beside_the_cache() -> None:
     form = Form(list_presets()[0])
     with gr.Blocks():
         form.place_cache()
-    values = ["adacache", *(control.value for control in form.cache.controls)]
-    position = 1 + next(i for i, c in enumerate(form.cache.controls) if c.elem_id == "cache-adacache-metric-layers")
+    values = ["adacache", "teacache", *(control.value for control in form.cache.controls)]
+    position = 2 + next(i for i, c in enumerate(form.cache.controls) if c.elem_id == "cache-adacache-metric-layers")
     values[position] = "middle"
     with pytest.raises(RequestError) as refused:
         request_of((*typed(), *values))
