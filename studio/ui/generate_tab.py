@@ -144,6 +144,7 @@ class GenerateTab:
                 self.again = gr.Button("Once more", size="sm", elem_id="again")
                 self.vary = gr.Button("Vary seed", size="sm", elem_id="vary")
                 self.restore = gr.Button("Restore settings", size="sm", elem_id="restore")
+                self.compare = gr.Button("Compare with full", size="sm", elem_id="compare-with-full")
                 self.download = gr.DownloadButton("Download mp4", size="sm", elem_id="download")
             self.facts = facts(elem_id="result-facts")
         self.queue = queue_list(elem_id="queue")
@@ -190,10 +191,11 @@ class GenerateTab:
             **LIGHT,
         )
         self.ideas.idea(self.take_idea, [form.controls["preset"]], [form.controls["prompt"]], **LIGHT)
-        form.cache.method.change(
+        gr.on(
+            [form.cache.choice.input, form.cache.rival.input],
             self.choose_cache,
-            [form.cache.method, form.controls["preset"]],
-            [form.cache.note, *form.cache.groups.values()],
+            [form.cache.choice, form.cache.rival, form.controls["preset"]],
+            form.cache.opening,
             **LIGHT,
         )
         measured = [form.controls[name] for name in form.controls if name not in ("prompt", "negative_prompt", "seed")]
@@ -261,13 +263,13 @@ class GenerateTab:
             return {self.trouble: message.of_error(error, label=label_of(error))}
         return self.form.starts_from(preset) | self._introduces(preset) | {self.trouble: {}}
 
-    def choose_cache(self, choice: Any, name: Any) -> dict[Any, Any]:
+    def choose_cache(self, choice: Any, rival: Any, name: Any) -> dict[Any, Any]:
         """The settings of the method that was chosen."""
         try:
             pipeline = find_preset(str(name)).pipeline
         except StudioError:
             pipeline = ""
-        return self.form.cache.opened(str(choice), pipeline)
+        return self.form.cache.opened(str(choice), str(rival), pipeline)
 
     def take_idea(self, name: Any, event: gr.EventData) -> Any:
         """The prompt at the position that was clicked; a position that is not there changes nothing."""
