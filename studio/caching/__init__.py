@@ -125,6 +125,9 @@ def _on_the_stack(policy: Callable[[Any, Occasion], Policy]) -> Callable[[Any, O
 def _peer(settings: Any, occasion: Occasion) -> Cache:
     from studio.caching.peers import peer_for
 
+    if settings.method == "magcache" and not settings.mag_ratios and occasion.profile is not None:
+        ratios = occasion.profile.mag_ratios_for(occasion.total_steps)
+        settings = settings.model_copy(update={"mag_ratios": ratios})
     return peer_for(settings, occasion)
 
 

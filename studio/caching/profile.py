@@ -74,6 +74,13 @@ class Profile:
             grams=tuple(_tuples(mix @ np.asarray(gram) @ mix.T) for gram in self.grams),
         )
 
+    def mag_ratios_for(self, total_steps: int) -> tuple[float, ...]:
+        """MagCache's ratio for each of so many steps, the mean over passes; their product is the same curve."""
+        logs = np.log(np.asarray(self.mag_ratios).reshape(-1, self.passes).mean(axis=1)).cumsum()
+        share = np.linspace(0, len(logs) - 1, total_steps)
+        curve = np.interp(share, np.arange(len(logs)), logs)
+        return tuple(float(ratio) for ratio in np.exp(np.diff(curve, prepend=curve[0])))
+
     def growth_at(self, sigmas: Sequence[float]) -> np.ndarray:
         """(N,): the growth of errors, falling with the noise; in between, its logarithm is a straight line."""
         levels = np.array([level for level, _ in self.growth])

@@ -289,7 +289,8 @@ class GenerateTab:
         known = predict(request, self.rooms.store.folder)
         if known is not None:
             span = f"{seconds_text(known.low)} to {seconds_text(known.high)}"
-            return message.quiet(f"About {seconds_text(known.seconds)} ({span}), going by {known.basis}.")
+            cached = "" if request.cache is None else " without a cache"
+            return message.quiet(f"About {seconds_text(known.seconds)}{cached} ({span}), going by {known.basis}.")
         if preset.expected is not None:
             return message.quiet(
                 f"Not measured yet here; {seconds_text(preset.expected.seconds_per_clip)} with the defaults on "

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from studio.cache_settings import AdaCache, Budget, CacheConfig, title_of
 from studio.jobs import Job
 from studio.machine import Machine, gigabytes
 from studio.preset import Preset
@@ -58,7 +59,16 @@ def settings_line(request: GenerationRequest) -> str:
     return (
         f"{request.width}×{request.height} · {request.num_frames} frames · {request.num_inference_steps} steps"
         f" · seed {request.seed}"
-    )
+    ) + (f" · {cache_words(request.cache)}" if request.cache is not None else "")
+
+
+def cache_words(cache: CacheConfig) -> str:
+    """A cache in a few words: its name, and what it was told that makes the difference."""
+    if isinstance(cache, AdaCache):
+        return "AdaCache + MoReg" if cache.moreg else "AdaCache"
+    if isinstance(cache, Budget):
+        return f"Budget {cache.speedup:g}×" if cache.max_drift is None else f"Budget, drift ≤ {cache.max_drift:.1%}"
+    return title_of(cache.method)
 
 
 def job_row(job: Job, *, shown: str, may_move: bool) -> dict[str, Any]:

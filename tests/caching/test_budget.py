@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,15 @@ def test_a_profile_comes_back_from_its_file_and_a_broken_one_is_as_none(tmp_path
     assert profile_from_json(profile_to_json(profile)).preset == "made-up"
     path.write_text("{")
     assert find_profile("made-up", tmp_path) is None
+
+
+def test_magnitude_ratios_keep_their_product_at_another_number_of_steps() -> None:
+    ratios = tuple(np.exp(np.random.default_rng(0).normal(0, 0.1, 12)).tolist())
+    profile = replace(_profile([_walk(0, 12)]), mag_ratios=(1.0, *ratios[1:]))
+    assert profile.mag_ratios_for(12) == pytest.approx((1.0, *ratios[1:]))
+    other = profile.mag_ratios_for(31)
+    assert len(other) == 31
+    assert np.prod(other) == pytest.approx(np.prod(ratios[1:]))
 
 
 def test_the_nearest_falling_sequence_falls_and_keeps_the_mean() -> None:
