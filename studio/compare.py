@@ -161,8 +161,10 @@ def method_of(request: GenerationRequest) -> Method:
         for name, value in request.cache.model_dump(mode="json").items()
         if name != "method" and value != usual.model_dump(mode="json")[name]
     }
-    options = ",".join(f"{name}={json.dumps(value)}" for name, value in changed.items())
-    text = request.cache.method + (f":{options}" if options else "")
+    settings = dict(changed)
+    name = "adacache+moreg" if request.cache.method == "adacache" and settings.pop("moreg", False) else ""
+    options = ",".join(f"{setting}={json.dumps(value)}" for setting, value in settings.items())
+    text = (name or request.cache.method) + (f":{options}" if options else "")
     return Method(text=text, fields={"cache": {"method": request.cache.method} | changed})
 
 
@@ -709,6 +711,8 @@ def completed(cell: Cell, run: Run, reference: Run | None, *, reused: bool, name
     notices: list[str] = []
     if run.partial:
         notices.append("The run was stopped early: it has fewer steps than were asked for.")
+    if run.request.cache is not None and run.trace is not None and computed_share(run.trace) == 1:
+        notices.append("The cache skipped nothing: every block of every step was computed.")
     if reference is not None and run.environment != reference.environment:
         differing = sorted(
             name

@@ -91,7 +91,10 @@ class CacheForm:
         updates: dict[Any, Any] = {self.choice: choice}
         for (method, name), control in zip(_fields(), self.controls, strict=True):
             chosen = cache if cache is not None and cache.method == method else METHODS[method]()
-            updates[control] = _written(getattr(chosen, name))
+            value = getattr(chosen, name)
+            # A dropdown's choices are words, numbers too.
+            literal = get_origin(METHODS[method].model_fields[name].annotation) is Literal
+            updates[control] = str(value) if literal else _written(value)
         return updates | self.opened(choice, rival, pipeline)
 
     def opened(self, choice: str, rival: str, pipeline: str) -> dict[Any, Any]:

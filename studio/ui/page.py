@@ -16,9 +16,11 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from studio import machine
+from studio.compare import Comparisons, Driver
 from studio.jobs import VERB, JobQueue
 from studio.preset import list_presets
 from studio.runs import RunStore, runs_folder
+from studio.ui.compare_tab import CompareTab
 from studio.ui.components import masthead as masthead_line
 from studio.ui.components import message
 from studio.ui.generate_tab import GenerateTab
@@ -51,13 +53,17 @@ def build_page(rooms: Rooms) -> gr.Blocks:
             )
         generate = GenerateTab(rooms, presets, masthead, browser)
         runs = RunsTab(rooms, presets, browser)
+        compare = CompareTab(rooms, browser, generate)
         with gr.Tabs(selected="generate", elem_id="tabs") as tabs:
             with gr.Tab("Generate", id="generate"):
                 generate.build()
+            with gr.Tab("Compare", id="compare") as compare_tab:
+                compare.build()
             with gr.Tab("Runs", id="runs") as runs_tab:
                 runs.build()
         generate.wire(page)
         runs.wire(runs_tab, tabs, generate.changed, generate.shows, generate.trouble)
+        compare.wire(page, compare_tab, tabs, runs)
     page.queue(status_update_rate=5, max_size=200, api_open=False, default_concurrency_limit=None)
     return page
 
@@ -125,7 +131,7 @@ def serve(*, host: str = "127.0.0.1", port: int | None = None, open_browser: boo
         page = build_page(rooms)
         options = launch_options(rooms, host=host, port=port)
         _, address, _ = page.launch(**options, inbrowser=open_browser, prevent_thread_lock=True)
-        with queue:
+        with queue, Driver(Comparisons(store), queue):
             _warm(queue, here)
             janitor.start()
             print(f"Dailies is at {address}", flush=True)

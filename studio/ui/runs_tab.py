@@ -92,6 +92,7 @@ class RunsTab:
             )
             with gr.Row(elem_classes="actions"):
                 self.restore = gr.Button("Restore into Generate", size="sm", elem_id="run-restore")
+                self.compare = gr.Button("Compare with full", size="sm", elem_id="run-compare")
                 self.download = gr.DownloadButton("Download mp4", size="sm", elem_id="run-download")
                 self.delete = gr.Button("Delete", size="sm", elem_id="run-delete")
             with gr.Row(visible=False, elem_classes="actions", elem_id="confirm") as self.confirm:

@@ -1,0 +1,309 @@
+"""The Compare tab without a browser: from its controls to a grid, from a record to what is drawn, each to its owner."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+from test_form import typed
+from test_tabs import AT_HOME, hosted, pressed, rooms
+
+from studio.compare import FULL, Comparison, Driver, cells_of, parse_method
+from studio.errors import RequestError, StudioError
+from studio.preset import find_preset, list_presets
+from studio.request import request_for
+from studio.runs import Run
+from studio.ui.compare_tab import CompareTab, grid_of, method_choices, plot_value, status_of, table_value
+from studio.ui.components import masthead
+from studio.ui.generate_tab import GenerateTab
+from studio.ui.rooms import Rooms
+from studio.ui.visitor import introduced
+
+__all__ = ["hosted", "rooms"]
+HERE = {"python": sys.version}
+
+
+def asked(**changes: Any) -> tuple[Any, ...]:
+    """The tab's own controls and then the form's, as Gradio hands them over."""
+    own: dict[str, Any] = {
+        "prompts": "steps=2",
+        "seeds": "1",
+        "repeats": 1,
+        "ticked": ["adacache"],
+        "steps": "",
+        "rows": "",
+        "axes": "",
+    }
+    form = {name: changes.pop(name) for name in list(changes) if name not in own}
+    return (*(own | changes).values(), *typed(**form))
+
+
+def tab_of(rooms: Rooms) -> CompareTab:
+    presets, _ = list_presets()
+    with gr.Blocks():
+        browser = gr.BrowserState(AT_HOME, storage_key="test", secret="test")
+        generate = GenerateTab(rooms, presets, masthead.masthead(elem_id="masthead"), browser)
+        generate.build()
+        tab = CompareTab(rooms, browser, generate)
+        tab.build()
+    return tab
+
+
+@pytest.fixture
+def tab(rooms: Rooms) -> CompareTab:
+    rooms.queue.start()
+    return tab_of(rooms)
+
+
+def finished(tab: CompareTab, comparison_id: str) -> Comparison:
+    driver = Driver(tab.book, tab.rooms.queue, environment=HERE, with_torch=False)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        driver.look()
+        comparison = tab.book.get(comparison_id)
+        if comparison.state != "running":
+            return comparison
+        time.sleep(0.02)
+    raise AssertionError("the comparison did not end")
+
+
+def made(tab: CompareTab, **fields: Any) -> Run:
+    """A finished run of the scripted verb."""
+    small = {"num_frames": 5, "num_inference_steps": 8}
+    request = request_for(find_preset("pocket"), prompt="steps=2", seed=1, **(small | fields))
+    job = tab.rooms.queue.submit(request)
+    deadline = time.monotonic() + 30
+    while not (job := tab.rooms.queue.get(job.id)).final and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return tab.rooms.store.get(job.run_id or "")
+
+
+# -- the grid ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_controls_make_a_grid_with_the_forms_other_settings() -> None:
+    grid = grid_of(
+        asked(
+            prompts="a car\n\n a bus ",
+            seeds="1, 2;3",
+            repeats=2,
+            ticked=["adacache", "teacache"],
+            steps="4, 2",
+            rows="adacache:codebook=slow",
+            axes="guidance_scale=1, 3",
+            width=64,
+        )
+    )
+    assert grid.prompts == ("a car", "a bus")
+    assert grid.seeds == (1, 2, 3)
+    assert [method.text for method in grid.methods] == [
+        *("adacache", "teacache", "steps:4", "steps:2", "adacache:codebook=slow")
+    ]
+    cells = cells_of(grid)
+    assert len(cells) == 2 * 3 * 2 * 2 * 6
+    assert {cell.request.width for cell in cells} == {64}
+
+
+def test_what_is_left_empty_is_taken_from_the_form() -> None:
+    grid = grid_of(asked(prompts="", seeds="", prompt="a tram", seed="9"))
+    assert {(cell.request.prompt, cell.request.seed) for cell in cells_of(grid)} == {("a tram", 9)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"ticked": []}, "method"),
+        ({"seeds": "one"}, "seed"),
+        ({"repeats": 1.5}, "repeats"),
+        ({"repeats": None}, "repeats"),
+        ({"rows": "adacash"}, "method"),
+        ({"axes": "colour=red"}, "axis"),
+        ({"ticked": ["form"]}, "method"),
+        ({"prompts": "", "prompt": ""}, "prompt"),
+        ({"width": 130}, "width"),
+    ],
+)
+def test_a_grid_that_will_not_do_names_its_control(tab: CompareTab, changes: dict[str, Any], field: str) -> None:
+    with pytest.raises(StudioError) as refused:
+        grid_of(asked(**changes))
+    assert refused.value.field == field
+    said = tab.begin(AT_HOME, *asked(**changes))
+    assert said[tab.trouble]["tone"] == "error"
+    assert said[tab.trouble]["field"]
+    assert tab.book.list() == []
+
+
+def test_methods_that_do_not_work_on_a_model_are_not_offered() -> None:
+    names = [name for _, name in method_choices(find_preset("pocket").pipeline)]
+    assert "fastercache" not in names
+    assert names[:2] == ["adacache", "adacache+moreg"]
+    for name in names[:-1]:
+        assert parse_method(name).fields
+
+
+def test_the_count_says_how_many_clips_before_the_click(tab: CompareTab) -> None:
+    assert tab.count(*asked(seeds="1 2", steps="4"))["words"].startswith("6 clips in 2 groups")
+    assert tab.count(*asked(seeds="x"))["field"] == "Seeds"
+
+
+# -- showing ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_comparison_is_begun_fills_and_is_found_again_by_another_page(tab: CompareTab) -> None:
+    said = tab.begin(AT_HOME, *asked(steps="4"))
+    shown = said[tab.shown]
+    assert said[tab.table]["groups"][0]["rows"][0]["state"] == "waiting"
+    assert said[tab.timer].active
+    done = finished(tab, shown)
+    told = tab.look(AT_HOME, shown, said[tab.picked], said[tab.told])
+    rows = told[tab.table]["groups"][0]["rows"]
+    assert [row["title"] for row in rows] == ["Full", "AdaCache", "4 steps"]
+    assert [row["state"] for row in rows] == ["complete"] * 3
+    assert not told[tab.timer].active
+    assert told[tab.picked] == [1], "there is something to see at once"
+    assert [clip["title"] for clip in told[tab.player]["clips"]] == ["Full", "AdaCache"]
+
+    reopened = tab_of(tab.rooms)
+    first = reopened.look_first(AT_HOME, "", None)
+    assert first[reopened.shown] == done.id
+    assert first[reopened.table]["groups"] == told[tab.table]["groups"]
+
+
+def test_a_page_that_knows_the_record_is_told_nothing(tab: CompareTab) -> None:
+    said = tab.begin(AT_HOME, *asked())
+    assert tab.look(AT_HOME, said[tab.shown], None, said[tab.told]) == gr.skip()
+
+
+def test_up_to_three_clips_of_one_reference_are_picked(tab: CompareTab) -> None:
+    said = tab.begin(AT_HOME, *asked(seeds="1 2", steps="4, 3, 5"))
+    shown = finished(tab, said[tab.shown]).id
+    picked: Any = None
+    for cell, kept in ((1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (4, [2, 3, 4]), (6, [6])):
+        update = tab.pick(AT_HOME, shown, picked, pressed(cell=cell, on=True))
+        picked = update[tab.picked]
+        assert picked == kept
+        assert len(update[tab.player]["clips"]) == len(kept) + 1
+    update = tab.pick(AT_HOME, shown, picked, pressed(cell=6, on=False))
+    assert (update[tab.picked], update[tab.player]) == ([], {})
+    again = tab.look(AT_HOME, shown, [], "")
+    assert again[tab.picked] == [], "who has unticked everything is shown nothing"
+
+
+def test_a_point_opens_its_clip_and_loads_its_settings(tab: CompareTab) -> None:
+    said = tab.begin(AT_HOME, *asked(steps="4", seeds="5"))
+    shown = finished(tab, said[tab.shown]).id
+    update = tab.choose_point(AT_HOME, shown, pressed(cell=2))
+    assert update[tab.picked] == [2]
+    assert update[tab.plot]["chosen"] == 2
+    controls = tab.generate.form.controls
+    assert update[controls["num_inference_steps"]] == 4
+    assert update[controls["seed"]] == "5"
+    assert "4 steps" in update[tab.trouble]["words"]
+
+
+@pytest.mark.parametrize("odd", [{}, {"cell": -1}, {"cell": 99}, {"cell": "1"}, {"cell": None}, None, {"cell": [1]}])
+def test_what_a_browser_may_not_send_changes_nothing(tab: CompareTab, odd: Any) -> None:
+    said = tab.begin(AT_HOME, *asked())
+    shown, event = said[tab.shown], gr.EventData(None, odd)
+    for update in (
+        tab.pick(AT_HOME, shown, None, event),
+        tab.choose_point(AT_HOME, shown, event),
+        tab.load_cell(AT_HOME, shown, event),
+    ):
+        assert set(update) == {tab.trouble}
+        assert update[tab.trouble]["tone"] == "error"
+
+
+def test_a_failed_cell_shows_its_error_and_can_be_tried_again(tab: CompareTab) -> None:
+    said = tab.begin(AT_HOME, *asked(prompts="then=raise steps=3"))
+    done = finished(tab, said[tab.shown])
+    row = table_value(done, [])["groups"][0]["rows"][0]
+    assert row["state"] == "failed"
+    assert "NaN in step 1." in row["note"]
+    assert status_of(done)["tone"] == "warn"
+    update = tab.take_up(AT_HOME, done.id, [])
+    assert [row["state"] for row in update[tab.table]["groups"][0]["rows"]] == ["waiting", "waiting"]
+
+
+def test_what_is_downloaded_is_what_is_seen(tab: CompareTab) -> None:
+    said = tab.begin(AT_HOME, *asked())
+    shown = finished(tab, said[tab.shown]).id
+    update = tab.look(AT_HOME, shown, None, "")
+    written = {ending: Path(update[button]["value"]) for ending, button in tab.files.items()}
+    assert json.loads(written["json"].read_text(encoding="utf-8"))["id"] == shown
+    assert written["csv"].read_bytes().count(b"\r\n") == 3
+    assert written["html"].read_text(encoding="utf-8").startswith("<!doctype html>")
+    player = Path(update[tab.player_file]["value"]).read_text(encoding="utf-8")
+    assert player.count("data:video/mp4;base64,") == 2
+
+
+def test_the_plot_places_the_reference_at_the_end_of_the_front(tab: CompareTab) -> None:
+    said = tab.begin(AT_HOME, *asked(prompts="steps=2 pause=0.02"))
+    done = finished(tab, said[tab.shown])
+    value = plot_value(done, None)
+    assert [point["title"] for point in value["points"]] == ["Full", "AdaCache"]
+    assert value["points"][0]["speeds"]["denoising"] == 1.0
+    assert value["points"][0]["scores"]["psnr"] == "inf"
+    assert value["fronts"]["denoising"]["psnr"]
+    json.dumps(value, allow_nan=False)
+    json.dumps(table_value(done, []), allow_nan=False)
+    assert math.isinf(done.cell(1).scores["psnr"])
+
+
+# -- compare with full ------------------------------------------------------------------------------------------------
+
+
+def test_a_cached_clip_is_held_against_its_full_twin_of_the_same_seed(tab: CompareTab) -> None:
+    run = made(tab, cache={"method": "adacache", "moreg": True})
+    said = tab.begin_twin(AT_HOME, run)
+    done = finished(tab, said[tab.shown])
+    full, cached = done.cells
+    assert cached.run_id == run.id
+    assert full.request == run.request.model_copy(update={"cache": None})
+    assert cached.method == "adacache+moreg"
+    assert tab.begin_twin(AT_HOME, run)[tab.shown] == done.id, "asked again, the same pair is opened"
+
+
+def test_a_full_clip_that_is_there_already_is_found_and_not_made_again(tab: CompareTab) -> None:
+    full, cached = made(tab), made(tab, cache={"method": "adacache"})
+    done = finished(tab, tab.begin_twin(AT_HOME, cached)[tab.shown])
+    assert done.cell(0).run_id == full.id
+    assert len(tab.rooms.store.search()) == 2
+
+
+def test_a_clip_that_was_computed_in_full_says_so(tab: CompareTab) -> None:
+    with pytest.raises(RequestError, match="in full"):
+        tab.begin_twin(AT_HOME, made(tab))
+
+
+# -- strangers --------------------------------------------------------------------------------------------------------
+
+
+def test_visitors_do_not_see_each_others_comparisons_and_have_one_at_a_time(hosted: Rooms) -> None:
+    tab = tab_of(hosted)
+    one, other = introduced(AT_HOME), introduced(AT_HOME)
+    shown = tab.begin(one, *asked())[tab.shown]
+    assert tab.book.get(shown).owner == one["owner"]
+    assert tab.shown not in tab.look_first(other, shown, None)
+    assert tab.choose_earlier(other, shown)[tab.status]["tone"] == "error"
+    assert tab.trouble in tab.ask_to_stop(other, shown)
+    assert tab.ask_to_stop(other, shown)[tab.trouble]["tone"] == "error"
+    assert tab.begin(one, *asked())[tab.trouble]["tone"] == "error"
+    assert tab.begin(other, *asked(seeds=" ".join(map(str, range(30)))))[tab.trouble]["tone"] == "error"
+    assert tab.begin(AT_HOME, *asked())[tab.trouble]["tone"] == "error", "a browser without an id"
+
+
+def test_a_comparison_of_the_command_line_is_shown_and_left_to_it(tab: CompareTab) -> None:
+    begun = tab.book.begin(grid_of(asked()), door="line")
+    tab.book.write(replace(begun, state="stopped"))
+    shown = tab.look_first(AT_HOME, begun.id, None)
+    assert shown[tab.going_on]["visible"] is False
+    assert "--resume" in tab.take_up(AT_HOME, begun.id, None)[tab.trouble]["words"]
+    assert begun.methods == (FULL, "adacache")
