@@ -146,12 +146,10 @@ def _key(cell: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _line(cell: dict[str, Any]) -> str:
-    return (
-        f"{cell['prompt']}/{cell['seed']} at {cell['steps']}: {cell['method']:28} {cell['denoising']:.2f}× "
-        f"PSNR {cell['psnr']:.2f} dB, computed {cell['computed']:.0%}"
-        if "psnr" in cell
-        else f"{cell['method']}: {cell['error']}"
-    )
+    where = f"{cell['prompt']}/{cell['seed']} at {cell['steps']}: {cell['method']:28}"
+    if "error" in cell:
+        return f"{where} {cell['error']}"
+    return f"{where} {cell['denoising']:.2f}× PSNR {_finite(cell['psnr']):.2f} dB, computed {cell['computed']:.0%}"
 
 
 class _Bench:
@@ -159,15 +157,13 @@ class _Bench:
 
     def __init__(self, preset: str, prompt: str, seed: int, steps: int, folder: Path) -> None:
         from studio.preset import find_preset
-        from studio.runs import RunStore
 
         self.preset = find_preset(preset)
         self.prompt, self.seed, self.steps = prompt, seed, steps
-        self.store = RunStore(folder)
+        self.store = _keeping_store(folder)
         self.kept_bytes = 0
 
     def cells(self, wanted: list[Method]) -> Iterator[dict[str, Any]]:
-        from studio.clip import read_clip
         from studio.errors import StudioError
         from studio.metrics import score, scores_to_json
 
@@ -175,7 +171,7 @@ class _Bench:
         for position, method in enumerate(wanted):
             if position % GROUP == 0:
                 full = self.make(None, self.steps)
-                reference = read_clip(full.video).clip.frames
+                reference = self.store.frames
             assert full is not None
             steps = max(1, round(self.steps * method.steps_share))
             try:
@@ -183,7 +179,7 @@ class _Bench:
             except StudioError as error:
                 yield {"method": method.name, "family": method.family, "error": str(error)}
                 continue
-            clip = read_clip(run.video).clip.frames
+            clip = self.store.frames
             names = ["psnr", "ssim", "ms_ssim", "flicker"]
             yield {
                 "method": method.name,
@@ -192,6 +188,7 @@ class _Bench:
                 "whole": full.total_seconds / run.total_seconds,
                 "steps_computed": steps,
                 "computed": _computed(run, self.steps),
+                "schedule": _schedule(run),
                 "kept_bytes": self.kept_bytes,
                 "digest": hashlib.sha256(clip.tobytes()).hexdigest()[:16],
             } | scores_to_json(score(clip, reference, names))
@@ -222,6 +219,34 @@ class _Bench:
             if isinstance(event, RunFinished):
                 run_id = event.run_id
         return self.store.get(run_id)
+
+
+def _keeping_store(folder: Path) -> Any:
+    """A store that holds on to the last clip's own pixels: the mp4's compression would hide what is above 40 dB."""
+    from studio.clip import Clip
+    from studio.runs import Run, RunStore, RunWriter
+
+    class Keeping(RunStore):
+        frames: np.ndarray
+
+        def begin(self, *args: Any, **kwargs: Any) -> RunWriter:
+            writer = super().begin(*args, **kwargs)
+            complete = writer.complete
+
+            def completed(clip: Clip, *, partial: bool = False) -> Run:
+                self.frames = clip.frames
+                return complete(clip, partial=partial)
+
+            writer.complete = completed  # type: ignore[method-assign]
+            return writer
+
+    return Keeping(folder)
+
+
+def _schedule(run: Any) -> str:
+    """A letter a step: c(omputed), r(eused), p(artly)."""
+    kinds = [{age < 0 for block in step for age in block if age is not None} for step in run.trace.ages]
+    return "".join("p" if len(kind) > 1 else "c" if True in kind else "r" for kind in kinds)
 
 
 def _computed(run: Any, steps: int) -> float:

@@ -538,7 +538,7 @@ def _add_calibrate(commands: Any) -> None:
     parser.add_argument("--prompt", action="append", default=[], help="what to make; may be given several times")
     parser.add_argument("--clips", type=int, default=4, help="whole clips: more hold for more prompts (default: 4)")
     parser.add_argument(
-        "--growth-clips", type=int, default=2, help="of how many the growth of errors is measured (default: 2)"
+        "--growth-clips", type=int, default=3, help="of how many the growth of errors is measured (default: 3)"
     )
     parser.add_argument("--num-inference-steps", "--steps", type=int, dest="num_inference_steps")
     parser.add_argument("--flow-shift", type=float)
