@@ -855,6 +855,31 @@ def summaries_of(comparison: Comparison) -> list[MethodSummary]:
     return lines
 
 
+def plotted(comparison: Comparison) -> tuple[list[Point], list[Point]]:
+    """What a plot shows: a point for each group and method, and where there are several groups each method's medians.
+
+    The reference equals itself, which gives every front its end at 1×.
+    """
+    points = [_equal_to_itself(point) for point in points_of(comparison)]
+    if len({point.group for point in points}) < 2:
+        return points, []
+    medians = [
+        _equal_to_itself(
+            Point(group=-1, method=line.method, cell=-1, denoising=line.denoising, whole=line.whole, scores=line.scores)
+        )
+        for line in summaries_of(comparison)
+        if line.complete
+    ]
+    return points, medians
+
+
+_PERFECT = {"psnr": math.inf, "ssim": 1.0, "ms_ssim": 1.0, "lpips": 0.0}
+
+
+def _equal_to_itself(point: Point) -> Point:
+    return replace(point, scores=_PERFECT | point.scores) if point.method == FULL else point
+
+
 def pareto_front(points: Sequence[Point], metric: str, pace: Pace = "denoising") -> list[Point]:
     """The points that no other beats in both speed and score, slowest first; equal ones all stay.
 

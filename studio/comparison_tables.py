@@ -25,6 +25,7 @@ from studio.compare import (
     Ratio,
     pareto_front,
     parse_method,
+    plotted,
     points_of,
     summaries_of,
     to_json,
@@ -230,9 +231,10 @@ h1 { font-size: 19px; margin: 0 0 4px; } h2 { font-size: 15px; margin: 22px 0 6p
 .soft { color: var(--soft); margin: 0 0 10px; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100%; }
-th, td { padding: 5px 9px; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; vertical-align: middle; }
-th { font-size: 12px; font-weight: 600; color: var(--soft); }
+th, td { padding: 5px 7px; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; vertical-align: middle; }
+th { font-size: 12px; font-weight: 600; color: var(--soft); white-space: normal; line-height: 1.3; }
 th:first-child, td:first-child, td.words { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+th:first-child, td:first-child { min-width: 120px; padding-left: 0; }
 td.bad { color: var(--bad); }
 tr.group th { color: var(--ink); padding-top: 14px; }
 td img { display: block; width: 84px; border-radius: 3px; }
@@ -290,6 +292,10 @@ def _summary_table(comparison: Comparison) -> str:
             (
                 title_of(line.method),
                 f"{line.complete}" + (f", {line.failed} failed" if line.failed else ""),
+                *(
+                    f"{getattr(line.seconds, part):.2f} s" if line.seconds else "–"
+                    for part in ("encoding", "denoising", "decoding")
+                ),
                 ratio_text(line.denoising, spread=True),
                 ratio_text(line.whole, spread=True),
                 "–" if line.computed_share is None else f"{100 * line.computed_share:.0f}%",
@@ -298,13 +304,16 @@ def _summary_table(comparison: Comparison) -> str:
         )
         for line in summaries_of(comparison)
     ]
-    heads = ("Method", "Clips", "Denoising", "Whole run", "Blocks computed", *_heads(names))
+    heads = (
+        *("Method", "Clips", "Text", "Denoising", "Decoding"),
+        *("Denoising", "Whole run", "Blocks computed", *_heads(names)),
+    )
     return _table(heads, rows)
 
 
 def _cells_table(comparison: Comparison, store: RunStore | None) -> str:
     names, rows, group = _metrics_shown(comparison), [], -1
-    heads = ("Method", "Clip", "Denoising", "Whole run", "Faster", *_heads(names))
+    heads = ("Method", "Clip", "Denoising", "Whole run", "Speed-up", *_heads(names))
     speeds = speed_by_cell(comparison)
     for cell in comparison.cells:
         if cell.group != group:
@@ -340,67 +349,87 @@ def _poster(cell: Cell, store: RunStore | None) -> str:
     return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(picture).decode("ascii")}">'
 
 
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 760, 360, 56, 150, 18, 44
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 760, 360, 46, 170, 30, 44
+_ENDLESS = 26
+"""Height of the band over the axis for what equals its reference."""
 
 
 def _plot(comparison: Comparison, metric: str = "psnr") -> str:
-    """Measured speed-up of denoising against PSNR, methods by colour and shape, the Pareto front dashed."""
-    points = [point for point in points_of(comparison) if _placeable(point, metric)]
-    if not points:
+    """Measured speed-up of denoising against PSNR, methods by colour and shape, the Pareto front dashed.
+
+    Where there are several groups the large marks are the methods' medians, and the front is theirs.
+    """
+    points, medians = ([each for each in some if _placeable(each, metric)] for some in plotted(comparison))
+    finite = [point.scores[metric] for point in points if math.isfinite(point.scores[metric])]
+    if not finite:
         return ""
     speeds = [point.denoising.median for point in points if point.denoising]
-    values = [point.scores[metric] for point in points]
-    left, right = min(1.0, *speeds), max(1.2, *speeds) * 1.05
-    low, high = min(values) - 1, max(values) + 1
+    left, right = min(0.95, *speeds), max(1.2, *speeds) * 1.05
+    low, high = min(finite) - 1, max(finite) + 1
+    bottom, edge = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
+
+    def x_of(speed: float) -> float:
+        return _LEFT + (speed - left) / (right - left) * (edge - _LEFT)
+
+    def y_of(value: float) -> float:
+        if math.isinf(value):
+            return _TOP
+        return _TOP + _ENDLESS + (high - value) / (high - low) * (bottom - _TOP - _ENDLESS)
 
     def place(point: Point) -> tuple[float, float]:
-        speed = point.denoising.median if point.denoising else 0.0
-        x = _LEFT + (speed - left) / (right - left) * (_WIDTH - _LEFT - _RIGHT)
-        return x, _TOP + (high - point.scores[metric]) / (high - low) * (_HEIGHT - _TOP - _BOTTOM)
+        return x_of(point.denoising.median if point.denoising else 0.0), y_of(point.scores[metric])
 
-    bottom, edge = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
     parts = [
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="Speed-up of denoising against PSNR">',
-        f'<line class="axis" x1="{_LEFT}" y1="{bottom}" x2="{edge}" y2="{bottom}"/>',
-        f'<line class="axis" x1="{_LEFT}" y1="{_TOP}" x2="{_LEFT}" y2="{bottom}"/>',
-        f'<text x="{edge}" y="{bottom + 34}" text-anchor="end">times faster (denoising)</text>',
-        f'<text x="{_LEFT}" y="{_TOP - 5}">PSNR, dB</text>',
+        f'<text x="{edge}" y="{bottom + 36}" text-anchor="end">times as fast (denoising)</text>',
+        f'<text x="2" y="{_TOP - 12}">PSNR, dB</text>',
+        f'<text x="{_LEFT - 7}" y="{_TOP + 4}" text-anchor="end">∞</text>',
     ]
-    for share in (0.0, 0.5, 1.0):
-        speed, value = left + share * (right - left), low + share * (high - low)
-        x, y = _LEFT + share * (edge - _LEFT), bottom - share * (bottom - _TOP)
-        parts.append(f'<text x="{x:.1f}" y="{bottom + 17}" text-anchor="middle">{speed:.1f}×</text>')
-        parts.append(f'<text x="{_LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{value:.0f}</text>')
-    front = " ".join(f"{x:.1f},{y:.1f}" for x, y in map(place, pareto_front(points, metric)))
+    for speed in _round_numbers(left, right, 6):
+        x = x_of(speed)
+        parts.append(f'<line class="axis" x1="{x:.1f}" y1="{_TOP}" x2="{x:.1f}" y2="{bottom}"/>')
+        parts.append(f'<text x="{x:.1f}" y="{bottom + 17}" text-anchor="middle">{speed:g}×</text>')
+    for value in _round_numbers(low, high, 5):
+        y = y_of(value)
+        parts.append(f'<line class="axis" x1="{_LEFT}" y1="{y:.1f}" x2="{edge}" y2="{y:.1f}"/>')
+        parts.append(f'<text x="{_LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
+    front = " ".join(f"{x:.1f},{y:.1f}" for x, y in map(place, pareto_front(medians or points, metric)))
     parts.append(f'<polyline class="front" points="{front}"/>')
-    for point in points:
+    for point in (*points, *medians):
         x, y = place(point)
-        index = comparison.methods.index(point.method)
-        label = (
-            f"{title_of(point.method)}: {ratio_text(point.denoising)}, {score_text(metric, point.scores[metric])} dB"
-        )
-        parts.append(f'<g fill="var(--m{index % 8})"><title>{html.escape(label)}</title>{_shape(index, x, y)}</g>')
+        shape = comparison.methods.index(point.method)
+        size = 0.65 if medians and point in points else 1.0
+        figures = f"{ratio_text(point.denoising)}, {score_text(metric, point.scores[metric])} dB"
+        label = html.escape(f"{title_of(point.method)}: {figures}")
+        parts.append(f'<g fill="var(--m{shape % 8})"><title>{label}</title>{_shape(shape, x, y, size)}</g>')
     for row, method in enumerate(each for each in comparison.methods if any(p.method == each for p in points)):
-        index, y = comparison.methods.index(method), _TOP + 14 + 22 * row
-        parts.append(f'<g fill="var(--m{index % 8})">{_shape(index, edge + 16, y)}</g>')
+        shape, y = comparison.methods.index(method), _TOP + 14 + 22 * row
+        parts.append(f'<g fill="var(--m{shape % 8})">{_shape(shape, edge + 16, y, 1.0)}</g>')
         parts.append(f'<text class="name" x="{edge + 28}" y="{y + 4}">{html.escape(title_of(method)[:24])}</text>')
     return "".join(parts) + "</svg>"
 
 
+def _round_numbers(low: float, high: float, most: int) -> list[float]:
+    """At most so many multiples of 1, 2 or 5 times a power of ten, within the range."""
+    rough = (high - low) / most
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(each * power for each in (1, 2, 5, 10) if each * power >= rough)
+    return [round(step * index, 10) for index in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
 def _placeable(point: Point, metric: str) -> bool:
-    return point.denoising is not None and math.isfinite(point.scores.get(metric, math.nan))
+    return point.denoising is not None and not math.isnan(point.scores.get(metric, math.nan))
 
 
-def _shape(index: int, x: float, y: float) -> str:
+def _shape(index: int, x: float, y: float, size: float) -> str:
     """A disc, square, triangle, diamond, or one of them hollow: methods stay apart without their colours."""
     outlines = {
         1: ((-5, -5), (5, -5), (5, 5), (-5, 5)),
         2: ((0, -6.5), (6, 5), (-6, 5)),
         3: ((0, -7), (7, 0), (0, 7), (-7, 0)),
     }
-    hollow = ' fill="none" stroke="currentColor" stroke-width="2"' if index % 8 > 3 else ""
-    hollow = hollow.replace("currentColor", f"var(--m{index % 8})")
+    hollow = f' fill="none" stroke="var(--m{index % 8})" stroke-width="2"' if index % 8 > 3 else ""
     if index % 4 == 0:
-        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5.5"{hollow}/>'
-    corners = " ".join(f"{x + dx:.1f},{y + dy:.1f}" for dx, dy in outlines[index % 4])
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{5.5 * size:.1f}"{hollow}/>'
+    corners = " ".join(f"{x + size * dx:.1f},{y + size * dy:.1f}" for dx, dy in outlines[index % 4])
     return f'<polygon points="{corners}"{hollow}/>'

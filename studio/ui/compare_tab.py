@@ -34,7 +34,7 @@ from studio.compare import (
     pareto_front,
     parse_axis,
     parse_method,
-    points_of,
+    plotted,
     summaries_of,
 )
 from studio.errors import JobError, RequestError, RunError, StudioError
@@ -191,11 +191,10 @@ class CompareTab:
 
     # -- wiring -------------------------------------------------------------------------------------------------------
 
-    def wire(self, page: gr.Blocks, tab: gr.Tab, tabs: gr.Tabs, runs: RunsTab) -> None:
+    def wire(self, tab: gr.Tab, tabs: gr.Tabs, runs: RunsTab) -> None:
         """Connect the tab.
 
         Args:
-            page: The whole, which looks for a comparison when it is opened.
             tab: This tab, which looks anew whenever it is opened.
             tabs: All of them, to switch between.
             runs: The tab whose clips can be compared with their full twin.
@@ -206,8 +205,7 @@ class CompareTab:
             *(self.player, self.plot, self.table, self.exports, *self.files.values(), self.player_file),
         ]
         about = [self.base, self.methods, self.estimate]
-        page.load(self.look_first, [self.browser, self.shown, self.picked], seen, **LIGHT)
-        tab.select(self.look_first, [self.browser, self.shown, self.picked], seen, **LIGHT)
+        tab.select(self.look_first, [self.browser, self.shown, self.picked, self.told], seen, **LIGHT)
         tab.select(self.introduce, [self.methods, *asked, *form], about, **LIGHT)
         gr.on(
             [control.change for control in asked],
@@ -353,8 +351,10 @@ class CompareTab:
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
-    def look_first(self, browser: Any, shown: Any, picked: Any) -> dict[Any, Any]:
-        """The page or the tab was opened: the comparison shown, or else this visitor's newest."""
+    def look_first(self, browser: Any, shown: Any, picked: Any, told: Any) -> Any:
+        """The tab was opened: the comparison shown, or else this visitor's newest."""
+        if told and told == self._version(shown):
+            return gr.skip()  # the player goes on where it is
         try:
             owner = self._owner(browser)
             newest = self.book.list(owner=owner, limit=1)
@@ -692,6 +692,7 @@ def table_value(comparison: Comparison, picked: list[int]) -> dict[str, Any]:
                 "reference": cell.is_reference,
                 "denoising": seconds_text(cell.seconds.denoising) if done and cell.seconds else "",
                 "whole": seconds_text(cell.seconds.whole) if done and cell.seconds else "",
+                "parts": _parts_of(cell) if done else "",
                 "faster": "–" if denoising is None or cell.is_reference else f"{denoising:.2f}×",
                 "scores": [tables.score_text(name, cell.scores.get(name)) for name in names],
                 "marks": marks,
@@ -708,6 +709,16 @@ def table_value(comparison: Comparison, picked: list[int]) -> dict[str, Any]:
     }
 
 
+def _parts_of(cell: Cell) -> str:
+    """What a whole run is made of."""
+    if cell.seconds is None:
+        return ""
+    text, steps, decoding = (
+        seconds_text(getattr(cell.seconds, part)) for part in ("encoding", "denoising", "decoding")
+    )
+    return f"text {text}, denoising {steps}, decoding {decoding}"
+
+
 def _summary_line(comparison: Comparison, line: MethodSummary, names: list[str]) -> dict[str, Any]:
     return {
         "shape": comparison.methods.index(line.method),
@@ -722,16 +733,8 @@ def _summary_line(comparison: Comparison, line: MethodSummary, names: list[str])
 
 def plot_value(comparison: Comparison, chosen: int | None) -> dict[str, Any]:
     """The value of `pareto_plot`. Where there are several groups the front is that of the methods' medians."""
-    points = [_with_a_perfect_reference(point) for point in points_of(comparison)]
+    points, medians = plotted(comparison)
     names = _metrics_of(comparison, tuple(METRICS))
-    several = len({point.group for point in points}) > 1
-    medians = [
-        _with_a_perfect_reference(
-            Point(group=-1, method=line.method, cell=-1, denoising=line.denoising, whole=line.whole, scores=line.scores)
-        )
-        for line in summaries_of(comparison)
-        if several and line.complete
-    ]
     return {
         "methods": [
             {"shape": shape, "title": tables.title_of(method)} for shape, method in enumerate(comparison.methods)
@@ -757,23 +760,6 @@ def plot_value(comparison: Comparison, chosen: int | None) -> dict[str, Any]:
         },
         "chosen": chosen,
     }
-
-
-_PERFECT = {"psnr": math.inf, "ssim": 1.0, "ms_ssim": 1.0, "lpips": 0.0}
-
-
-def _with_a_perfect_reference(point: Point) -> Point:
-    """The reference equals itself: it is the end of every front at 1×."""
-    if point.method != FULL:
-        return point
-    return Point(
-        group=point.group,
-        method=point.method,
-        cell=point.cell,
-        denoising=point.denoising,
-        whole=point.whole,
-        scores=_PERFECT | point.scores,
-    )
 
 
 def _point(comparison: Comparison, point: Point) -> dict[str, Any]:

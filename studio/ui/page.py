@@ -63,7 +63,7 @@ def build_page(rooms: Rooms) -> gr.Blocks:
                 runs.build()
         generate.wire(page)
         runs.wire(runs_tab, tabs, generate.changed, generate.shows, generate.trouble)
-        compare.wire(page, compare_tab, tabs, runs)
+        compare.wire(compare_tab, tabs, runs)
     page.queue(status_update_rate=5, max_size=200, api_open=False, default_concurrency_limit=None)
     return page
 

@@ -171,7 +171,7 @@ def test_a_comparison_is_begun_fills_and_is_found_again_by_another_page(tab: Com
     assert [clip["title"] for clip in told[tab.player]["clips"]] == ["Full", "AdaCache"]
 
     reopened = tab_of(tab.rooms)
-    first = reopened.look_first(AT_HOME, "", None)
+    first = reopened.look_first(AT_HOME, "", None, "")
     assert first[reopened.shown] == done.id
     assert first[reopened.table]["groups"] == told[tab.table]["groups"]
 
@@ -291,7 +291,7 @@ def test_visitors_do_not_see_each_others_comparisons_and_have_one_at_a_time(host
     one, other = introduced(AT_HOME), introduced(AT_HOME)
     shown = tab.begin(one, *asked())[tab.shown]
     assert tab.book.get(shown).owner == one["owner"]
-    assert tab.shown not in tab.look_first(other, shown, None)
+    assert tab.shown not in tab.look_first(other, shown, None, "")
     assert tab.choose_earlier(other, shown)[tab.status]["tone"] == "error"
     assert tab.trouble in tab.ask_to_stop(other, shown)
     assert tab.ask_to_stop(other, shown)[tab.trouble]["tone"] == "error"
@@ -303,7 +303,18 @@ def test_visitors_do_not_see_each_others_comparisons_and_have_one_at_a_time(host
 def test_a_comparison_of_the_command_line_is_shown_and_left_to_it(tab: CompareTab) -> None:
     begun = tab.book.begin(grid_of(asked()), door="line")
     tab.book.write(replace(begun, state="stopped"))
-    shown = tab.look_first(AT_HOME, begun.id, None)
+    shown = tab.look_first(AT_HOME, begun.id, None, "")
     assert shown[tab.going_on]["visible"] is False
     assert "--resume" in tab.take_up(AT_HOME, begun.id, None)[tab.trouble]["words"]
     assert begun.methods == (FULL, "adacache")
+
+
+def test_settings_that_are_loaded_lie_among_each_controls_choices(tab: CompareTab) -> None:
+    """A dropdown refuses a value that is not one of its choices, and with it everything the form is asked for."""
+    shown = tab.generate.shows(request_for(find_preset("pocket"), prompt="a car", cache={"method": "seacache"}))
+    seen = 0
+    for control, value in shown.items():
+        if isinstance(control, gr.Dropdown) and isinstance(value, (str, int)):
+            assert value in [choice for _, choice in control.choices], control.elem_id
+            seen += 1
+    assert seen > 5

@@ -71,6 +71,7 @@ function clip(row, data, names) {
   line.append(head);
   if (row.state === 'complete') {
     [row.denoising, row.whole, row.faster, ...row.scores].forEach((words, index) => line.append(figure(words, names[index + 1])));
+    line.children[2].title = row.parts || '';
     const last = make('td', null, 'compared-load', 'cell');
     const button = make('button', 'Load', 'small');
     button.type = 'button';

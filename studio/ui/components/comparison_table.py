@@ -8,6 +8,7 @@ Value:
         rows: list of
             cell: int, shape: int (the method's mark), title, state, reference: bool
             denoising, whole, faster, computed: str; scores: list[str]
+            parts: str           what the whole run is made of, said when it is pointed at
             marks: list[str]     such as "stored"
             note: str            what went wrong, or what to know about the figures
     picked: list[int]        cells shown in the player
