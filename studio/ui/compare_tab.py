@@ -223,7 +223,7 @@ class CompareTab:
         self.table.pick(self.pick, [self.browser, self.shown, self.picked], [*seen, self.trouble], **LIGHT)
         loaded = [*self.generate.changed, self.generate.trouble, self.trouble]
         chosen = self.plot.choose(self.choose_point, [self.browser, self.shown], [*seen, *loaded], **LIGHT)
-        chosen.then(None, None, None, js=_TO_THE_PLAYER)
+        chosen.then(None, None, None, js=_TO_THE_PLAYER, **LIGHT)
         self.table.restore(self.load_cell, [self.browser, self.shown], loaded, **LIGHT)
         for button, take, said in (
             (self.generate.compare, self._run_of_job, (self.generate.shown_job, self.generate.trouble)),
