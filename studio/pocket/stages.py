@@ -115,9 +115,9 @@ def autoencoder(
     vae.quant_conv.requires_grad_(False)
     frames = stored_frames(folder / "worlds")
     trainee = Trainee.of(vae, plan, recipe.is_muon_matrix)
-    loss_of = recipe.objective_of(
-        vae, frames, sizes, recipe.AutoencoderObjective(), decoder_only=stage == "autoencoder-decoder"
-    )
+    last = stage == "autoencoder-decoder"
+    objective = recipe.AutoencoderObjective(square=4.0, latent_noise=0.05) if last else recipe.AutoencoderObjective()
+    loss_of = recipe.objective_of(vae, frames, sizes, objective, decoder_only=last)
     length = 1 if stage == "autoencoder-frames" else 17
     watch = AutoencoderWatch(folder / "sheets", stage, length)
     for event in train_steps(

@@ -51,12 +51,12 @@ class Amounts:
 
 SHIPPED = Amounts(
     steps={
-        "text-encoder": 400,
+        "text-encoder": 900,
         "autoencoder-frames": 1300,
-        "autoencoder-clips": 860,
-        "autoencoder-decoder": 750,
+        "autoencoder-clips": 3600,
+        "autoencoder-decoder": 700,
         "denoiser-frames": 864,
-        "denoiser-clips": 2500,
+        "denoiser-clips": 5000,
     }
 )
 """Near the shipped checkpoint's, each step in two processes at once; its model card says where it differed."""

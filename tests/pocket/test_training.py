@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from studio.driving_world import VEHICLE_TYPES, render_with_maps, sample_scene
 from studio.pocket import autoencoder_recipe as recipe
-from studio.pocket.architecture import SPECK, build_autoencoder
-from studio.pocket.data import HELD_OUT_SEEDS, crops, store_worlds
+from studio.pocket import denoiser_recipe, text_recipe
+from studio.pocket.architecture import FPS, SPECK, build_autoencoder, build_text_encoder
+from studio.pocket.data import HELD_OUT_SEEDS, crops, store_worlds, vehicle_cover
 from studio.pocket.loop import Plan, Trainee, train_steps
 from studio.pocket.optimizer import orthogonalised
 
@@ -80,3 +82,41 @@ def test_opening_the_past_taps_keeps_the_image_autoencoder_nearly_as_it_was() ->
     before = recipe.reconstruct(vae, still)
     recipe.open_past_taps(vae)
     assert np.array_equal(before, recipe.reconstruct(vae, still))
+
+
+def test_a_text_encoder_learns_to_say_what_a_caption_states() -> None:
+    torch.manual_seed(0)
+    encoder = build_text_encoder(SPECK)
+    denoiser_recipe.initialise_text_encoder(encoder, torch.Generator().manual_seed(0))
+    reader = text_recipe.Reader(encoder, {"colour": 2})
+    # Captions of five tokens and an end; the colour is the token at a place that moves about.
+    ids = torch.randint(10, 300, (64, 1, 16))
+    ids[:, :, 6:] = 0
+    labels = torch.arange(64) % 2
+    ids[torch.arange(64), 0, torch.arange(64) % 5] = 5 + labels
+    ids[:, :, 5] = 1
+    plan = Plan(steps=60, muon_lr=0.01, adam_lr=2e-3, warmup_steps=5)
+    trainee = Trainee.of(reader, plan, denoiser_recipe.is_muon_matrix)
+    loss_of = text_recipe.objective_of(reader, ids, {"colour": labels}, batch=32)
+    losses = []
+    for step in range(plan.steps):
+        trainee.optimizer.scale_lr(plan.rate(step))
+        loss = loss_of(step, torch.Generator().manual_seed(step))
+        loss.backward()
+        trainee.optimizer.step()
+        trainee.optimizer.zero_grad()
+        losses.append(loss.item())
+    assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
+    assert text_recipe.accuracy(reader, ids[:, 0], {"colour": labels})["colour"] > 0.9
+
+
+def test_the_cover_of_vehicles_is_their_share_of_each_cell() -> None:
+    seed = 3
+    _, maps = render_with_maps(sample_scene(seed), height=64, width=64, num_frames=2, fps=FPS)
+    cover = vehicle_cover(seed, num_frames=2, size=64)
+    assert cover.shape == (2, 8, 8)
+    assert maps.semantic is not None
+    vehicles = [maps.semantic_labels.index(name) for name in VEHICLE_TYPES]
+    assert cover[1, 4, 4] == pytest.approx(np.isin(maps.semantic[1, 32:40, 32:40], vehicles).mean())
+    assert cover.sum() * 64 == pytest.approx(np.isin(maps.semantic, vehicles).sum())
+    assert 0 < cover.mean() < 1
