@@ -95,6 +95,7 @@ class RecordingPolicy(Policy):
         self.recording.residuals[step, branch] = residual[:, ::stride].detach().float().cpu()
         norms = residual.detach().float().norm(dim=-1)
         older = self._norms.get(branch)
-        alike = older is not None and older.shape == norms.shape
-        self.recording.ratios[step, branch] = float((norms / (older + 1e-8)).mean()) if alike else 1.0
+        self.recording.ratios[step, branch] = (
+            float((norms / (older + 1e-8)).mean()) if older is not None and older.shape == norms.shape else 1.0
+        )
         self._norms[branch] = norms

@@ -325,10 +325,11 @@ class DenoiserWatch:
         self.empty = padded_ids(tokens, [""])[0]
 
     def __call__(self, trainee: Trainee) -> str:
-        model, compiled = trainee.module, trainee.module.run_block
+        model = trainee.module
+        assert isinstance(model, denoising.TextToLatent)
+        compiled = model.run_block
         kept = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
         trainee.load_average()
-        assert isinstance(model, denoising.TextToLatent)
         model.run_block = denoiser_twin.run_block  # other shapes than in training would be compiled anew
         shape = latent_shape(POCKET, num_frames=self.length, height=HEIGHT, width=WIDTH)
         latents = denoising.sample(model, self.token_ids, self.empty, shape, torch.Generator().manual_seed(0))

@@ -174,7 +174,7 @@ def _control(method: str, name: str, field: FieldInfo) -> Any:
     if annotation is bool:
         return gr.Checkbox(value=default, **place)
     if annotation in (int, float):
-        return gr.Number(value=default, step=1 if annotation is int else None, **place)
+        return gr.Number(value=default, step=1 if annotation is int else 0.01, **place)
     return gr.Textbox(value=_written(default), max_lines=1, placeholder="empty: as the method has it", **place)
 
 

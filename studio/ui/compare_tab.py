@@ -64,6 +64,11 @@ PLAYER_BYTES = 40 * 10**6
 """Above this the player's own page is not prepared: a browser should not be handed it unasked."""
 PACES: tuple[Pace, ...] = ("denoising", "whole")
 SHOWN_IN_TABLE = ("psnr", "ssim", "ms_ssim", "lpips", "flicker", "flow_warp_error")
+NOTHING_YET = (
+    "No comparison yet. Faster ways of making a clip are held against the full one, from the same noise: how much "
+    "faster, how near, frame by frame. Choose methods and press Compare, or press Compare with full beside any clip "
+    "that was made with a cache."
+)
 USUAL = ("adacache", "adacache+moreg")
 """Methods that are ticked on a new page."""
 LABELS = {
@@ -181,7 +186,7 @@ class CompareTab:
             self.go_on = gr.Button("Go on", size="sm", elem_id="compare-go-on")
         self.player = synced_player(elem_id="compare-player")
         self.plot = pareto_plot(elem_id="pareto")
-        self.table = comparison_table({"empty": "No comparison yet."}, elem_id="compare-table")
+        self.table = comparison_table({"empty": NOTHING_YET}, elem_id="compare-table")
         with gr.Row(visible=False, elem_classes="actions", elem_id="compare-exports") as self.exports:
             self.files = {
                 ending: gr.DownloadButton(label, size="sm", elem_id=f"export-{ending}")
@@ -201,7 +206,8 @@ class CompareTab:
         """
         form, asked = [*self.generate.form], self._asked()
         seen = [
-            *(self.shown, self.picked, self.told, self.timer, self.earlier, self.status, self.stopping, self.going_on),
+            *(self.shown, self.picked, self.told, self.timer, self.earlier, self.status),
+            *(self.stopping, self.going_on, self.go_on),
             *(self.player, self.plot, self.table, self.exports, *self.files.values(), self.player_file),
         ]
         about = [self.base, self.methods, self.estimate]
@@ -359,9 +365,9 @@ class CompareTab:
             owner = self._owner(browser)
             newest = self.book.list(owner=owner, limit=1)
         except StudioError:
-            return {self.table: {"empty": "No comparison yet."}}
+            return {self.table: {"empty": NOTHING_YET}}
         if not newest:
-            return {self.table: {"empty": "No comparison yet: choose methods and start one."}}
+            return {self.table: {"empty": NOTHING_YET}}
         try:
             comparison = self.book.get(shown, owner=owner)
         except RunError:
@@ -459,6 +465,7 @@ class CompareTab:
             self.status: status_of(comparison),
             self.stopping: gr.update(visible=at_work and here),
             self.going_on: gr.update(visible=not at_work and here and (comparison.state == "stopped" or failures)),
+            self.go_on: gr.update(value="Go on" if comparison.state == "stopped" else "Try the failed clips again"),
             self.plot: plot_value(comparison, chosen if chosen is not None else (picked or [None])[-1]),
             self.table: table_value(comparison, picked or []),
         } | self._exported(comparison)
