@@ -79,6 +79,8 @@ SCORED_HERE = tuple(name for name, metric in METRICS.items() if "torch" not in m
 SCORED_WITH_TORCH = tuple(name for name in METRICS if name not in SCORED_HERE)
 COLD_SECONDS = 0.5
 """A run that spent more on loading came first to its model, and its first step carries one-off costs."""
+UNSTEADY = 1.5
+"""A timing that is off by more than this factor is told as such."""
 LOOK_SECONDS = 0.2
 """How often the driver looks after its comparisons."""
 SCORING_SECONDS = 900.0
@@ -720,6 +722,7 @@ def completed(cell: Cell, run: Run, reference: Run | None, *, reused: bool, name
             if run.environment.get(name) != reference.environment.get(name)
         )
         notices.append(f"Made in other surroundings than its reference: {', '.join(differing)} differ.")
+    notices += _timing_notices(run, reference)
     ended = replace(
         cell,
         state="complete",
@@ -744,6 +747,30 @@ def completed(cell: Cell, run: Run, reference: Run | None, *, reused: bool, name
         return replace(ended, scores=scores, frame_psnr=per_frame, notices=(*notices, *lacking))
     except StudioError as error:
         return replace(ended, notices=(*notices, f"Not scored: {error}"))
+
+
+def _timing_notices(run: Run, reference: Run | None) -> list[str]:
+    """Where a timing cannot be what it says: something else was at work on this machine meanwhile."""
+    later = run.step_seconds[1:]
+    if run.request.cache is None and len(later) >= 4 and min(later) > 0:
+        steps = spread(later)
+        if steps.upper_quartile > UNSTEADY * steps.lower_quartile:
+            return [
+                f"Unsteady timing: equal steps took {steps.lower_quartile:.3f} to {steps.upper_quartile:.3f} s. "
+                "Something else was at work; repeats help."
+            ]
+    if reference is None or run.trace is None or not run.step_seconds or not reference.step_seconds:
+        return []
+    share, taken, meant = computed_share(run.trace), math.fsum(run.step_seconds), math.fsum(reference.step_seconds)
+    if not (share > 0 and taken > 0 and meant > 0):
+        return []
+    most = len(reference.step_seconds) / len(run.step_seconds) / share
+    if meant / taken > UNSTEADY * most:
+        return [
+            f"{meant / taken:.1f}× as fast cannot be: what it skipped explains {most:.1f}×. "
+            "Something else was at work while one of the two was made; repeats help."
+        ]
+    return []
 
 
 def _measured(
