@@ -70,6 +70,8 @@ CANCEL_SECONDS = 2.0
 """How long a worker may take to stop before it is killed."""
 KEEP_SECONDS = 60.0
 """The same where what was reached is to be kept: decoding it takes its time."""
+KILL_SECONDS = 0.2
+"""How long to wait for the programs of a killed worker to be gone; some systems leave their entries for longer."""
 WORKER_NICENESS = 5
 """How far the worker stands back behind the page, from 0 to 19."""
 LOOK_SECONDS = 0.05
@@ -999,6 +1001,12 @@ def _kill(worker: subprocess.Popen[bytes]) -> None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(worker.pid, signal.SIGKILL)
     worker.wait()
+    if sys.platform != "win32":  # what it had started is not ours to wait for, and dies a moment later
+        limit = time.monotonic() + KILL_SECONDS
+        with suppress(ProcessLookupError, PermissionError):
+            while time.monotonic() < limit:
+                os.killpg(worker.pid, 0)
+                time.sleep(0.005)
 
 
 def _cause_of_death(status: int) -> JobError:
