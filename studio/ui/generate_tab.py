@@ -100,6 +100,7 @@ class GenerateTab:
             with gr.Column(scale=7, min_width=320, elem_classes="stage"):
                 self._build_stage()
         self.shown_job = gr.State("")
+        self.chose = gr.State(False)
         self.timer = gr.Timer(6 if self.rooms.hosted else 2)
         self.until_measured = gr.Timer(5)
 
@@ -154,9 +155,9 @@ class GenerateTab:
     def wire(self, page: gr.Blocks) -> None:
         form, live = self.form, self._live_outputs()
 
-        def then_attach(event: Any, attach: Any = self.attach) -> None:
+        def then_attach(event: Any, attach: Any = self.attach, *more: Any) -> None:
             # "multiple": Gradio would drop an attachment asked for while the one before it still goes on.
-            watched = event.then(attach, [self.browser], live, trigger_mode="multiple", **LIGHT)
+            watched = event.then(attach, [self.browser, *more], live, trigger_mode="multiple", **LIGHT)
             watched.then(self.estimate_of, [*form], [self.estimate], **LIGHT)  # what has ended has taught something
 
         loaded = page.load(self.welcome, [self.browser], [self.browser, *self.changed], **LIGHT)
@@ -176,8 +177,9 @@ class GenerateTab:
         self.restore.click(self.restore_shown, [self.browser, self.shown_job], [*self.changed, self.trouble], **LIGHT)
         self.stop.click(self.stop_shown, [self.browser, self.shown_job], [self.trouble], **LIGHT)
         self.keep.click(self.keep_shown, [self.browser, self.shown_job], [self.trouble], **LIGHT)
-        acted = self.queue.act(self.act, [self.browser], [self.browser, self.trouble], **LIGHT)
-        then_attach(acted, self.attach_chosen)
+        acted = self.queue.act(self.act, [self.browser], [self.browser, self.trouble, self.chose], **LIGHT)
+        then_attach(acted, self.attach_chosen, self.chose)
+        acted.then(self.look, [self.browser, self.shown_job], [self.queue, self.masthead], **LIGHT)
         self.timer.tick(self.look, [self.browser, self.shown_job], [self.queue, self.masthead], **LIGHT)
         self.weights.wire(self.form.controls["preset"], self.timer, LIGHT)
         self._wire_form()
@@ -391,8 +393,8 @@ class GenerateTab:
             elif action == "retry":
                 kept["job"] = queue.retry(job_id, owner=owner).id
         except StudioError as error:
-            return self._refused(error)
-        return {self.browser: kept, self.trouble: {}}
+            return self._refused(error) | {self.chose: False}
+        return {self.browser: kept, self.trouble: {}, self.chose: action in ("show", "retry")}
 
     def _place_among_mine(self, owner: str, job_id: str) -> int:
         waiting = [job.id for job in self.rooms.queue.jobs(owner=owner, states=("queued",))]
@@ -406,11 +408,15 @@ class GenerateTab:
         async for update in self._attach(browser, str(request.session_hash), chosen_first=False):
             yield update
 
-    async def attach_chosen(self, browser: Any, request: gr.Request) -> AsyncIterator[Any]:
-        """Show the job that was chosen, though another may be at work."""
+    async def attach_chosen(self, browser: Any, chose: Any, request: gr.Request) -> AsyncIterator[Any]:
+        """After a button of the queue: show the job that was chosen, though another may be at work.
+
+        Cancelling, moving and pausing choose nothing, and leave what is shown to whoever follows it.
+        """
         yield gr.skip()
-        async for update in self._attach(browser, str(request.session_hash), chosen_first=True):
-            yield update
+        if chose:
+            async for update in self._attach(browser, str(request.session_hash), chosen_first=True):
+                yield update
 
     async def _attach(self, browser: Any, session: str, *, chosen_first: bool) -> AsyncIterator[dict[Any, Any]]:
         """Ends when nothing of this visitor's is left to watch, or when the page attaches anew."""

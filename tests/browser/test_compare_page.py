@@ -51,7 +51,7 @@ def test_a_cached_clip_beside_its_full_twin_then_a_grid_a_plot_and_back_to_the_f
     open_page: Open, studio: Any, tmp_path: Path
 ) -> None:
     page = open_page()
-    page.fill("#prompt textarea", "a red car drives ahead at dusk")
+    page.fill("#prompt textarea", "a blue bus drives ahead by day")
     fill_numbers(page, SMALL)
     page.fill("#seed input, #seed textarea", "41")
     page.locator("#cache").get_by_text("AdaCache", exact=True).click()

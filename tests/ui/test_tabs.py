@@ -74,8 +74,8 @@ def pressed(**data: Any) -> gr.EventData:
 
 async def watch(tab: GenerateTab, browser: Any, *, session: str = "one", chosen: bool = False) -> list[Any]:
     request: Any = SimpleNamespace(session_hash=session)
-    attach = tab.attach_chosen if chosen else tab.attach
-    return [update async for update in attach(browser, request)]
+    attached = tab.attach_chosen(browser, True, request) if chosen else tab.attach(browser, request)
+    return [update async for update in attached]
 
 
 def last(updates: list[Any], component: Any) -> Any:
