@@ -80,6 +80,17 @@ def _print_json(record: Any) -> None:
     print(json.dumps(record, ensure_ascii=False), flush=True)
 
 
+def _add_sizes(parser: argparse.ArgumentParser) -> None:
+    """What a clip is, beyond its prompt: fields of a request over the preset's defaults."""
+    parser.add_argument("--height", type=int)
+    parser.add_argument("--width", type=int)
+    parser.add_argument("--num-frames", type=int)
+    parser.add_argument("--fps", type=float)
+    parser.add_argument("--num-inference-steps", "--steps", type=int, dest="num_inference_steps")
+    parser.add_argument("--guidance-scale", type=float)
+    parser.add_argument("--flow-shift", type=float)
+
+
 # generate ------------------------------------------------------------------------------------------------------------
 
 
@@ -92,13 +103,7 @@ def _add_generate(commands: Any) -> None:
     )
     parser.add_argument("--preset", default=None, help="name of the preset (default: pocket)")
     parser.add_argument("--negative-prompt")
-    parser.add_argument("--height", type=int)
-    parser.add_argument("--width", type=int)
-    parser.add_argument("--num-frames", type=int)
-    parser.add_argument("--fps", type=float)
-    parser.add_argument("--num-inference-steps", "--steps", type=int, dest="num_inference_steps")
-    parser.add_argument("--guidance-scale", type=float)
-    parser.add_argument("--flow-shift", type=float)
+    _add_sizes(parser)
     parser.add_argument("--seed", type=int, help="0 to 4294967295; chosen and printed when left out")
     parser.add_argument("--torch-dtype", choices=("auto", "float32", "bfloat16", "float16"))
     parser.add_argument("--offload", choices=("auto", "none", "model", "group", "sequential"))
@@ -300,13 +305,7 @@ def _add_compare(commands: Any) -> None:
         "--repeats", type=int, default=1, help="make each cell so often, interleaved with its reference"
     )
     parser.add_argument("--preset", default="pocket", help="name of the preset (default: pocket)")
-    parser.add_argument("--height", type=int)
-    parser.add_argument("--width", type=int)
-    parser.add_argument("--num-frames", type=int)
-    parser.add_argument("--fps", type=float)
-    parser.add_argument("--num-inference-steps", "--steps", type=int, dest="num_inference_steps")
-    parser.add_argument("--guidance-scale", type=float)
-    parser.add_argument("--flow-shift", type=float)
+    _add_sizes(parser)
     parser.add_argument(
         "--resume", metavar="ID", help="go on with a comparison that was stopped, failed cells included"
     )

@@ -23,6 +23,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -77,7 +78,7 @@ BLOCK_LISTS = ("^blocks", "^transformer_blocks", "^single_transformer_blocks", "
 """Where attention is cached. diffusers' own patterns also find the layers that refine HunyuanVideo's prompt."""
 
 
-class PeerCache:
+class PeerCache(ABC):
     """One of diffusers' caches at work on one run's transformers."""
 
     extrapolates = False
@@ -119,14 +120,14 @@ class PeerCache:
 
     # -- what a method adds -------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def put_on(self, stack: Stack) -> None:
         """diffusers' hooks for this method, on one transformer."""
-        raise NotImplementedError
 
-    def before_pass(self, hooks: Sequence[ModelHook], branch: int, latents: Tensor) -> None:
+    def before_pass(self, hooks: Sequence[ModelHook], branch: int, latents: Tensor) -> None:  # noqa: B027
         """What its hooks must be told before a pass."""
 
-    def forget(self) -> None:
+    def forget(self) -> None:  # noqa: B027
         """Of what the method itself remembers."""
 
     def why(self) -> str:

@@ -67,16 +67,12 @@ class Step:
     total: int
     sigma: float
     """Noise level."""
-    passes: int
-    """Passes through the stack in each step: 2 with guidance in two calls, otherwise 1."""
     kept: bool
     """Whether there is anything to reuse: false at the start, and where a second transformer takes over."""
     extrapolable: bool
     """Whether there are two residuals of each branch."""
     latents: Tensor
     """Input of the transformer's first pass."""
-    entered: Tensor
-    """What the first block is given, x_in."""
     embedding: Tensor | None
     """Of the time step, as the first block is given it."""
 
@@ -244,16 +240,13 @@ class StackCache:
 
     def _decide(self, current: _Pass, embedding: Tensor | None) -> Decision:
         mine = [self._kept.get((current.stack, each)) for each in range(self._passes)]
-        assert current.entered is not None
         step = Step(
             index=self._index,
             total=self._total,
             sigma=self._sigma,
-            passes=self._passes,
             kept=all(kept is not None for kept in mine),
             extrapolable=all(kept is not None and kept.before is not None for kept in mine),
             latents=current.latents,
-            entered=current.entered,
             embedding=embedding,
         )
         decision = self.policy.decide(step)

@@ -44,8 +44,8 @@ def _computed(policy: AdaCachePolicy, total: int, size: Curve, motion: Curve, br
 def _step(index: int, total: int, *, kept: bool = True) -> Step:
     nothing = torch.zeros(1)
     return Step(
-        index=index, total=total, sigma=1 - index / total, passes=1, kept=kept, extrapolable=False,
-        latents=nothing, entered=nothing, embedding=None,
+        index=index, total=total, sigma=1 - index / total, kept=kept, extrapolable=False,
+        latents=nothing, embedding=None,
     )  # fmt: skip
 
 
