@@ -29,12 +29,14 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 RESULTS = ROOT / "benchmarks/results"
 PROMPT_SEED = 300
 """First held-out world whose caption is a prompt; pocket_quality.py uses 0 to 63, calibration the preset ideas."""
-GROUP = 4
+GROUP = 6
 """Methods between two uncached runs of the same prompt."""
+UNCACHED = "Uncached"
+"""Family of the uncached run itself, of which only the agreement with the prompt is news."""
 NEVER = {"method": "adacache", "codebook": "custom", "rates": [1]}
 
 
@@ -52,12 +54,17 @@ class Method:
         return f"{self.family} {self.setting}".strip()
 
 
+UNCACHED_RUN = Method(family=UNCACHED, setting="")
+
+
 def methods() -> list[Method]:
     def cached(family: str, setting: str, method: str, **settings: Any) -> Method:
         return Method(family=family, setting=setting, cache={"method": method} | settings)
 
     found = [Method(family="Fewer steps", setting=f"÷{by:g}", steps_share=1 / by) for by in (1.5, 2.0, 3.0)]
     found += [cached("Budget", f"{by:g}×", "budget", speedup=by) for by in (1.5, 2.0, 2.5, 3.0)]
+    plain = "Budget without correction"
+    found += [cached(plain, f"{by:g}×", "budget", speedup=by, correct=False) for by in (1.5, 2.0, 3.0)]
     found += [cached("AdaCache", book, "adacache", codebook=book) for book in ("slow", "fast", "calibrated")]
     found += [
         cached("AdaCache + MoReg", book, "adacache", codebook=book, moreg=True) for book in ("fast", "calibrated")
@@ -76,6 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="pocket")
     parser.add_argument("--prompts", type=int, default=16)
+    parser.add_argument("--first-prompt", type=int, default=0, help="where to begin, to share the work among processes")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--steps", type=int, nargs="+", default=[30, 50])
     parser.add_argument("--only", nargs="+", help="families to run, such as Budget AdaCache")
@@ -112,25 +120,28 @@ def read_cells(results: Path, checkpoint: str) -> list[dict[str, Any]]:
 
 
 def _run_all(args: argparse.Namespace) -> None:
+    from pocket_quality import trained_probe
+
     from studio.pocket.data import render_world
 
     checkpoint = checkpoint_of(args.preset)
+    probe = trained_probe(args.training)
     done = {_key(cell) for cell in read_cells(args.results, checkpoint)}
     chosen = [method for method in methods() if not args.only or method.family in args.only]
     warm = True
-    for number in range(args.prompts):
+    for number in range(args.first_prompt, args.prompts):
         world = render_world(PROMPT_SEED + number, num_frames=1)
         for seed in range(args.seeds):
             for steps in args.steps:
                 wanted = [
                     method
-                    for method in (*chosen, Method(family="Overhead", setting="", cache=NEVER))
+                    for method in (UNCACHED_RUN, *chosen, Method(family="Overhead", setting="", cache=NEVER))
                     if (method.name, number, seed, steps) not in done
                 ]
                 if not wanted:
                     continue
                 with TemporaryDirectory() as folder:
-                    bench = _Bench(args.preset, world.caption, seed, steps, Path(folder))
+                    bench = _Bench(args.preset, world, seed, steps, Path(folder), probe)
                     if warm:
                         bench.make(None, steps)
                         warm = False
@@ -155,17 +166,18 @@ def _line(cell: dict[str, Any]) -> str:
 class _Bench:
     """One prompt, one seed, one number of steps: the uncached clip again and again, methods in between."""
 
-    def __init__(self, preset: str, prompt: str, seed: int, steps: int, folder: Path) -> None:
+    def __init__(self, preset: str, world: Any, seed: int, steps: int, folder: Path, probe: Any) -> None:
         from studio.preset import find_preset
 
         self.preset = find_preset(preset)
-        self.prompt, self.seed, self.steps = prompt, seed, steps
+        self.world, self.seed, self.steps, self.probe = world, seed, steps, probe
         self.store = _keeping_store(folder)
         self.kept_bytes = 0
 
     def cells(self, wanted: list[Method]) -> Iterator[dict[str, Any]]:
         from studio.errors import StudioError
         from studio.metrics import score, scores_to_json
+        from studio.pocket.probe import agreement, read_attributes
 
         full, reference = None, None
         for position, method in enumerate(wanted):
@@ -190,6 +202,7 @@ class _Bench:
                 "computed": _computed(run, self.steps),
                 "schedule": _schedule(run),
                 "kept_bytes": self.kept_bytes,
+                "agreement": agreement(read_attributes(self.probe, [clip]), [self.world.attributes]),
                 "digest": hashlib.sha256(clip.tobytes()).hexdigest()[:16],
             } | scores_to_json(score(clip, reference, names))
 
@@ -200,7 +213,9 @@ class _Bench:
         from studio.generate import generate
         from studio.request import request_for
 
-        request = request_for(self.preset, prompt=self.prompt, seed=self.seed, num_inference_steps=steps, cache=cache)
+        request = request_for(
+            self.preset, prompt=self.world.caption, seed=self.seed, num_inference_steps=steps, cache=cache
+        )
         self.kept_bytes = 0
 
         def weighed(occasion: Any) -> Any:

@@ -71,6 +71,8 @@ class Budget(_Settings):
     """Instead of a speed: the largest predicted drift from the full clip, as a share of the picture's spread."""
     extrapolate: bool = True
     """Continue the residual's trend instead of repeating it, where that was measured to be closer."""
+    correct: bool = True
+    """At a computed step, make up for what the skipped steps before it got wrong, as far as it shows by then."""
 
 
 class TeaCache(_Settings):

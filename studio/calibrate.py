@@ -14,7 +14,8 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,8 +24,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from studio.events import CacheDecided, StepFinished
-from studio.generate import generate
-from studio.preset import Preset
+from studio.generate import PROFILES, generate
+from studio.preset import Preset, find_preset
+from studio.profile_files import profile_path
 from studio.request import GenerationRequest, request_for
 from studio.runs import RunStore
 from studio.storage import write_atomically
@@ -34,8 +36,8 @@ if TYPE_CHECKING:
     from studio.caching.profile import Profile
     from studio.caching.recording import Recording
 
-GROWTH_AT = (0.03, 0.07, 0.1, 0.13, 0.17, 0.22, 0.3, 0.5, 0.8)
-"""Where, as shares of the steps, a step is skipped alone; denser at high noise, where it matters."""
+GROWTH_AT = (0.07, 0.1, 0.13, 0.17, 0.23, 0.3, 0.4, 0.5, 0.67, 0.8, 0.9, 0.94, 0.97)
+"""Where, as shares of the steps, a step is skipped alone; denser at the ends, where errors last."""
 SEED = 1000
 
 
@@ -64,16 +66,18 @@ def calibrate(
     clips: int = 4,
     growth_clips: int = 3,
     prompts: Sequence[str] = (),
+    check: Callable[[], None] = lambda: None,
     **fields: Any,
 ) -> Iterator[CalibrationStep | Calibrated]:
     """Measure a preset.
 
     Args:
         preset: Which.
-        folder: Where `NAME.json` and `NAME.svg` are written, whole or not at all.
+        folder: Of all profiles; there `profile_path` and a plot beside it are written, whole or not at all.
         clips: Uncached clips; more make the profile hold for more prompts.
-        growth_clips: Of how many of them the growth of errors is measured, nine clips each.
+        growth_clips: Of how many of them the growth of errors is measured, thirteen clips each.
         prompts: What to make; the preset's own ideas where left out.
+        check: Called within every block; what it raises ends the measuring, and nothing is written.
         **fields: Request fields over the preset's defaults, such as num_inference_steps.
 
     Raises:
@@ -85,35 +89,47 @@ def calibrate(
         for number in range(clips)
     ]
     total_steps = requests[0].num_inference_steps
-    skips = sorted({min(total_steps - 2, max(1, round(share * total_steps))) for share in GROWTH_AT})
+    skips = sorted({min(total_steps - 1, max(2, round(share * total_steps))) for share in GROWTH_AT})
     growth_clips = min(growth_clips, clips)
     total, done = clips + growth_clips * len(skips) + 1, 0
     with TemporaryDirectory() as scratch:
         store = RunStore(Path(scratch))
         passes, recordings = 1, []
         for request in requests:
-            recording, passes = _record(request, store)
+            recording, passes = _record(request, store, check)
             recordings.append(recording)
             done += 1
             yield CalibrationStep(done=done, total=total, what=f"a whole clip: {request.prompt[:60]}")
         measuring = _Measuring(requests, recordings, passes)
         for skip in skips:
             for number in range(growth_clips):
-                recording, _ = _record(requests[number], store, skip=skip)
+                recording, _ = _record(requests[number], store, check, skip=skip, gain=measuring.gain(skip))
                 measuring.skipped(number, skip, recording)
                 done += 1
                 yield CalibrationStep(done=done, total=total, what=f"a clip without step {skip + 1}")
         profile = measuring.profile(preset, skipped_share=0.0)
-        profile = measuring.profile(preset, skipped_share=_skipped_share(requests[0], store, profile))
+        profile = measuring.profile(preset, skipped_share=_skipped_share(requests[0], store, check, profile))
         done += 1
         yield CalibrationStep(done=done, total=total, what="a clip by the plan")
     from studio.caching.profile import profile_to_json
 
-    folder.mkdir(parents=True, exist_ok=True)
-    path, plot = folder / f"{preset.name}.json", folder / f"{preset.name}.svg"
+    path = profile_path(folder, preset.name, total_steps, requests[0].flow_shift)
+    plot = path.with_suffix(".svg")
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(plot, plot_of(profile).encode())
     write_atomically(path, json.dumps(profile_to_json(profile)).encode())
     yield Calibrated(path=path, plot=plot, profile=profile)
+
+
+def measure(
+    preset_name: str, *, store: RunStore, check: Callable[[], None], **fields: Any
+) -> Iterator[CalibrationStep | Calibrated]:
+    """`calibrate` as a worker calls it: by name, into the profiles of the runs' folder.
+
+    Raises:
+        StudioError: as `calibrate` would.
+    """
+    yield from calibrate(find_preset(preset_name), folder=store.folder / PROFILES, check=check, **fields)
 
 
 def weights_of(preset: Preset) -> str:
@@ -124,8 +140,10 @@ def weights_of(preset: Preset) -> str:
     return hashlib.sha256(sums.read_bytes()).hexdigest()[:16] if sums.is_file() else ""
 
 
-def _record(request: GenerationRequest, store: RunStore, skip: int | None = None) -> tuple[Recording, int]:
-    """What one clip's residuals did, and the passes of its steps."""
+def _record(
+    request: GenerationRequest, store: RunStore, check: Callable[[], None], skip: int | None = None, gain: float = 0.0
+) -> tuple[Recording, int]:
+    """What one clip's residuals did, and the passes of its steps; one step may be extrapolated instead of computed."""
     from studio.caching.recording import RecordingPolicy
     from studio.caching.stack import StackCache
 
@@ -133,17 +151,18 @@ def _record(request: GenerationRequest, store: RunStore, skip: int | None = None
 
     def recorder(occasion: Occasion) -> Cache:
         blocks = len(occasion.stacks[0].blocks)
-        policy = RecordingPolicy(total_steps=occasion.total_steps, blocks=blocks, skip=skip)
+        policy = RecordingPolicy(total_steps=occasion.total_steps, blocks=blocks, skip=skip, gain=gain)
         made.append((policy, occasion.passes))
         return StackCache(occasion.stacks, policy, total_steps=occasion.total_steps, passes=occasion.passes)
 
-    for _ in generate(request, store=store, measure_with=recorder):
-        pass
+    with closing(generate(request, store=store, measure_with=recorder)) as events:
+        for _ in events:
+            check()
     policy, passes = made[0]
     return policy.recording, passes
 
 
-def _skipped_share(request: GenerationRequest, store: RunStore, profile: Profile) -> float:
+def _skipped_share(request: GenerationRequest, store: RunStore, check: Callable[[], None], profile: Profile) -> float:
     """Seconds of a skipped step against those of a computed one, in one run at twice the speed."""
     from studio.cache_settings import Budget
     from studio.caching.budget import BudgetPolicy, plan_for
@@ -155,11 +174,13 @@ def _skipped_share(request: GenerationRequest, store: RunStore, profile: Profile
 
     kinds: dict[int, str] = {}
     seconds: dict[str, list[float]] = {"computed": [], "skipped": []}
-    for event in generate(request, store=store, measure_with=planned):
-        if isinstance(event, CacheDecided):
-            kinds[event.step] = event.kind
-        if isinstance(event, StepFinished) and event.step > 0:
-            seconds["computed" if kinds[event.step] == "computed" else "skipped"].append(event.seconds)
+    with closing(generate(request, store=store, measure_with=planned)) as events:
+        for event in events:
+            check()
+            if isinstance(event, CacheDecided):
+                kinds[event.step] = event.kind
+            if isinstance(event, StepFinished) and event.step > 0:
+                seconds["computed" if kinds[event.step] == "computed" else "skipped"].append(event.seconds)
     if not seconds["computed"] or not seconds["skipped"]:
         return 0.0
     return min(0.9, statistics.median(seconds["skipped"]) / statistics.median(seconds["computed"]))
@@ -177,16 +198,21 @@ class _Measuring:
         self.grams = [gram / np.trace(gram) * len(gram) for gram in grams]
         self._growth: dict[int, list[float]] = {}
 
+    def gain(self, skip: int) -> float:
+        """The best over the clips for this step, from the two before."""
+        _, by_first, first = (sum(_products(gram, skip)[number] for gram in self.grams) for number in range(3))
+        return max(0.0, float(by_first / first)) if first > 0 else 0.0
+
     def skipped(self, number: int, skip: int, recording: Recording) -> None:
-        """Clip `number` once more, with one step repeated: how much of that error is left at the end."""
+        """Clip `number` once more, with one step extrapolated: how much of that error is left at the end."""
         whole, other = self.recordings[number].latents, recording.latents
         assert whole is not None
         assert other is not None
         spread = float((whole - whole.mean()).norm())
         drift = float((other - whole).norm()) / spread
-        gram = self.grams[number]
-        before = skip - 1
-        error = float(np.sqrt(max(gram[skip, skip] + gram[before, before] - 2 * gram[skip, before], 1e-12)))
+        second, by_first, first = _products(self.grams[number], skip)
+        gain = self.gain(skip)
+        error = float(np.sqrt(max(second - 2 * gain * by_first + gain**2 * first, 1e-12)))
         step = (*self.sigmas, 0.0)[skip] - (*self.sigmas, 0.0)[skip + 1]
         self._growth.setdefault(skip, []).append(max(drift / (error * abs(step)), 1e-9))
 
@@ -195,8 +221,9 @@ class _Measuring:
         from studio.caching.profile import Profile, falling
 
         skips = sorted(self._growth)
-        # The mean of squares: what is typical hides the clips whose layout one early error turns into another's.
-        typical = falling([float(np.log(np.sqrt(np.mean(np.square(self._growth[skip]))))) for skip in skips])
+        # The mean of logarithms, as PSNR is one: a clip in which an early error grows tenfold shall not take the steps
+        # that all the others need.
+        typical = falling([float(np.mean(np.log(self._growth[skip]))) for skip in skips])
         steps, passes = range(len(self.sigmas)), range(self.passes)
         changes = [float(np.mean([_change(gram, step) for gram in self.grams])) if step else 0.0 for step in steps]
         ratios = [
@@ -208,6 +235,7 @@ class _Measuring:
             preset=preset.name,
             weights=weights_of(preset),
             sigmas=tuple(self.sigmas),
+            flow_shift=self.requests[0].flow_shift,
             grams=tuple(tuple(tuple(row) for row in gram.tolist()) for gram in self.grams),
             growth=tuple((self.sigmas[skip], float(np.exp(log))) for skip, log in zip(skips, typical, strict=True)),
             # A distance belongs to the step that was computed before it was told.
@@ -219,6 +247,15 @@ class _Measuring:
             skipped_share=skipped_share,
             machine=machine.measure().cpu_name,
         )
+
+
+def _products(gram: np.ndarray, step: int) -> tuple[float, float, float]:
+    """||B||^2, <B, A> and ||A||^2 of the residual's change B into this step and A into the one before."""
+    rows = np.zeros((2, len(gram)))
+    rows[0, [step, step - 1]] = 1, -1
+    rows[1, [step - 1, step - 2]] = 1, -1
+    (second, by_first), (_, first) = rows @ gram @ rows.T
+    return second, by_first, first
 
 
 def _change(gram: np.ndarray, step: int) -> float:

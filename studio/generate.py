@@ -272,7 +272,12 @@ class _Generation:
             total_steps=self.request.num_inference_steps,
             sigmas=lambda: ready.sigmas,
             passes=len(_BRANCHES[_branches(ready, self.request)]),
-            profile=caching.find_profile(self.preset.name, self.store.folder / PROFILES),
+            profile=caching.find_profile(
+                self.preset.name,
+                self.store.folder / PROFILES,
+                total_steps=self.request.num_inference_steps,
+                flow_shift=self.request.flow_shift,
+            ),
         )
         if self.measure_with is not None:
             return self.measure_with(occasion)
@@ -358,6 +363,8 @@ class _Steps:
 
     def finished(self, state: StepState) -> None:
         self.seconds.append(self._now() - self._began)
+        if self._cache is not None:
+            self._cache.end_step(state.latents)
         self._peak_bytes = max(self._peak_bytes, self._memory_bytes())
         left = self._total - self.count
         self._stream.emit(

@@ -61,6 +61,8 @@ FINAL: frozenset[JobState] = frozenset({"complete", "failed", "cancelled", "inte
 
 VERB = "studio.generate:generate"
 """What a job runs: `module:function`, called like `studio.generate.generate`."""
+MEASURE_VERB = "studio.calibrate:measure"
+"""What measures a model, where somebody asks for it: called with a preset's name."""
 BOOK_VERSION = 1
 KEPT_EVENT_LOGS = 200
 """Finished jobs whose events can still be replayed; of older ones only the job itself is kept."""
@@ -498,6 +500,7 @@ class _Worker:
             "preset": None,
             "job": None,
             "reason": "",
+            "measuring": None,
         }
 
     def run(self) -> None:
@@ -513,6 +516,7 @@ class _Worker:
                 try:
                     job = self._book.claim(os.getpid())
                     preset = None if job is not None else self._book.take_note("warm")
+                    wanted = None if job is not None or preset else self._book.take_note("measure")
                 except DiskFull as full:  # no reason to lose the loaded model
                     log.warning("%s", full)
                     self.unwanted.wait(1.0)
@@ -523,6 +527,8 @@ class _Worker:
                     self._say(state="ready", job=None)
                 elif preset is not None:
                     self._warm(warm, preset)
+                elif wanted is not None:
+                    self._measure(wanted)
                 else:
                     self.unwanted.wait(IDLE_SECONDS)
         finally:
@@ -557,6 +563,34 @@ class _Worker:
         except Exception as error:
             log.warning("preset %s was not loaded ahead of time: %s", preset, error)
             self._say(state="ready")
+
+    def _measure(self, wanted: dict[str, Any]) -> None:
+        """Measure a model, saying how far it is; what went wrong stays to be read until the next is measured."""
+        told: dict[str, Any] = {"preset": wanted["preset_name"], "running": True, "done": 0, "total": 0, "error": ""}
+        looked = time.monotonic()
+
+        def check() -> None:
+            nonlocal looked
+            if time.monotonic() - looked < LOOK_SECONDS:
+                return
+            looked = time.monotonic()
+            if self.unwanted.is_set() or self._book.note("stop measuring") is not None:
+                raise JobError("The measuring was stopped; nothing was changed.")
+
+        self._book.take_note("stop measuring")
+        self._say(state="measuring", measuring=told)
+        try:
+            module_name, _, function_name = MEASURE_VERB.partition(":")
+            verb = getattr(importlib.import_module(module_name), function_name)
+            for step in verb(store=self.store, check=check, **wanted):
+                told |= {name: getattr(step, name) for name in ("done", "total") if hasattr(step, name)}
+                self._say(measuring=told)
+        except StudioError as error:
+            told["error"] = str(error)
+        except Exception as error:
+            log.exception("measuring %s failed", wanted["preset_name"])
+            told["error"] = f"Something went wrong: {type(error).__name__}: {error}."
+        self._say(state="ready", preset=wanted["preset_name"], measuring=told | {"running": False})
 
     def _say(self, **changes: Any) -> None:
         self._state |= changes
@@ -893,10 +927,28 @@ class JobQueue:
         """Ask the worker to load a preset when it has nothing else to do."""
         self._book.set_note("warm", preset_name)
 
+    def measure(self, preset_name: str, **fields: Any) -> None:
+        """Ask the worker to measure a preset for its caches, before whatever else waits to be measured.
+
+        Args:
+            preset_name: Which.
+            **fields: Request fields over the preset's defaults, such as num_inference_steps.
+        """
+        self._book.set_note("measure", {"preset_name": preset_name} | fields)
+
+    def stop_measuring(self) -> None:
+        """Ask the worker to leave off, within a block."""
+        self._book.take_note("measure")
+        self._book.set_note("stop measuring", True)
+
     def worker_state(self) -> dict[str, Any]:
-        """How the worker is: `state` (starting, ready, busy, dead), `preset` it holds, `job` it does, `reason`."""
+        """How the worker is.
+
+        `state` (starting, ready, busy, measuring, dead), `preset` it holds, `job` it does, `reason`, and what it
+        is `measuring` or measured last: `preset`, `running`, `done` of `total` clips, `error`.
+        """
         told = self._book.note("worker") or {}
-        nothing = {"preset": None, "job": None, "reason": self._trouble}
+        nothing = {"preset": None, "job": None, "reason": self._trouble, "measuring": None}
         pid = self._worker_pid
         if pid is None and self._thread is not None:
             return nothing | {"state": "dead" if self._trouble else "starting"}
@@ -908,7 +960,7 @@ class JobQueue:
                 return nothing | {"state": "dead"}
         elif told.get("pid") != pid:
             return nothing | {"state": "starting"}
-        return {name: told.get(name) for name in ("state", "preset", "job", "reason")}
+        return {name: told.get(name) for name in ("state", "preset", "job", "reason", "measuring")}
 
     # -- looking after the worker -------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ WORDS = {
     "memory",
     "weights",
     "cache_settings",
+    "profile_files",
     "calibration",
     "doctor",
     "storage",

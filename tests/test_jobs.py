@@ -282,6 +282,7 @@ def test_a_job_becomes_a_run_and_its_events_are_replayed_in_order(store: RunStor
             "preset": "pocket",
             "job": None,
             "reason": "",
+            "measuring": None,
         }
 
 

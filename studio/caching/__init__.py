@@ -20,12 +20,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from studio import cache_settings
 from studio.caching.profile import PRIOR, Profile, find_profile
 from studio.caching.stack import Action, Decision, Policy, Stack, StackCache
 from studio.errors import RequestError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["METHODS", "Action", "Cache", "Decision", "Occasion", "Stack", "cache_for", "find_profile"]
 
@@ -68,6 +71,9 @@ class Cache(Protocol):
     def begin_step(self, index: int, sigma: float) -> None:
         """Told before each step's first pass."""
 
+    def end_step(self, latents: Tensor) -> None:
+        """Told after each step, with its latents."""
+
     def attached(self) -> AbstractContextManager[Any]:
         """On, and off again whatever happens; afterwards the model is as it was."""
         ...
@@ -99,7 +105,7 @@ def _budget(settings: cache_settings.Budget, occasion: Occasion) -> Policy:
     from studio.caching.budget import BudgetPolicy, plan_for
 
     # Nobody measured this model: the schedule of one that was measured is far better than an even one.
-    profile = occasion.profile or find_profile(PRIOR, None)
+    profile = occasion.profile or find_profile(PRIOR, None, total_steps=occasion.total_steps)
     if profile is None:
         raise RequestError(
             "There is no profile to plan a budget with.",

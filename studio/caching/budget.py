@@ -10,8 +10,17 @@ and the schedule with K computed steps of least drift is a shortest path over pa
 high noise grow, for there a clip decides what it will show: that is why they are weighed by what was measured to be
 left of them in finished clips, and why the early steps get computed without any rule that protects them.
 
+At the next computed step k the true R_k is known, and with it how wrong extrapolating would have been by then,
+E_k = R_k - R_i - a[h, i, k] (R_i - R_h). The skipped steps were wrong in much the same direction, by
+
+    c[h, i, j, k] = sum_q <E_j, E_k> / sum_q ||E_k||^2
+
+of it. So step k adds R_k + b E_k, with b the c's weighed by the steps' |s_j - s_j+1| against k's own: what was missed
+on the way is made up for as soon as it shows. What is kept is R_k.
+
 Related: LeMiCa and GCache also choose schedules offline by the final error; FORA and SeaCache reuse or extrapolate
-residuals. Knows profiles and numbers. Refuses to know models; `BudgetPolicy` only reads the plan.
+residuals; UniPC corrects a step once the next one's output is known. Knows profiles and numbers. Refuses to know
+models; `BudgetPolicy` only reads the plan.
 
 Shapes: N steps, Q clips.
 """
@@ -19,7 +28,7 @@ Shapes: N steps, Q clips.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -33,40 +42,50 @@ from studio.caching.stack import Action, Decision, Policy, Step
 class Plan:
     """What becomes of each step."""
 
-    gains: tuple[float | None, ...]
-    """(N): None computes; a number adds that much of the residual's last change, 0 repeats it."""
+    computes: tuple[bool, ...]
+    """(N)"""
+    gains: tuple[float, ...]
+    """(N): how much of the residual's last change a step adds, or would if it were not computed; 0 repeats it."""
+    corrections: tuple[float, ...]
+    """(N): b of the computed steps."""
     drift: tuple[float, ...]
     """(N): predicted drift of the finished clip by the errors up to each step, as a share of its spread."""
 
     @property
     def computed(self) -> int:
-        return sum(gain is None for gain in self.gains)
+        return sum(self.computes)
+
+
+def _everything(total: int) -> Plan:
+    nothing = (0.0,) * total
+    return Plan(computes=(True,) * total, gains=nothing, corrections=nothing, drift=nothing)
 
 
 def plan_for(profile: Profile, settings: Budget) -> Plan:
     """The plan of least predicted drift within the settings' speed, or the fastest within their drift."""
     total = len(profile.sigmas)
     if settings.max_drift is None:
-        return plan_of(profile, computed_steps(total, settings.speedup, profile.skipped_share), settings.extrapolate)
+        computed = computed_steps(total, settings.speedup, profile.skipped_share)
+        return plan_of(profile, computed, settings.extrapolate, settings.correct)
     for computed in range(2, total):
-        plan = plan_of(profile, computed, settings.extrapolate)
+        plan = plan_of(profile, computed, settings.extrapolate, settings.correct)
         if plan.drift[-1] <= settings.max_drift:
             return plan
-    return Plan(gains=(None,) * total, drift=(0.0,) * total)
+    return _everything(total)
 
 
 def computed_steps(total: int, speedup: float, skipped_share: float) -> int:
-    """The largest K with K + (N - K) share <= N / speedup; at least the two that reusing needs."""
+    """The largest K with K + (N - K) share <= N / speedup, to a twentieth of a step; at least the two to start from."""
     exact = (total / speedup - total * skipped_share) / (1 - skipped_share)
-    return min(total, max(2, int(exact + 1e-9)))
+    return min(total, max(2, int(exact + 0.05)))
 
 
 @lru_cache(maxsize=32)
-def plan_of(profile: Profile, computed: int, extrapolate: bool = True) -> Plan:
+def plan_of(profile: Profile, computed: int, extrapolate: bool = True, correct: bool = True) -> Plan:
     """The plan with that many computed steps, the first two among them, of least predicted drift."""
     total = len(profile.sigmas)
     if computed >= total:
-        return Plan(gains=(None,) * total, drift=(0.0,) * total)
+        return _everything(total)
     gain, error = _errors(profile, extrapolate)
     sigmas = np.asarray((*profile.sigmas, 0.0))
     weight = profile.growth_at(profile.sigmas) * -np.diff(sigmas)
@@ -89,7 +108,8 @@ def plan_of(profile: Profile, computed: int, extrapolate: bool = True) -> Plan:
     for origins in reversed(came_from):
         h, i = int(origins[h, i]), h
         steps.append(h)
-    return _plan(sorted(set(steps)), gain, error * weight)
+    plan = _plan(sorted(set(steps)), gain, error * weight)
+    return replace(plan, corrections=_corrections(profile, plan)) if correct else plan
 
 
 def _errors(profile: Profile, extrapolate: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -115,18 +135,40 @@ def _errors(profile: Profile, extrapolate: bool) -> tuple[np.ndarray, np.ndarray
 
 
 def _plan(computed: list[int], gain: np.ndarray, drift: np.ndarray) -> Plan:
-    gains: list[float | None] = []
-    added: list[float] = []
+    total = len(gain)
+    gains, added = [0.0] * total, [0.0] * total
     h = i = 0
-    for j in range(len(gain)):
+    for j in range(total):
+        gains[j] = float(gain[h, i, j])
         if j in computed:
             h, i = i, j
-            gains.append(None)
-            added.append(0.0)
         else:
-            gains.append(float(gain[h, i, j]))
-            added.append(float(drift[h, i, j]))
-    return Plan(gains=tuple(gains), drift=tuple(float(value) for value in np.cumsum(added)))
+            added[j] = float(drift[h, i, j])
+    return Plan(
+        computes=tuple(j in computed for j in range(total)),
+        gains=tuple(gains),
+        corrections=(0.0,) * total,
+        drift=tuple(float(value) for value in np.cumsum(added)),
+    )
+
+
+def _corrections(profile: Profile, plan: Plan) -> tuple[float, ...]:
+    """b for every computed step that skipped ones precede; 0 for the others."""
+    gram = np.asarray(profile.grams).sum(0)
+    widths = -np.diff((*profile.sigmas, 0.0))
+    found = [0.0] * len(widths)
+    computed = [step for step, computes in enumerate(plan.computes) if computes]
+    for h, i, k in zip(computed, computed[1:], computed[2:], strict=False):
+        # E_j as sums of residuals: a row a step, from i + 1 to k.
+        errors = np.zeros((k - i, len(widths)))
+        for row, j in enumerate(range(i + 1, k + 1)):
+            errors[row, j] += 1
+            errors[row, i] -= 1 + plan.gains[j]
+            errors[row, h] += plan.gains[j]
+        along = errors @ gram @ errors[-1]
+        if along[-1] > 0:
+            found[k] = max(0.0, float(widths[i + 1 : k] @ along[:-1] / (widths[k] * along[-1])))
+    return tuple(found)
 
 
 class BudgetPolicy(Policy):
@@ -142,8 +184,15 @@ class BudgetPolicy(Policy):
     def decide(self, step: Step) -> Decision:
         self._plan = plan = self._plan or self._make_plan()
         gain, drift = plan.gains[step.index], plan.drift[step.index]
-        left = plan.computed - sum(each is None for each in plan.gains[: step.index + 1])
-        if gain is None:
-            return Decision(action=Action.COMPUTE, why=f"planned, {left} more to come; predicted drift {drift:.1%}")
+        if plan.computes[step.index]:
+            correction = plan.corrections[step.index]
+            left = sum(plan.computes[step.index + 1 :])
+            makes_up = ", makes up for the steps skipped before it" if correction else ""
+            return Decision(
+                action=Action.COMPUTE,
+                gain=gain,
+                correction=correction,
+                why=f"planned, {left} more to come{makes_up}; predicted drift {drift:.1%}",
+            )
         action = Action.EXTRAPOLATE if gain and step.extrapolable else Action.REUSE
         return Decision(action=action, gain=gain, why=f"planned, gain {gain:.2f}; predicted drift {drift:.1%}")

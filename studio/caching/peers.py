@@ -157,6 +157,9 @@ class PeerCache(ABC):
         self._index, self._sigma, self._done = index, sigma, 0
         self.decision = None
 
+    def end_step(self, latents: Tensor) -> None:  # noqa: B027
+        """Told after each step; diffusers' caches do not look at the latents."""
+
     @contextmanager
     def attached(self) -> Iterator[PeerCache]:
         """Hooks on, and off again whatever happens; afterwards the model is as it was, bit for bit."""

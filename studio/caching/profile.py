@@ -4,8 +4,9 @@
                                combination of earlier residuals is from a later one, without keeping any of them
     growth(s)                  how much of an error at noise level s is left in the finished clip
 
-Knows arithmetic and one JSON file a preset. Refuses to know torch: `recording.py` fills profiles in. A profile of one
-number of steps or shift serves others: everything is a function of the noise level and is read off between steps.
+Knows arithmetic and one JSON file for each preset, number of steps and shift. Refuses to know torch: `recording.py`
+fills profiles in. Where a number of steps was not measured, the nearest serves: everything is a function of the noise
+level and is read off between steps.
 
 Shapes: Q clips, N steps.
 """
@@ -13,15 +14,16 @@ Shapes: Q clips, N steps.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-SHIPPED = Path(__file__).resolve().parents[2] / "assets" / "profiles"
-"""Profiles of the models that ship with the studio, and of those that were measured for it."""
+from studio.profile_files import profile_files
+
 PRIOR = "pocket"
 """Whose profile stands in for a model that nobody has measured."""
 
@@ -35,6 +37,8 @@ class Profile:
     """Which weights: a Hub revision, or a digest."""
     sigmas: tuple[float, ...]
     """(N), noise level of each step, falling."""
+    flow_shift: float | None
+    """The schedule's shift that was asked for."""
     grams: tuple[tuple[tuple[float, ...], ...], ...]
     """(Q, N, N), scaled so that the mean squared residual is 1."""
     growth: tuple[tuple[float, float], ...]
@@ -88,18 +92,28 @@ class Profile:
         return np.exp(np.interp(-np.asarray(sigmas), -levels, factors))
 
 
-def find_profile(preset: str, folder: Path | None) -> Profile | None:
-    """The profile measured here, else the one that ships, else None. A file that cannot be read is as none."""
-    for place in (folder, SHIPPED):
-        if place is None:
+def find_profile(
+    preset: str, folder: Path | None, *, total_steps: int | None = None, flow_shift: float | None = None
+) -> Profile | None:
+    """The preset's profile for this number of steps and shift, else its nearest, else None.
+
+    Of two that are as near, the one measured here goes before the one that ships. A file that cannot be read is as
+    none.
+    """
+
+    def far(profile: Profile) -> tuple[float, bool]:
+        steps = abs(math.log(len(profile.sigmas) / total_steps)) if total_steps else 0.0
+        return steps, flow_shift is not None and profile.flow_shift != flow_shift
+
+    return min(_readable(preset, folder), key=far, default=None)
+
+
+def _readable(preset: str, folder: Path | None) -> Iterator[Profile]:
+    for file in profile_files(preset, folder):
+        try:
+            yield profile_from_json(json.loads(file.path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, KeyError):
             continue
-        path = place / f"{preset}.json"
-        if path.is_file():
-            try:
-                return profile_from_json(json.loads(path.read_text(encoding="utf-8")))
-            except (OSError, ValueError, TypeError, KeyError):
-                continue
-    return None
 
 
 def profile_to_json(profile: Profile) -> dict[str, Any]:

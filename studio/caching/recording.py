@@ -33,7 +33,7 @@ class Recording:
     ratios: dict[tuple[int, int], float] = field(default_factory=dict)
     """By step and pass: mean ratio of the tokens' residual norms to those of the step before."""
     latents: Tensor | None = None
-    """What the last step was given: the clip, but for the last of its noise."""
+    """After the last step."""
 
     def guided(self, step: int, guidance_scale: float, passes: int, *, uncond_first: bool) -> Tensor:
         """The residual that guidance makes of a step's branches, flat."""
@@ -57,11 +57,12 @@ class Recording:
 
 
 class RecordingPolicy(Policy):
-    """Computes every step, but for `skip`, which repeats the one before."""
+    """Computes every step, but for `skip`, which is extrapolated from the two before with `gain`."""
 
-    def __init__(self, *, total_steps: int, blocks: int, skip: int | None = None) -> None:
+    def __init__(self, *, total_steps: int, blocks: int, skip: int | None = None, gain: float = 0.0) -> None:
         self.recording = Recording()
-        self.skip = skip
+        self.skip, self.gain = skip, gain
+        self.keeps_two = skip is not None
         self._adacache = AdaCachePolicy(
             AdaCache(), Codebook(thresholds=(), rates=(1,)), total_steps=total_steps, blocks=blocks
         )
@@ -74,10 +75,12 @@ class RecordingPolicy(Policy):
         self.recording.distances.append(said.distance or 0.0)
         self.recording.sigmas.append(step.sigma)
         self.recording.embedding_changes.append(self._embedding_change(step.embedding))
-        if step.index == step.total - 1:
-            self.recording.latents = step.latents.detach().float().cpu()
-        skips = step.index == self.skip and step.kept
-        return Decision(action=Action.REUSE if skips else Action.COMPUTE, why="measured")
+        if step.index == self.skip and step.extrapolable:
+            return Decision(action=Action.EXTRAPOLATE, gain=self.gain, why="measured")
+        return Decision(action=Action.COMPUTE, why="measured")
+
+    def stepped(self, step: int, latents: Tensor) -> None:
+        self.recording.latents = latents.detach()
 
     def _embedding_change(self, embedding: Tensor | None) -> float:
         older, self._embedding = self._embedding, embedding

@@ -46,6 +46,9 @@ class Decision:
     """For every pass of the step alike."""
     gain: float = 1.0
     """Of an extrapolation: how far the residual's last change is continued."""
+    correction: float = 0.0
+    """Of a computed step: the share of what extrapolating with `gain` would have got wrong here that its output carries
+    besides, to make up for what the skipped steps before it got wrong."""
     distance: float | None = None
     """What it measured."""
     threshold: float | None = None
@@ -120,6 +123,9 @@ class Policy(ABC):
     def output(self, step: int, branch: int, output: Tensor) -> None:  # noqa: B027
         """What the transformer returned for a pass, computed or not."""
 
+    def stepped(self, step: int, latents: Tensor) -> None:  # noqa: B027
+        """The latents after a step."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stack:
@@ -184,6 +190,10 @@ class StackCache:
         """Told before each step's first pass, by whoever follows the scheduler."""
         self._index, self._sigma, self._done = index, sigma, 0
         self.decision = None
+
+    def end_step(self, latents: Tensor) -> None:
+        """Told after each step, with its latents."""
+        self.policy.stepped(self._index, latents)
 
     @contextmanager
     def attached(self) -> Iterator[StackCache]:
@@ -281,11 +291,15 @@ class StackCache:
         if hook.position in captures.layers and captures.residual == "block":
             self._tell_measured(hook.position, stream - hidden)
         if hook.position == hook.last:
-            self._keep(current, stream)
+            missed = self._keep(current, stream)
+            if missed is not None:
+                return (stream + missed, *output[1:]) if pair else stream + missed
         return output
 
-    def _keep(self, current: _Pass, stream: Tensor) -> None:
+    def _keep(self, current: _Pass, stream: Tensor) -> Tensor | None:
+        """Remember the residual that was just computed; returns what the decision wants corrected in the stream."""
         assert current.entered is not None
+        assert self.decision is not None
         stack = self._stacks[current.stack]
         residual = stream - passed_through(stack.transformer, current.entered, stream)
         old = self._kept.get((current.stack, current.branch))
@@ -293,6 +307,10 @@ class StackCache:
         self.policy.computed(self._index, current.branch, residual, before)
         kept = _Kept(residual=residual, step=self._index, before=before if self.policy.keeps_two else None)
         self._kept[current.stack, current.branch] = kept
+        if not self.decision.correction or old is None or old.before is None:
+            return None
+        foreseen = old.residual + self.decision.gain * (old.residual - old.before)
+        return self.decision.correction * (residual - foreseen)
 
     def _told_of_part(self, position: int) -> Callable[..., None]:
         def told(_module: nn.Module, _args: Any, output: Any) -> None:

@@ -29,6 +29,7 @@ from studio.ui.components.prompt_ideas import prompt_ideas
 from studio.ui.components.queue_list import queue_list
 from studio.ui.components.step_timeline import step_timeline
 from studio.ui.form import Form, label_of, request_of
+from studio.ui.measure_panel import MeasurePanel
 from studio.ui.preset_card import card, verdict_line
 from studio.ui.progress import Progress, idle_status, timeline_of
 from studio.ui.rooms import Rooms
@@ -88,6 +89,7 @@ class GenerateTab:
         self.masthead = masthead
         self.browser = browser
         self.weights = WeightsPanel(hosted=rooms.hosted)
+        self.measuring = MeasurePanel(rooms)
         self._watchers = _Watchers()
 
     # -- layout -------------------------------------------------------------------------------------------------------
@@ -117,6 +119,7 @@ class GenerateTab:
             self.card = facts(card(first, self.rooms.machine) if first else {}, elem_id="preset-card")
         self.form.place_numbers()
         self.form.place_cache()
+        self.measuring.build(first)
         with gr.Accordion("More settings", open=False, elem_id="advanced"):
             self.form.place_advanced()
         self.estimate = message.message(elem_id="estimate")
@@ -182,6 +185,8 @@ class GenerateTab:
         acted.then(self.look, [self.browser, self.shown_job], [self.queue, self.masthead], **LIGHT)
         self.timer.tick(self.look, [self.browser, self.shown_job], [self.queue, self.masthead], **LIGHT)
         self.weights.wire(self.form.controls["preset"], self.timer, LIGHT)
+        asked = [self.form.controls[name] for name in ("preset", "num_inference_steps", "flow_shift")]
+        self.measuring.wire(asked, self.timer, LIGHT)
         self._wire_form()
 
     def _wire_form(self) -> None:
@@ -229,7 +234,7 @@ class GenerateTab:
     @property
     def changed(self) -> list[Any]:
         """Everything that `shows` may change."""
-        return [*self.form.outputs, self.card, self.verdict, self.ideas, *self.weights.outputs]
+        return [*self.form.outputs, self.card, self.verdict, self.ideas, *self.weights.outputs, *self.measuring.outputs]
 
     # -- the form -----------------------------------------------------------------------------------------------------
 
@@ -252,11 +257,15 @@ class GenerateTab:
         return updates | self._introduces(preset)
 
     def _introduces(self, preset: Preset) -> dict[Any, Any]:
-        return {
-            self.card: card(preset, self.rooms.machine),
-            self.verdict: verdict_line(preset, self.rooms.machine),
-            self.ideas: {"prompts": list(preset.defaults.prompts)},
-        } | self.weights.shows(preset.name)
+        return (
+            {
+                self.card: card(preset, self.rooms.machine),
+                self.verdict: verdict_line(preset, self.rooms.machine),
+                self.ideas: {"prompts": list(preset.defaults.prompts)},
+            }
+            | self.weights.shows(preset.name)
+            | self.measuring.shows(preset.name)
+        )
 
     def choose_preset(self, name: Any) -> dict[Any, Any]:
         try:
@@ -569,6 +578,9 @@ def worker_words(worker: dict[str, Any], *, paused: bool) -> str:
             return "The worker has ended" + (
                 f": {worker['reason']}" if worker.get("reason") else "; it is being started"
             )
+        case "measuring":
+            told = worker["measuring"]
+            return f"Measuring {told['preset']}: clip {told['done'] + 1} of {told['total'] or '…'}"
         case "busy":
             return "At work" if worker.get("preset") else "The model is being loaded"
         case _ if paused:

@@ -79,14 +79,16 @@ class Scripted(Policy):
 
     keeps_two = True
 
-    def __init__(self, computed: set[int], otherwise: Action = Action.REUSE, gain: float = 1.0) -> None:
-        self.steps, self.otherwise, self.gain = computed, otherwise, gain
+    def __init__(
+        self, computed: set[int], otherwise: Action = Action.REUSE, gain: float = 1.0, correction: float = 0.0
+    ) -> None:
+        self.steps, self.otherwise, self.gain, self.correction = computed, otherwise, gain, correction
         self.seen: list[Step] = []
 
     def decide(self, step: Step) -> Decision:
         self.seen.append(step)
         if step.index in self.steps:
-            return Decision(action=Action.COMPUTE)
+            return Decision(action=Action.COMPUTE, gain=self.gain, correction=self.correction)
         return Decision(action=self.otherwise, gain=self.gain)
 
 
@@ -231,6 +233,19 @@ def test_extrapolating_by_nothing_is_reusing_and_by_something_is_not(load: Any) 
             latents.append(_run(ready, request, cache))
     assert np.array_equal(latents[0], latents[1])
     assert not np.array_equal(latents[0], latents[2])
+
+
+@pytest.mark.parametrize("name", ["wan", "latte", "cogvideox", "hunyuanvideo"])
+def test_taking_back_all_that_extrapolating_missed_is_extrapolating(name: str, load: Any) -> None:
+    ready, request = load(name, num_inference_steps=4)
+    latents = []
+    for computed, correction in (({0, 1}, 0.0), ({0, 1, 3}, -1.0), ({0, 1, 3}, 0.0)):
+        cache = _cache(ready, request, Scripted(computed, Action.EXTRAPOLATE, gain=0.7, correction=correction))
+        with cache.attached():
+            latents.append(_run(ready, request, cache))
+    extrapolated, taken_back, computed_last = latents
+    assert np.abs(taken_back - extrapolated).max() <= 1e-4 * np.abs(extrapolated).max()
+    assert np.abs(computed_last - extrapolated).max() > 10 * np.abs(taken_back - extrapolated).max()
 
 
 def test_an_aborted_run_leaves_nothing_to_the_next(load: Any) -> None:

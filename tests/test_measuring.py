@@ -1,0 +1,130 @@
+"""Measuring a model from the page: by the worker, when it has nothing else to do; told, stopped, plain in failing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from studio import machine
+from studio.generate import PROFILES
+from studio.jobs import JobQueue
+from studio.preset import find_preset
+from studio.profile_files import profile_files
+from studio.request import request_for
+from studio.runs import RunStore
+from studio.ui.generate_tab import worker_words
+from studio.ui.measure_panel import MeasurePanel
+from studio.ui.rooms import Rooms
+
+SMALL = {"height": 64, "width": 64, "num_frames": 5, "num_inference_steps": 7, "clips": 1, "growth_clips": 1}
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Iterator[JobQueue]:
+    with JobQueue(store=RunStore(tmp_path)) as queue:
+        yield queue
+
+
+def until(condition: Callable[[], Any], seconds: float = 90.0) -> Any:
+    limit = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < limit, f"not within {seconds} s"
+        time.sleep(0.02)
+    return found
+
+
+def measuring(queue: JobQueue) -> dict[str, Any]:
+    return queue.worker_state()["measuring"] or {"running": False, "done": 0, "error": ""}
+
+
+def measured_here(queue: JobQueue) -> list[int]:
+    found = profile_files("pocket", queue.folder / PROFILES)
+    return [file.total_steps for file in found if not file.shipped]
+
+
+def test_the_worker_measures_and_then_makes_clips_again(queue: JobQueue) -> None:
+    queue.measure("pocket", **SMALL)
+    seen = until(lambda: now if (now := measuring(queue))["done"] else None)
+    assert "Measuring pocket" in worker_words(queue.worker_state(), paused=False)
+    assert seen["running"]
+    assert 0 < seen["done"] < seen["total"]
+    fields = {name: SMALL[name] for name in ("height", "width", "num_frames")}
+    job = queue.submit(request_for(find_preset("pocket"), prompt="a road", seed=1, num_inference_steps=2, **fields))
+    until(lambda: not measuring(queue)["running"])
+    assert measured_here(queue) == [7]
+    assert measuring(queue)["error"] == ""
+    assert until(lambda: queue.get(job.id).final)
+    assert queue.get(job.id).state == "complete"
+
+
+def test_a_measuring_that_is_stopped_leaves_no_profile_and_the_worker_alive(queue: JobQueue) -> None:
+    queue.measure("pocket", **SMALL | {"num_inference_steps": 40, "clips": 4})
+    until(lambda: measuring(queue)["running"])
+    queue.stop_measuring()
+    told = until(lambda: now if not (now := measuring(queue))["running"] and now["error"] else None)
+    assert "stopped" in told["error"]
+    assert measured_here(queue) == []
+    assert queue.worker_state()["state"] == "ready"
+
+
+def test_what_cannot_be_measured_says_why(queue: JobQueue) -> None:
+    queue.measure("pocket", **SMALL | {"height": 63})
+    told = until(lambda: now if (now := measuring(queue))["error"] else None)
+    assert "height" in told["error"]
+    assert queue.worker_state()["state"] == "ready"
+
+
+class Recording:
+    """Instead of a queue: what is asked of it, and a worker that says what it is told to."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+        self.says: dict[str, Any] | None = None
+
+    def measure(self, name: str, **fields: Any) -> None:
+        self.asked.append((name, fields))
+
+    def stop_measuring(self) -> None:
+        self.asked.append("stop")
+
+    def worker_state(self) -> dict[str, Any]:
+        return {"state": "ready", "measuring": self.says}
+
+
+def panel_of(folder: Path, *, hosted: bool) -> tuple[MeasurePanel, Recording]:
+    queue: Any = Recording()
+    rooms = Rooms(store=RunStore(folder), queue=queue, machine=machine.measure(), hosted=hosted)
+    panel = MeasurePanel(rooms)
+    with gr.Blocks():
+        panel.build(find_preset("pocket"))
+    return panel, queue
+
+
+def test_the_panel_shows_what_was_measured_and_how_far_a_measuring_is(tmp_path: Path) -> None:
+    panel, queue = panel_of(tmp_path, hosted=False)
+    shown = panel.shows("pocket")
+    assert "30 and 50 steps" in shown[panel.line]["words"]
+    assert shown[panel.plot].startswith("<svg")
+    panel.begin("pocket", 40, None)
+    assert queue.asked == [("pocket", {"num_inference_steps": 40})]
+    queue.says = {"preset": "pocket", "running": True, "done": 3, "total": 12, "error": ""}
+    shown = panel.look("pocket")
+    assert shown[panel.line]["share"] == 0.25
+    assert shown[panel.cancel]["visible"]
+    assert not shown[panel.measure]["visible"]
+    assert panel.look("pocket") == dict.fromkeys(panel.outputs, gr.skip()), "nothing new is not said again"
+    panel.stop("pocket")
+    assert queue.asked[-1] == "stop"
+    assert panel.shows("wan2.1-t2v-1.3b")[panel.line]["tone"] == "warn", "nobody measured this one"
+
+
+def test_visitors_of_a_hosted_page_measure_nothing(tmp_path: Path) -> None:
+    panel, queue = panel_of(tmp_path, hosted=True)
+    panel.begin("pocket", 30, None)
+    assert queue.asked == []
+    assert not panel.shows("pocket")[panel.measure]["visible"]
