@@ -26,10 +26,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import cache_dit_rival
 import numpy as np
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+sys.path.insert(0, str(ROOT))
 RESULTS = ROOT / "benchmarks/results"
 PROMPT_SEED = 300
 """First held-out world whose caption is a prompt; pocket_quality.py uses 0 to 63, calibration the preset ideas."""
@@ -47,6 +48,8 @@ class Method:
     family: str
     setting: str
     cache: dict[str, Any] | None = None
+    cache_dit: dict[str, Any] | None = None
+    """Settings of the rival that is no part of the studio."""
     steps_share: float = 1.0
 
     @property
@@ -76,6 +79,12 @@ def methods() -> list[Method]:
     found += [cached("SeaCache", f"{at:g}", "seacache", threshold=at) for at in (0.1, 0.25, 0.5)]
     found += [cached("TaylorSeer", f"every {n}", "taylorseer", cache_interval=n) for n in (2, 3, 4)]
     found += [cached("PAB", f"{n}", "pab", self_attention_skip_range=n) for n in (2, 3)]
+    if cache_dit_rival.is_here():
+        found += [
+            Method(family="cache-dit", setting=f"{at:g}", cache_dit={"threshold": at}) for at in (0.08, 0.16, 0.24)
+        ]
+        with_taylorseer = {"threshold": 0.24, "taylorseer": True}
+        found.append(Method(family="cache-dit", setting="0.24 with TaylorSeer", cache_dit=with_taylorseer))
     return found
 
 
@@ -143,7 +152,7 @@ def _run_all(args: argparse.Namespace) -> None:
                 with TemporaryDirectory() as folder:
                     bench = _Bench(args.preset, world, seed, steps, Path(folder), probe)
                     if warm:
-                        bench.make(None, steps)
+                        bench.make(UNCACHED_RUN, steps)
                         warm = False
                     for cell in bench.cells(wanted):
                         cell |= {"prompt": number, "seed": seed, "steps": steps, "checkpoint": checkpoint}
@@ -182,12 +191,12 @@ class _Bench:
         full, reference = None, None
         for position, method in enumerate(wanted):
             if position % GROUP == 0:
-                full = self.make(None, self.steps)
+                full = self.make(UNCACHED_RUN, self.steps)
                 reference = self.store.frames
             assert full is not None
             steps = max(1, round(self.steps * method.steps_share))
             try:
-                run = self.make(method.cache, steps)
+                run = self.make(method, steps)
             except StudioError as error:
                 yield {"method": method.name, "family": method.family, "error": str(error)}
                 continue
@@ -199,14 +208,14 @@ class _Bench:
                 "denoising": full.stage_seconds["denoising"] / run.stage_seconds["denoising"],
                 "whole": full.total_seconds / run.total_seconds,
                 "steps_computed": steps,
-                "computed": _computed(run, self.steps),
+                "computed": run.trace.computed / full.trace.computed,
                 "schedule": _schedule(run),
                 "kept_bytes": self.kept_bytes,
                 "agreement": agreement(read_attributes(self.probe, [clip]), [self.world.attributes]),
                 "digest": hashlib.sha256(clip.tobytes()).hexdigest()[:16],
             } | scores_to_json(score(clip, reference, names))
 
-    def make(self, cache: dict[str, Any] | None, steps: int) -> Any:
+    def make(self, method: Method, steps: int) -> Any:
         """The finished run; what its cache kept is in `kept_bytes`."""
         from studio import caching
         from studio.events import RunFinished
@@ -214,12 +223,15 @@ class _Bench:
         from studio.request import request_for
 
         request = request_for(
-            self.preset, prompt=self.world.caption, seed=self.seed, num_inference_steps=steps, cache=cache
+            self.preset, prompt=self.world.caption, seed=self.seed, num_inference_steps=steps, cache=method.cache
         )
         self.kept_bytes = 0
 
         def weighed(occasion: Any) -> Any:
-            made = caching.cache_for(request.cache, occasion)  # pyright: ignore[reportArgumentType]
+            if method.cache_dit is not None:
+                return cache_dit_rival.CacheDit(occasion, **method.cache_dit)
+            assert request.cache is not None
+            made = caching.cache_for(request.cache, occasion)
             begin = made.begin_step
 
             def begin_step(index: int, sigma: float) -> None:
@@ -230,7 +242,9 @@ class _Bench:
             return made
 
         run_id = ""
-        for event in generate(request, store=self.store, measure_with=weighed if cache else None):
+        for event in generate(
+            request, store=self.store, measure_with=weighed if method.cache or method.cache_dit else None
+        ):
             if isinstance(event, RunFinished):
                 run_id = event.run_id
         return self.store.get(run_id)
@@ -262,12 +276,6 @@ def _schedule(run: Any) -> str:
     """A letter a step: c(omputed), r(eused), p(artly)."""
     kinds = [{age < 0 for block in step for age in block if age is not None} for step in run.trace.ages]
     return "".join("p" if len(kind) > 1 else "c" if True in kind else "r" for kind in kinds)
-
-
-def _computed(run: Any, steps: int) -> float:
-    """Block passes computed, as a share of those of the uncached run."""
-    full = run.trace.computed + run.trace.reused
-    return run.trace.computed / full * len(run.step_seconds) / steps
 
 
 # writing
