@@ -9,7 +9,8 @@ On the pocket model, held-out prompts and fixed seeds, at 30 and 50 steps:
 - the overhead of a cache that is attached and never skips.
 
 "Fewer steps" is the same model asked for fewer steps, the baseline that every cache has to beat. Every cell is
-appended to caching-cells.jsonl in the results folder; the tables and the Pareto plot are written from that file.
+appended to caching-cells.jsonl in the results folder; the tables and the Pareto plot are written from that file, and
+the tables at equal speed into README between its two marks.
 """
 
 from __future__ import annotations
@@ -38,6 +39,10 @@ GROUP = 6
 """Methods between two uncached runs of the same prompt."""
 UNCACHED = "Uncached"
 """Family of the uncached run itself, of which only the agreement with the prompt is news."""
+MARKS_IN_README = ("<!-- benchmarks/caching.py -->", "<!-- end -->")
+OURS = "Budget"
+AT_SPEEDS = (1.5, 2.0, 3.0)
+"""Where methods are held against each other; between two settings of a method, its PSNR is a straight line."""
 NEVER = {"method": "adacache", "codebook": "custom", "rates": [1]}
 
 
@@ -282,29 +287,38 @@ def _schedule(run: Any) -> str:
 
 
 def write(results: Path, cells: list[dict[str, Any]]) -> None:
-    """caching.json, caching.md and a Pareto plot for each number of steps."""
+    """caching.json, caching.md and a Pareto plot for each number of steps; README's tables where these are its own."""
     import matplotlib as mpl
 
     mpl.use("Agg")
-    tables, figures = [], {}
+    tables, short, figures = [], [], {}
     for steps in sorted({cell["steps"] for cell in cells}):
         rows = _rows([cell for cell in cells if cell["steps"] == steps])
         figures[steps] = rows
         if rows:
             _plot(results / f"caching_{steps}.png", rows, steps)
-            tables.append(_table(rows, steps))
+            short.append(_at_equal_speed(rows, steps))
+            tables += [short[-1], _table(rows, steps)]
     overhead = [cell for cell in cells if cell["family"] == "Overhead" and "psnr" in cell]
     lines = ["# What every cache saves and costs", "", *tables]
     if overhead:
         slower = statistics.median(1 / cell["denoising"] for cell in overhead) - 1
         same = all(cell["psnr"] == "inf" for cell in overhead)
-        lines.append(
+        short.append(
             f"A cache that is attached and never skips takes {slower:+.1%} of the denoising time (median of "
             f"{len(overhead)} pairs), and {'changes no bit' if same else 'CHANGES the clip'}."
         )
+        lines.append(short[-1])
         figures["overhead"] = {"slower": slower, "pairs": len(overhead), "same": same}
     (results / "caching.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (results / "caching.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    if results.resolve() == RESULTS:
+        readme = ROOT / "README.md"
+        before, _, rest = readme.read_text(encoding="utf-8").partition(MARKS_IN_README[0])
+        _, _, after = rest.partition(MARKS_IN_README[1])
+        inside = "\n".join(short).replace("## ", "### ").strip()
+        words = "\n\n".join([MARKS_IN_README[0], inside, MARKS_IN_README[1]])
+        readme.write_text(before + words + after, encoding="utf-8")
     print("\n".join(lines))
 
 
@@ -333,6 +347,7 @@ def _rows(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
             }
             # Quality as the mean over clips; a clip that is equal to the last bit counts as 60 dB.
             | {name: statistics.mean(_finite(cell[name]) for cell in good) for name in ("psnr", "ssim", "ms_ssim")}
+            | {"agreement": statistics.mean(statistics.mean(cell["agreement"].values()) for cell in good)}
         )
     return sorted(rows, key=lambda row: (row["family"], row.get("denoising", 0)))
 
@@ -341,23 +356,56 @@ def _finite(value: float | str) -> float:
     return 60.0 if value == "inf" else float(value)
 
 
-def _table(rows: list[dict[str, Any]], steps: int) -> str:
+def _at_equal_speed(rows: list[dict[str, Any]], steps: int) -> str:
+    """PSNR of each family at the same measured speeds, the best first; a dash where it has no setting on both sides."""
+    families: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for row in rows:
+        if "psnr" in row and row["family"] != UNCACHED:
+            families[row["family"]].append((row["denoising"], row["psnr"]))
+    found = {family: [_psnr_at(speed, points) for speed in AT_SPEEDS] for family, points in families.items()}
+    order = sorted(found, key=lambda family: -(found[family][AT_SPEEDS.index(2.0)] or 0))
     count = max(row.get("cells", 0) for row in rows)
     lines = [
-        f"## {steps} steps, {count} clips a method",
+        f"## {steps} steps, {count} clips a method: PSNR at equal measured speed of denoising",
         "",
-        "| method | denoising | quartiles | whole run | blocks computed | kept | PSNR | SSIM | MS-SSIM |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| method | " + " | ".join(f"{speed:g}×" for speed in AT_SPEEDS) + " |",
+        "| --- |" + " --- |" * len(AT_SPEEDS),
+    ]
+    for family in order:
+        if any(found[family]):
+            values = " | ".join("–" if value is None else f"{value:.1f} dB" for value in found[family])
+            lines.append(f"| {_title(family)} | {values} |")
+    return "\n".join([*lines, ""])
+
+
+def _psnr_at(speed: float, points: list[tuple[float, float]]) -> float | None:
+    points = sorted(points)
+    # A setting that is 5 % slower or faster than asked for is taken as it is.
+    if points[0][0] / 1.05 <= speed <= points[-1][0] * 1.05:
+        return float(np.interp(speed, [at for at, _ in points], [psnr for _, psnr in points]))
+    return None
+
+
+def _title(family: str) -> str:
+    return f"**{family} (ours)**" if family == OURS else family
+
+
+def _table(rows: list[dict[str, Any]], steps: int) -> str:
+    lines = [
+        f"## {steps} steps: every setting",
+        "",
+        "| method | denoising | quartiles | whole run | blocks computed | kept | PSNR | SSIM | MS-SSIM | agreement |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
         if "error" in row:
-            lines.append(f"| {row['method']} | {row['error']} | | | | | | | |")
+            lines.append(f"| {row['method']} | {row['error']} | | | | | | | | |")
             continue
         low, high = row["quartiles"]
         lines.append(
             f"| {row['method']} | {row['denoising']:.2f}× | {low:.2f}–{high:.2f} | {row['whole']:.2f}× | "
             f"{row['computed']:.0%} | {row['kept_bytes'] / 1e6:.1f} MB | {row['psnr']:.2f} dB | {row['ssim']:.4f} | "
-            f"{row['ms_ssim']:.4f} |"
+            f"{row['ms_ssim']:.4f} | {row['agreement']:.0%} |"
         )
     return "\n".join([*lines, "", f"![Speed against quality at {steps} steps](caching_{steps}.png)", ""])
 
@@ -369,10 +417,11 @@ def _plot(path: Path, rows: list[dict[str, Any]], steps: int) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(8.4, 5.2), dpi=130)
-    families = sorted({row["family"] for row in rows if "psnr" in row}, key=lambda family: (family != "Budget", family))
+    drawn = {row["family"] for row in rows if "psnr" in row} - {UNCACHED}
+    families = sorted(drawn, key=lambda family: (family != OURS, family))
     for number, family in enumerate(families):
         mine = sorted((row for row in rows if row["family"] == family and "psnr" in row), key=lambda r: r["denoising"])
-        ours = family == "Budget"
+        ours = family == OURS
         axes.plot(
             [row["denoising"] for row in mine],
             [row["psnr"] for row in mine],

@@ -271,33 +271,35 @@ def plot_of(profile: Profile) -> str:
     total = len(profile.sigmas)
     book = calibrated(profile, total)
     top = 1.1 * max((max(clip[2:]) for clip in profile.distances), default=1.0)
-    width, height, left, foot = 640, 320, 52, 36
+    width, height, left, right, foot = 640, 320, 52, 120, 36
 
     def x(step: float) -> float:
-        return left + step / max(1, total - 1) * (width - left - 12)
+        return left + (step - 1) / max(1, total - 2) * (width - left - right)
 
     def y(distance: float) -> float:
         return height - foot - min(distance, top) / top * (height - foot - 24)
 
     lines = [
         '<polyline fill="none" stroke="#3f6fb5" stroke-opacity=".75" stroke-width="1.5" points="'
-        + " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in enumerate(clip))
+        + " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in enumerate(clip) if step)
         + '"/>'
         for clip in profile.distances
     ]
-    for threshold, rate in zip(book.thresholds, book.rates, strict=False):
+    above = 24.0
+    for threshold, rate in sorted(zip(book.thresholds, book.rates, strict=False), reverse=True):
+        above = max(y(threshold), above + 13)  # words side by side with their line, but never on each other
         lines.append(
-            f'<path d="M{left} {y(threshold):.1f}H{width - 12}" stroke="#b5653f" stroke-dasharray="4 3"/>'
-            f'<text x="{width - 14}" y="{y(threshold) - 3:.1f}" text-anchor="end">'
-            f"below {threshold:.3g}: every {rate}</text>"
+            f'<path d="M{left} {y(threshold):.1f}H{width - right}L{width - right + 8} {above:.1f}" fill="none" '
+            f'stroke="#b5653f" stroke-dasharray="4 3"/>'
+            f'<text x="{width - right + 10}" y="{above + 4:.1f}">below {threshold:.3f}: every {rate}</text>'
         )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '
         f'font-size="11" fill="#333"><rect width="100%" height="100%" fill="#fff"/>'
         f'<text x="{left}" y="15">{profile.preset}: change of the middle block\'s attention from step to step</text>'
-        f'<path d="M{left} 20V{height - foot}H{width - 12}" fill="none" stroke="#999"/>'
+        f'<path d="M{left} 20V{height - foot}H{width - right}" fill="none" stroke="#999"/>'
         f'<text x="{left - 6}" y="{y(top):.0f}" text-anchor="end">{top:.2g}</text>'
         f'<text x="{left - 6}" y="{y(0):.0f}" text-anchor="end">0</text>'
-        f'<text x="{width - 12}" y="{height - 10}" text-anchor="end">step {total}</text>'
-        f'<text x="{left}" y="{height - 10}">step 1</text>{"".join(lines)}</svg>'
+        f'<text x="{width - right}" y="{height - 10}" text-anchor="end">step {total}</text>'
+        f'<text x="{left}" y="{height - 10}">step 2</text>{"".join(lines)}</svg>'
     )

@@ -110,8 +110,9 @@ def test_the_panel_shows_what_was_measured_and_how_far_a_measuring_is(tmp_path: 
     shown = panel.shows("pocket")
     assert "30 and 50 steps" in shown[panel.line]["words"]
     assert shown[panel.plot].startswith("<svg")
-    panel.begin("pocket", 40, None)
+    shown = panel.begin("pocket", 40, None)
     assert queue.asked == [("pocket", {"num_inference_steps": 40})]
+    assert shown[panel.cancel]["visible"], "what waits can be called off"
     queue.says = {"preset": "pocket", "running": True, "done": 3, "total": 12, "error": ""}
     shown = panel.look("pocket")
     assert shown[panel.line]["share"] == 0.25

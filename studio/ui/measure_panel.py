@@ -25,6 +25,8 @@ class MeasurePanel:
         self._rooms = rooms
         self._told: dict[str, Any] | None = None
         """What the worker said last; what it says again is no news."""
+        self._asked = False
+        """Whether a measuring was asked for that the worker has not begun."""
 
     def build(self, first: Preset | None) -> None:
         with gr.Accordion("What the caches know of this model", open=False, elem_id="measured"):
@@ -56,18 +58,20 @@ class MeasurePanel:
             self._rooms.queue.measure(preset.name, **{field: value for field, value in fields.items() if value})
         except StudioError as error:
             return self.shows(name) | {self.line: message.of_error(error)}
+        self._asked = True
         return self.shows(name) | {self.line: message.quiet("The measuring begins when no clip is being made.")}
 
     def stop(self, name: Any) -> dict[Any, Any]:
         self._rooms.queue.stop_measuring()
-        return self.shows(name) | {self.line: message.quiet("Stopping.")}
+        self._asked = False
+        return self.shows(name) | {self.line: message.quiet("Stopping." if self._running() else "Not measured.")}
 
     def look(self, name: Any) -> Any:
         """News of a measuring under way; nothing otherwise, so that an answer given stays to be read."""
         told = self._rooms.queue.worker_state()["measuring"]
         if told == self._told:
             return dict.fromkeys(self.outputs, gr.skip())
-        self._told = told
+        self._told, self._asked = told, False
         return self.shows(name)
 
     def shows(self, name: Any) -> dict[Any, Any]:
@@ -76,12 +80,12 @@ class MeasurePanel:
             preset = find_preset(str(name))
         except StudioError:
             return {self.line: {}, self.plot: "", self.measure: gr.update(visible=False)}
-        running = self._running()
+        under_way = self._asked or self._running() is not None
         return {
             self.line: self._line(preset),
             self.plot: _plot_of(self._files(preset)),
-            self.measure: gr.update(visible=self._may() and running is None),
-            self.cancel: gr.update(visible=running is not None),
+            self.measure: gr.update(visible=self._may() and not under_way),
+            self.cancel: gr.update(visible=under_way),
         }
 
     # -- what is so ---------------------------------------------------------------------------------------------------
