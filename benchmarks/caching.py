@@ -64,6 +64,10 @@ class Method:
     def name(self) -> str:
         return f"{self.family} {self.setting}".strip()
 
+    def steps_of(self, total: int) -> int:
+        """Steps that it is asked for where the uncached run has so many."""
+        return max(1, round(total * self.steps_share))
+
 
 UNCACHED_RUN = Method(family=UNCACHED, setting="")
 OVERHEAD = Method(family="Overhead", setting="", cache=NEVER)
@@ -144,17 +148,12 @@ def _run_all(args: argparse.Namespace) -> None:
     checkpoint = checkpoint_of(args.preset)
     probe = trained_probe(args.training)
     done = {_key(cell) for cell in read_cells(args.results / CELLS, checkpoint)}
-    chosen = [method for method in methods() if not args.only or method.family in args.only]
     warm = True
     for number in range(args.first_prompt, args.prompts):
         world = render_world(PROMPT_SEED + number, num_frames=1)
         for seed in range(args.seeds):
             for steps in args.steps:
-                wanted = [
-                    method
-                    for method in (UNCACHED_RUN, *chosen, OVERHEAD)
-                    if (method.name, number, seed, steps) not in done
-                ]
+                wanted = [method for method in _chosen(args.only) if (method.name, number, seed, steps) not in done]
                 if not wanted:
                     continue
                 with TemporaryDirectory() as folder:
@@ -164,8 +163,7 @@ def _run_all(args: argparse.Namespace) -> None:
                         warm = False
                     for cell in bench.cells(wanted):
                         cell |= {"prompt": number, "seed": seed, "steps": steps, "checkpoint": checkpoint}
-                        with (args.results / CELLS).open("a", encoding="utf-8") as file:
-                            file.write(json.dumps(cell) + "\n")
+                        _append(args.results / CELLS, cell)
                         print(_line(cell))
 
 
@@ -173,21 +171,28 @@ def _time_all(args: argparse.Namespace) -> None:
     from studio.pocket.data import render_world
 
     checkpoint = checkpoint_of(args.preset)
-    chosen = [UNCACHED_RUN, *(method for method in methods() if not args.only or method.family in args.only), OVERHEAD]
     for number in range(args.timings):
         world = render_world(PROMPT_SEED + number, num_frames=1)
         for steps in args.steps:
             with TemporaryDirectory() as folder:
                 bench = _Bench(args.preset, world, 0, steps, Path(folder), None)
                 bench.make(UNCACHED_RUN, steps)
-                for method in chosen:
+                for method in _chosen(args.only):
                     full = bench.make(UNCACHED_RUN, steps)
-                    run = bench.make(method, max(1, round(steps * method.steps_share)))
+                    run = bench.make(method, method.steps_of(steps))
                     cell = {"method": method.name, "family": method.family, "prompt": number, "steps": steps}
                     cell |= _speeds(full, run) | {"checkpoint": checkpoint}
-                    with (args.results / TIMINGS).open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(cell) + "\n")
+                    _append(args.results / TIMINGS, cell)
                     print(f"{number} at {steps}: {method.name:28} {cell['denoising']:.2f}×")
+
+
+def _chosen(families: list[str] | None) -> list[Method]:
+    return [UNCACHED_RUN, *(method for method in methods() if not families or method.family in families), OVERHEAD]
+
+
+def _append(path: Path, cell: dict[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(cell) + "\n")
 
 
 def _speeds(full: Any, run: Any) -> dict[str, float]:
@@ -231,7 +236,7 @@ class _Bench:
                 full = self.make(UNCACHED_RUN, self.steps)
                 reference = self.store.frames
             assert full is not None
-            steps = max(1, round(self.steps * method.steps_share))
+            steps = method.steps_of(self.steps)
             try:
                 run = self.make(method, steps)
             except StudioError as error:

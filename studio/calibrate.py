@@ -200,7 +200,7 @@ class _Measuring:
 
     def gain(self, skip: int) -> float:
         """The best over the clips for this step, from the two before."""
-        _, by_first, first = (sum(_products(gram, skip)[number] for gram in self.grams) for number in range(3))
+        _, by_first, first = np.sum([_products(gram, skip) for gram in self.grams], axis=0)
         return max(0.0, float(by_first / first)) if first > 0 else 0.0
 
     def skipped(self, number: int, skip: int, recording: Recording) -> None:

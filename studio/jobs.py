@@ -928,7 +928,7 @@ class JobQueue:
         self._book.set_note("warm", preset_name)
 
     def measure(self, preset_name: str, **fields: Any) -> None:
-        """Ask the worker to measure a preset for its caches, before whatever else waits to be measured.
+        """Ask the worker to measure a preset for its caches, instead of whatever else waits to be measured.
 
         Args:
             preset_name: Which.

@@ -11,13 +11,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from patience import until
 
 from studio import jobs as jobs_module
 from studio.errors import JobError
@@ -62,14 +63,6 @@ def idle(store: RunStore) -> Iterator[JobQueue]:
 def working(store: RunStore, **how: Any) -> Iterator[JobQueue]:
     with JobQueue(store=store, verb=VERB, **how) as queue:
         yield queue
-
-
-def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
-    limit = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < limit, f"not within {seconds} s"
-        time.sleep(0.02)
-    return found
 
 
 def ended(queue: JobQueue, *which: Job, seconds: float = 60.0) -> list[Job]:

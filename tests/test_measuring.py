@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import pytest
+from patience import until
 
 from studio import machine
 from studio.generate import PROFILES
@@ -21,6 +21,8 @@ from studio.ui.generate_tab import worker_words
 from studio.ui.measure_panel import MeasurePanel
 from studio.ui.rooms import Rooms
 
+PATIENCE = 90.0
+"""Seconds: a worker loads the model before it measures."""
 SMALL = {"height": 64, "width": 64, "num_frames": 5, "num_inference_steps": 7, "clips": 1, "growth_clips": 1}
 
 
@@ -28,14 +30,6 @@ SMALL = {"height": 64, "width": 64, "num_frames": 5, "num_inference_steps": 7, "
 def queue(tmp_path: Path) -> Iterator[JobQueue]:
     with JobQueue(store=RunStore(tmp_path)) as queue:
         yield queue
-
-
-def until(condition: Callable[[], Any], seconds: float = 90.0) -> Any:
-    limit = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < limit, f"not within {seconds} s"
-        time.sleep(0.02)
-    return found
 
 
 def measuring(queue: JobQueue) -> dict[str, Any]:
@@ -49,24 +43,24 @@ def measured_here(queue: JobQueue) -> list[int]:
 
 def test_the_worker_measures_and_then_makes_clips_again(queue: JobQueue) -> None:
     queue.measure("pocket", **SMALL)
-    seen = until(lambda: now if (now := measuring(queue))["done"] else None)
+    seen = until(lambda: now if (now := measuring(queue))["done"] else None, PATIENCE)
     assert "Measuring pocket" in worker_words(queue.worker_state(), paused=False)
     assert seen["running"]
     assert 0 < seen["done"] < seen["total"]
     fields = {name: SMALL[name] for name in ("height", "width", "num_frames")}
     job = queue.submit(request_for(find_preset("pocket"), prompt="a road", seed=1, num_inference_steps=2, **fields))
-    until(lambda: not measuring(queue)["running"])
+    until(lambda: not measuring(queue)["running"], PATIENCE)
     assert measured_here(queue) == [7]
     assert measuring(queue)["error"] == ""
-    assert until(lambda: queue.get(job.id).final)
+    assert until(lambda: queue.get(job.id).final, PATIENCE)
     assert queue.get(job.id).state == "complete"
 
 
 def test_a_measuring_that_is_stopped_leaves_no_profile_and_the_worker_alive(queue: JobQueue) -> None:
     queue.measure("pocket", **SMALL | {"num_inference_steps": 40, "clips": 4})
-    until(lambda: measuring(queue)["running"])
+    until(lambda: measuring(queue)["running"], PATIENCE)
     queue.stop_measuring()
-    told = until(lambda: now if not (now := measuring(queue))["running"] and now["error"] else None)
+    told = until(lambda: now if not (now := measuring(queue))["running"] and now["error"] else None, PATIENCE)
     assert "stopped" in told["error"]
     assert measured_here(queue) == []
     assert queue.worker_state()["state"] == "ready"
@@ -74,7 +68,7 @@ def test_a_measuring_that_is_stopped_leaves_no_profile_and_the_worker_alive(queu
 
 def test_what_cannot_be_measured_says_why(queue: JobQueue) -> None:
     queue.measure("pocket", **SMALL | {"height": 63})
-    told = until(lambda: now if (now := measuring(queue))["error"] else None)
+    told = until(lambda: now if (now := measuring(queue))["error"] else None, PATIENCE)
     assert "height" in told["error"]
     assert queue.worker_state()["state"] == "ready"
 
