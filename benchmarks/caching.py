@@ -78,7 +78,7 @@ def methods() -> list[Method]:
         return Method(family=family, setting=setting, cache={"method": method} | settings)
 
     found = [Method(family="Fewer steps", setting=f"÷{by:g}", steps_share=1 / by) for by in (1.5, 2.0, 3.0)]
-    found += [cached("Budget", f"{by:g}×", "budget", speedup=by) for by in (1.5, 2.0, 2.5, 3.0)]
+    found += [cached("Budget", f"{by:g}×", "budget", speedup=by) for by in (1.5, 2.0, 2.5, 3.0, 3.5)]
     plain = "Budget without correction"
     found += [cached(plain, f"{by:g}×", "budget", speedup=by, correct=False) for by in (1.5, 2.0, 3.0)]
     found += [cached("AdaCache", book, "adacache", codebook=book) for book in ("slow", "fast", "calibrated")]

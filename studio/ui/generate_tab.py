@@ -64,9 +64,11 @@ class _News(NamedTuple):
 
 @dataclass
 class _Watchers:
-    """Which attachment each open page listens to: a new one ends the one before it."""
+    """Which attachment each open page listens to, and what it shows: a new one ends the one before it."""
 
     newest: dict[str, str] = field(default_factory=dict)
+    watched: dict[str, str] = field(default_factory=dict)
+    """By session: the job that its attachment shows."""
 
     def begin(self, session: str) -> str:
         self.newest[session] = secrets.token_hex(8)
@@ -75,9 +77,14 @@ class _Watchers:
     def still(self, session: str, token: str) -> bool:
         return self.newest.get(session) == token
 
+    def shows(self, session: str, token: str, job: str) -> None:
+        if self.still(session, token):
+            self.watched[session] = job
+
     def end(self, session: str, token: str) -> None:
         if self.still(session, token):
             del self.newest[session]
+            self.watched.pop(session, None)
 
 
 class GenerateTab:
@@ -412,9 +419,14 @@ class GenerateTab:
     # -- watching -----------------------------------------------------------------------------------------------------
 
     async def attach(self, browser: Any, request: gr.Request) -> AsyncIterator[Any]:
-        """Show what is at work for this visitor, and when it has ended what comes after; else their last job."""
+        """Show what is at work for this visitor, and when it has ended what comes after; else their last job.
+
+        A page that is already watching a job goes on with that one: an attachment that comes late, after a submission
+        into the queue, takes nothing away that was chosen meanwhile.
+        """
         yield gr.skip()
-        async for update in self._attach(browser, str(request.session_hash), chosen_first=False):
+        session = str(request.session_hash)
+        async for update in self._attach(browser, session, goes_on=self._watchers.watched.get(session, "")):
             yield update
 
     async def attach_chosen(self, browser: Any, chose: Any, request: gr.Request) -> AsyncIterator[Any]:
@@ -424,21 +436,33 @@ class GenerateTab:
         """
         yield gr.skip()
         if chose:
-            async for update in self._attach(browser, str(request.session_hash), chosen_first=True):
+            async for update in self._attach(browser, str(request.session_hash), chosen=known_id(browser, "job")):
                 yield update
 
-    async def _attach(self, browser: Any, session: str, *, chosen_first: bool) -> AsyncIterator[dict[Any, Any]]:
-        """Ends when nothing of this visitor's is left to watch, or when the page attaches anew."""
+    async def _attach(
+        self, browser: Any, session: str, *, chosen: str = "", goes_on: str = ""
+    ) -> AsyncIterator[dict[Any, Any]]:
+        """Ends when nothing of this visitor's is left to watch, or when the page attaches anew.
+
+        Args:
+            browser: What the browser's storage holds.
+            session: The open page's.
+            chosen: A job to show, whatever became of it.
+            goes_on: A job to show unless it has ended.
+        """
         token = self._watchers.begin(session)
+        if chosen:
+            self._watchers.shows(session, token, chosen)
 
         def wanted() -> bool:
             return self._watchers.still(session, token)
 
         try:
-            job = await asyncio.to_thread(self._job_to_show, browser, chosen_first=chosen_first)
+            job = await asyncio.to_thread(self._job_to_show, browser, chosen, goes_on)
             if job is None:
                 yield await asyncio.to_thread(self._idle, browser)
             while job is not None:
+                self._watchers.shows(session, token, job.id)
                 async for update in self._watch(browser, job.id, wanted):
                     yield update
                 # A job that had ended before it was shown was asked for: it stays.
@@ -550,11 +574,15 @@ class GenerateTab:
             queue.jobs(owner=owner, states=("complete", "cancelled", *FAILED), limit=ended) if ended else []
         )
 
-    def _job_to_show(self, browser: Any, *, chosen_first: bool) -> Job | None:
-        """The job that the browser remembers, and the one at work or next in line: either may go first."""
-        remembered = self._job(browser, known_id(browser, "job"))
-        at_work = next(iter(self._jobs(browser, ended=0)), None)
-        return (remembered or at_work) if chosen_first else (at_work or remembered)
+    def _job_to_show(self, browser: Any, chosen: str, goes_on: str) -> Job | None:
+        """What was asked for; else what is at work or next in line; else the job that the browser remembers."""
+        watched = self._job(browser, goes_on)
+        return (
+            self._job(browser, chosen)
+            or (watched if watched is not None and not watched.final else None)
+            or next(iter(self._jobs(browser, ended=0)), None)
+            or self._job(browser, known_id(browser, "job"))
+        )
 
     def _next_to_show(self, browser: Any, last: str) -> Job | None:
         """The next of this visitor's jobs at work or waiting, after one has ended."""

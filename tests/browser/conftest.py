@@ -17,6 +17,9 @@ from typing import Any
 
 import pytest
 
+from studio.jobs import JobQueue
+from studio.runs import RunStore
+
 PROJECT = Path(__file__).parent.parent.parent
 PATIENCE_MS = 150_000
 """For whatever the model does: a busy machine takes its time."""
@@ -124,4 +127,10 @@ def open_page(browser: Any, studio: Studio) -> Iterator[Callable[..., Any]]:
     yield open_one
     for context in contexts:
         context.close()
+    # Whatever a failed test left behind is not the next one's.
+    queue = JobQueue(store=RunStore(studio.runs))
+    queue.resume()
+    for job in queue.jobs(states=("running", "queued")):
+        queue.cancel(job.id)
+    queue.close()
     assert faults == []

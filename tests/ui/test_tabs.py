@@ -180,6 +180,28 @@ def test_a_page_that_attaches_anew_ends_its_earlier_attachment(rooms: Rooms) -> 
     asyncio.run(go())
 
 
+def test_what_was_chosen_stays_when_the_attachment_of_an_earlier_click_comes_late(rooms: Rooms) -> None:
+    tab, _ = tabs_of(rooms)
+    browser = submit(tab, AT_HOME, "steps=400 pause=0.01 blocks=1 at work")[tab.browser]
+    submit(tab, browser, "steps=2 waits")
+    waits = rooms.queue.jobs()[1]
+
+    async def go() -> Any:
+        chosen = asyncio.create_task(watch(tab, browser | {"job": waits.id}, chosen=True))
+        await asyncio.sleep(0.3)
+        late = asyncio.create_task(watch(tab, browser))
+        await asyncio.wait_for(chosen, 5)
+        await asyncio.sleep(0.3)
+        rooms.queue.cancel(waits.id)
+        rooms.queue.cancel(browser["job"])
+        return await asyncio.wait_for(late, 30)
+
+    rooms.queue.start()
+    updates = asyncio.run(go())
+    shown = [update[tab.status]["prompt"] for update in updates if isinstance(update, dict) and tab.status in update]
+    assert shown[0] == "steps=2 waits"
+
+
 @pytest.mark.parametrize("job", ["f" * 32, "nonsense", 7, None])
 def test_a_job_that_is_not_there_shows_an_idle_page(rooms: Rooms, job: Any) -> None:
     tab, _ = tabs_of(rooms)
