@@ -577,7 +577,6 @@ class _Worker:
             if self.unwanted.is_set() or self._book.note("stop measuring") is not None:
                 raise JobError("The measuring was stopped; nothing was changed.")
 
-        self._book.take_note("stop measuring")
         self._say(state="measuring", measuring=told)
         try:
             module_name, _, function_name = MEASURE_VERB.partition(":")
@@ -934,7 +933,13 @@ class JobQueue:
             preset_name: Which.
             **fields: Request fields over the preset's defaults, such as num_inference_steps.
         """
+        self._book.take_note("stop measuring")  # here, so that a stop is heard even before the worker has begun
         self._book.set_note("measure", {"preset_name": preset_name} | fields)
+
+    def waits_to_be_measured(self) -> str | None:
+        """The preset that was asked for and that the worker has not begun."""
+        asked = self._book.note("measure")
+        return None if asked is None else asked["preset_name"]
 
     def stop_measuring(self) -> None:
         """Ask the worker to leave off, within a block."""

@@ -43,6 +43,8 @@ def measured_here(queue: JobQueue) -> list[int]:
 
 def test_the_worker_measures_and_then_makes_clips_again(queue: JobQueue) -> None:
     queue.measure("pocket", **SMALL)
+    queue.stop_measuring()
+    queue.measure("pocket", **SMALL)  # the stop was for the one before
     seen = until(lambda: now if (now := measuring(queue))["done"] else None, PATIENCE)
     assert "Measuring pocket" in worker_words(queue.worker_state(), paused=False)
     assert seen["running"]
@@ -73,18 +75,36 @@ def test_what_cannot_be_measured_says_why(queue: JobQueue) -> None:
     assert queue.worker_state()["state"] == "ready"
 
 
+def test_what_was_asked_for_waits_where_everybody_sees_it_and_can_be_called_off(tmp_path: Path) -> None:
+    here, there = JobQueue(store=RunStore(tmp_path)), JobQueue(store=RunStore(tmp_path))
+    assert there.waits_to_be_measured() is None
+    here.measure("pocket", **SMALL)
+    assert there.waits_to_be_measured() == "pocket"
+    there.stop_measuring()
+    assert here.waits_to_be_measured() is None
+
+
 class Recording:
     """Instead of a queue: what is asked of it, and a worker that says what it is told to."""
 
     def __init__(self) -> None:
         self.asked: list[Any] = []
+        self.waits: str | None = None
         self.says: dict[str, Any] | None = None
 
     def measure(self, name: str, **fields: Any) -> None:
         self.asked.append((name, fields))
+        self.waits = name
 
     def stop_measuring(self) -> None:
         self.asked.append("stop")
+        self.waits = None
+
+    def waits_to_be_measured(self) -> str | None:
+        return self.waits
+
+    def begin(self, *, done: int = 0) -> None:
+        self.waits, self.says = None, {"preset": "pocket", "running": True, "done": done, "total": 12, "error": ""}
 
     def worker_state(self) -> dict[str, Any]:
         return {"state": "ready", "measuring": self.says}
@@ -107,15 +127,43 @@ def test_the_panel_shows_what_was_measured_and_how_far_a_measuring_is(tmp_path: 
     shown = panel.begin("pocket", 40, None)
     assert queue.asked == [("pocket", {"num_inference_steps": 40})]
     assert shown[panel.cancel]["visible"], "what waits can be called off"
-    queue.says = {"preset": "pocket", "running": True, "done": 3, "total": 12, "error": ""}
-    shown = panel.look("pocket")
+    queue.begin(done=3)
+    shown = panel.look("pocket", shown[panel.seen])
     assert shown[panel.line]["share"] == 0.25
     assert shown[panel.cancel]["visible"]
     assert not shown[panel.measure]["visible"]
-    assert panel.look("pocket") == dict.fromkeys(panel.outputs, gr.skip()), "nothing new is not said again"
-    panel.stop("pocket")
+    again = panel.look("pocket", shown[panel.seen])
+    assert again == dict.fromkeys(panel.outputs, gr.skip()), "nothing new is not said again"
+    assert panel.stop("pocket")[panel.line]["words"] == "Stopping."
     assert queue.asked[-1] == "stop"
+    queue.says = None
     assert panel.shows("wan2.1-t2v-1.3b")[panel.line]["tone"] == "warn", "nobody measured this one"
+
+
+def test_every_tab_follows_a_measuring_and_so_does_one_opened_in_the_middle(tmp_path: Path) -> None:
+    panel, queue = panel_of(tmp_path, hosted=False)
+    seen = [panel.shows("pocket")[panel.seen]] * 2
+    asked = panel.begin("pocket", 40, None)
+    seen[0] = asked[panel.seen]
+    told = panel.look("pocket", seen[1])
+    assert told[panel.line] == asked[panel.line], "what was asked for in one tab waits in the other"
+    assert told[panel.cancel]["visible"]
+    seen = [told[panel.seen], told[panel.seen], None]
+    for done in (1, 2):
+        queue.begin(done=done)
+        told = [panel.look("pocket", each) for each in seen]
+        assert [each[panel.line]["words"].split(".")[0] for each in told] == [f"Measuring: {done} of 12 clips"] * 3
+        seen = [each[panel.seen] for each in told]
+
+
+def test_what_is_under_way_is_said_beside_its_button_on_another_model_s_form_too(tmp_path: Path) -> None:
+    panel, queue = panel_of(tmp_path, hosted=False)
+    queue.measure("pocket")
+    shown = panel.shows("wan2.1-t2v-1.3b")
+    assert shown[panel.line]["words"].startswith("The measuring of pocket begins")
+    assert shown[panel.cancel]["visible"]
+    queue.begin(done=3)
+    assert panel.shows("wan2.1-t2v-1.3b")[panel.line]["words"].startswith("Measuring pocket: 3 of 12 clips")
 
 
 def test_visitors_of_a_hosted_page_measure_nothing(tmp_path: Path) -> None:
@@ -123,3 +171,7 @@ def test_visitors_of_a_hosted_page_measure_nothing(tmp_path: Path) -> None:
     panel.begin("pocket", 30, None)
     assert queue.asked == []
     assert not panel.shows("pocket")[panel.measure]["visible"]
+    queue.begin()
+    shown = panel.stop("pocket")
+    assert queue.asked == []
+    assert not shown[panel.cancel]["visible"]

@@ -273,6 +273,24 @@ def test_a_clip_is_made_with_the_keyboard_alone(open_page: Open) -> None:
     assert page.inner_text(".timeline-readout").startswith("Step 1")
 
 
+def test_a_measuring_is_followed_in_every_tab_and_stopped_from_any(open_page: Open) -> None:
+    page, other = open_page(), open_page()
+    fill_numbers(page, {"num-inference-steps": "12"})
+    for each in (page, other):
+        each.click("#measured .label-wrap")
+    page.click("#measure")
+    for each in (page, other):
+        each.wait_for_function(
+            "/Measuring: \\d+ of \\d+ clips/.test(document.querySelector('#measured-line').innerText)"
+        )
+        assert each.locator("#measure:visible").count() == 0
+    other.click("#stop-measuring")
+    for each in (page, other):
+        each.wait_for_selector("#measure:visible")
+        assert each.inner_text("#measure") == "Measure this model"
+        assert each.locator("#stop-measuring:visible").count() == 0
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_telephone_needs_no_sideways_scroll_in_either_mode(open_page: Open, scheme: str) -> None:
     page = open_page(viewport={"width": 390, "height": 844}, color_scheme=scheme)
