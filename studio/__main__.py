@@ -109,6 +109,9 @@ def _add_generate(commands: Any) -> None:
     parser.add_argument("--offload", choices=("auto", "none", "model", "group", "sequential"))
     parser.add_argument("--vae-tiling", choices=("auto", "on", "off"))
     parser.add_argument("--quantization", choices=("auto", "none", "int8"))
+    parser.add_argument(
+        "--adapter", metavar="VERSION", help="a fine-tuned version; `python -m studio versions` lists them"
+    )
     parser.add_argument("--cache", metavar="METHOD", help=f"reuse what hardly changes: off, {', '.join(METHODS)}")
     parser.add_argument(
         "--cache-option",
@@ -135,6 +138,7 @@ _REQUEST_FIELDS = (
     "offload",
     "vae_tiling",
     "quantization",
+    "adapter",
 )
 
 
@@ -306,15 +310,16 @@ def _add_compare(commands: Any) -> None:
     )
     parser.add_argument("--preset", default="pocket", help="name of the preset (default: pocket)")
     _add_sizes(parser)
-    parser.add_argument(
+    earlier = parser.add_mutually_exclusive_group()
+    earlier.add_argument(
         "--resume", metavar="ID", help="go on with a comparison that was stopped, failed cells included"
     )
+    earlier.add_argument("--delete", metavar="ID", help="delete a comparison; its clips stay among the runs")
     parser.add_argument("-o", "--output", type=Path, help="folder for comparison.csv, .json and .html")
     parser.add_argument("--runs", type=Path, help="runs folder (default: $DAILIES_RUNS or ./runs)")
 
 
 def _compare(chosen: argparse.Namespace) -> int:
-    from studio import comparison_tables as tables
     from studio.compare import (
         CellFinished,
         CellStarted,
@@ -324,6 +329,7 @@ def _compare(chosen: argparse.Namespace) -> int:
         parse_axis,
         parse_method,
         summaries_of,
+        tables,
         to_json,
     )
     from studio.preset import find_preset
@@ -331,6 +337,13 @@ def _compare(chosen: argparse.Namespace) -> int:
     from studio.runs import RunStore, runs_folder
 
     book = Comparisons(RunStore(chosen.runs or runs_folder()))
+    if chosen.delete:
+        book.delete(chosen.delete)
+        if chosen.json:
+            _print_json({"event": "ComparisonDeleted", "id": chosen.delete})
+        else:
+            print(f"deleted {chosen.delete}; its clips stay among the runs")
+        return 0
     if chosen.resume:
         comparison = book.go_on(chosen.resume, again=True)
     else:
@@ -398,7 +411,7 @@ def _compare(chosen: argparse.Namespace) -> int:
 
 
 def _write_comparison(comparison: Any, store: Any, folder: Path) -> None:
-    from studio import comparison_tables as tables
+    from studio.compare import tables
     from studio.storage import write_atomically
 
     for ending, text in (

@@ -156,6 +156,107 @@ class RunFinished:
     seconds: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainingStarted:
+    """The version's folder is open, and its clips are read."""
+
+    version_id: str
+    total_steps: int
+    first_step: int
+    """Steps already done, where a stopped training goes on."""
+    samples: int
+    held_out: int
+    placement: Placement
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingForecast:
+    """What the training will take, measured on its first two steps."""
+
+    step_seconds: float
+    eta_seconds: float
+    """To the end, scoring and samples included as far as they were measured."""
+    decoder_bytes: int
+    """Held for the way back through the decoder, as asked for; 0 for latent objectives."""
+    full_decoder_bytes: int
+    """What plain backpropagation through the whole clip would hold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingStage:
+    """Where the work is besides training steps."""
+
+    stage: Literal["loading", "reading", "preparing", "scoring", "sampling", "saving"]
+    done: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingStep:
+    """An optimizer step is done."""
+
+    step: int
+    """How many are done."""
+    loss: float
+    latent: float
+    """The flow-matching part of it."""
+    pixel: float | None
+    """The part of decoded frames; None where the objective has none."""
+    learning_rate: float
+    seconds: float
+    eta_seconds: float
+    peak_bytes: int
+    """Most memory so far: the accelerator's, or the process's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingScored:
+    """Held-out samples, denoised in one step by the averaged weights."""
+
+    step: int
+    psnr: float
+    objective: float
+    latent: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSample:
+    """A clip was generated with the weights as they are."""
+
+    step: int
+    prompt: str
+    path: str
+    """The clip's file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointWritten:
+    """What was learnt so far survives whatever happens next."""
+
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingFinished:
+    """The version is complete."""
+
+    version_id: str
+    worse_than_base: bool
+    seconds: float
+
+
+FinetuneEvent = (
+    TrainingStarted
+    | TrainingForecast
+    | TrainingStage
+    | TrainingStep
+    | TrainingScored
+    | TrainingSample
+    | CheckpointWritten
+    | Notice
+    | TrainingFinished
+)
+
 GenerationEvent = (
     RunStarted
     | ModelReady

@@ -50,6 +50,7 @@ from studio.events import (
 from studio.preset import Preset, find_preset
 from studio.request import GenerationRequest, check_request, request_for
 from studio.runs import RunStore, RunWriter
+from studio.versions import VersionStore
 
 if TYPE_CHECKING:
     from torch import nn
@@ -95,6 +96,7 @@ def generate(
     """
     preset = find_preset(request.preset, presets_folder)
     check_request(request, preset)
+    _adapter_folder(request, store)
     writer = store.begin(request, preset=preset, owner=owner, environment=environment())
     stream = _Stream(writer)
     work = threading.Thread(
@@ -107,6 +109,13 @@ def generate(
     finally:
         stream.close()
         work.join()
+
+
+def _adapter_folder(request: GenerationRequest, store: RunStore) -> Path | None:
+    """Where the version lies that a request asks for; raises RunError where it cannot be used."""
+    return (
+        None if request.adapter is None else VersionStore(store.folder).adapter_folder(request.adapter, request.preset)
+    )
 
 
 def warm(preset_name: str, *, store: RunStore) -> None:
@@ -203,6 +212,7 @@ class _Generation:
         self.writer = writer
         self.stream = stream
         self.keep = keep
+        self.adapter = _adapter_folder(request, store)
 
     def run(self) -> RunFinished:
         import torch  # here, so that importing this module costs nothing
@@ -228,7 +238,11 @@ class _Generation:
         )
         with self._stage("loading"):
             ready = pipelines.load(
-                self.preset, placement, folder=weights.folder_of(self.preset), check=self.stream.check
+                self.preset,
+                placement,
+                folder=weights.folder_of(self.preset),
+                adapter=self.adapter,
+                check=self.stream.check,
             )
         self.stream.emit(ModelReady(blocks=len(ready.blocks), branches=_branches(ready, self.request)))
 

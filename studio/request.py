@@ -58,6 +58,8 @@ class GenerationRequest(BaseModel):
     """Decode in overlapping tiles: less memory, faint seams."""
     quantization: Literal["auto", "none", "int8"] = "auto"
     """Weights of the transformer in 8 bits: less memory, a slightly different clip."""
+    adapter: str | None = None
+    """Id of the fine-tuned version to use; None takes the model as it came."""
     cache: CacheConfig | None = None
     """How computing is saved by reusing what hardly changes; None computes everything."""
 
@@ -160,8 +162,8 @@ def check_request(request: GenerationRequest, preset: Preset) -> None:
         check_prompt(request.negative_prompt, field="negative_prompt")
     for side in SIDES:
         length = getattr(request, side)
-        _on_grid(side, length, preset.size.nearest(length, side), preset)
-    _on_grid("num_frames", request.num_frames, preset.frames.nearest(request.num_frames), preset)
+        check_on_grid(side, length, preset.size.nearest(length, side), preset)
+    check_on_grid("num_frames", request.num_frames, preset.frames.nearest(request.num_frames), preset)
     pixels = request.height * request.width
     if preset.size.max_pixels is not None and pixels > preset.size.max_pixels:
         most = f"{preset.title} takes at most {preset.size.max_pixels:,}"
@@ -188,7 +190,8 @@ def check_request(request: GenerationRequest, preset: Preset) -> None:
         )
 
 
-def _on_grid(field: str, value: int, nearest: tuple[int, ...], preset: Preset) -> None:
+def check_on_grid(field: str, value: int, nearest: tuple[int, ...], preset: Preset) -> None:
+    """Raises GridError with the nearest valid values."""
     if nearest != (value,):
         raise GridError(
             f"{field} = {value} is off {preset.title}'s grid.",

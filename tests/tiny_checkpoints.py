@@ -6,6 +6,7 @@ preset that offers it. The weights are drawn with a fixed seed, so a checkpoint 
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -563,3 +564,22 @@ def preset_for(name: str, folder: Path) -> Preset:
             | tiny.defaults,
         }
     )
+
+
+def write_preset(name: str, folder: Path, presets: Path) -> Path:
+    """The preset of the checkpoint saved in `folder`, as a file in a catalogue of its own, for other processes."""
+
+    def written(table: dict[str, Any], path: str = "") -> list[str]:
+        plain = {key: value for key, value in table.items() if value is not None and not isinstance(value, dict)}
+        lines = [f"[{path}]"] if path else []
+        lines += [f"{key} = {json.dumps(value)}" for key, value in plain.items()]
+        for key, value in table.items():
+            if isinstance(value, dict):
+                lines += written(value, f"{path}.{key}".lstrip("."))
+        return lines
+
+    presets.mkdir(exist_ok=True)
+    record = preset_for(name, folder).model_dump(mode="json", exclude_defaults=True, exclude={"name"})
+    file = presets / f"{name}.toml"
+    file.write_text("\n".join(written(record)) + "\n", encoding="utf-8")
+    return file

@@ -42,6 +42,12 @@ class CropSize:
     halo: int = 8
     """Margin on every side, in latent pixels: decoded, and left out of the loss. Values near a border differ from those
     of a whole decode, for convolutions see zeros beyond the margin."""
+    only: int | None = None
+    """Walk only this one of the squares, counted row by row from 0; None walks all."""
+
+    def count(self, height: int, width: int) -> int:
+        """Squares that latents of that size are cut into."""
+        return -(-height // self.size) * -(-width // self.size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -385,8 +391,10 @@ class _Piece:
 def _pieces(latents: Tensor, crop: CropSize | None) -> Iterator[_Piece]:
     height, width = latents.shape[-2:]
     size, halo = (max(height, width), 0) if crop is None else (crop.size, crop.halo)
-    for top in range(0, height, size):
-        for left in range(0, width, size):
+    corners = [(top, left) for top in range(0, height, size) for left in range(0, width, size)]
+    only = None if crop is None else crop.only
+    for number, (top, left) in enumerate(corners):
+        if only in (None, number):
             inner = slice(top, min(top + size, height)), slice(left, min(left + size, width))
             outer = (
                 slice(max(0, inner[0].start - halo), min(height, inner[0].stop + halo)),

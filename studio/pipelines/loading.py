@@ -56,12 +56,14 @@ def load(
     placement: Placement,
     *,
     folder: Path | None = None,
+    adapter: Path | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> Ready:
     """The preset's pipeline, placed; the one that is loaded already where it is the same.
 
     Args:
         folder: The checkpoint in diffusers' layout; None takes the preset's own folder or the Hub's cache.
+        adapter: Folder of a fine-tuned version, whose update is put in.
         check: Called between components and tensors; what it raises ends the loading, and nothing stays loaded.
 
     Raises:
@@ -71,7 +73,7 @@ def load(
     """
     global _slot
     folder = (folder or weights.folder_of(preset)).resolve()
-    if _slot is not None and _slot.holds(preset, placement, folder):
+    if _slot is not None and _slot.holds(preset, placement, folder, adapter):
         _slot.retile(placement)
         return _slot
     unload()
@@ -79,8 +81,10 @@ def load(
     with out_of_memory(f"loading {preset.title}"):
         pipe = _read(preset, family, placement, folder, check)
         check()
+        if adapter is not None:
+            _put_in(pipe, adapter, placement)
         _put_in_place(pipe, placement)
-    _slot = Ready(preset=preset, placement=placement, folder=folder, family=family, pipe=pipe)
+    _slot = Ready(preset=preset, placement=placement, folder=folder, adapter=adapter, family=family, pipe=pipe)
     _slot.retile(placement)
     return _slot
 
@@ -280,6 +284,15 @@ def _read(preset: Preset, family: Family, placement: Placement, folder: Path, ch
     _check_words(pipe.tokenizer, folder)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def _put_in(pipe: Any, adapter: Path, placement: Placement) -> None:
+    from studio.pipelines.adapters import put_in  # peft takes its time, and most clips need none
+
+    try:
+        put_in(pipe, adapter, fuse=placement.quantization == "none")
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise _corrupt(adapter, f"does not fit this model: {_first_line(error)}") from error
 
 
 def _read_model(kind: Any, folder: Path, name: str, placement: Placement, variant: str | None) -> nn.Module:

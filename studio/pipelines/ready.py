@@ -64,10 +64,20 @@ StageListener = Callable[[Stage, float | None], None]
 class Ready:
     """A preset's pipeline, loaded and placed."""
 
-    def __init__(self, *, preset: Preset, placement: Placement, folder: Path, family: Family, pipe: Any) -> None:
+    def __init__(
+        self,
+        *,
+        preset: Preset,
+        placement: Placement,
+        folder: Path,
+        family: Family,
+        pipe: Any,
+        adapter: Path | None = None,
+    ) -> None:
         self.preset = preset
         self.placement = placement
         self.folder = folder
+        self.adapter = adapter
         self.family = family
         self.pipe = pipe
         self.transformers: tuple[nn.Module, ...] = tuple(
@@ -90,7 +100,7 @@ class Ready:
     def models(self) -> dict[str, nn.Module]:
         return {name: model for name, model in self.pipe.components.items() if isinstance(model, nn.Module)}
 
-    def holds(self, preset: Preset, placement: Placement, folder: Path) -> bool:
+    def holds(self, preset: Preset, placement: Placement, folder: Path, adapter: Path | None = None) -> bool:
         """Whether this is that preset's model, placed that way; tiling can be changed in place."""
 
         def settings(placement: Placement) -> tuple[object, ...]:
@@ -104,7 +114,8 @@ class Ready:
             )
 
         same_place = settings(self.placement) == settings(placement)
-        return self.preset.digest == preset.digest and self.folder == folder and same_place
+        same_weights = self.folder == folder and self.adapter == adapter
+        return self.preset.digest == preset.digest and same_weights and same_place
 
     def retile(self, placement: Placement) -> None:
         """Take on a placement that differs from the present one in tiling at most."""

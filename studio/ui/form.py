@@ -15,6 +15,8 @@ from studio.errors import PresetError, RequestError, StudioError, WeightsError
 from studio.preset import Preset, find_preset
 from studio.request import MAX_SEED, GenerationRequest, check_request, new_seed, read_request
 from studio.ui.cache_form import CacheForm, cache_of
+from studio.ui.shown import version_words
+from studio.versions import VersionStore
 
 LABELS = {
     "prompt": "Prompt",
@@ -32,9 +34,10 @@ LABELS = {
     "offload": "Offload",
     "vae_tiling": "VAE tiling",
     "quantization": "Quantization",
+    "adapter": "Version",
 }
 """What each field of a request is called on the page."""
-OPTIONAL = ("negative_prompt", "flow_shift", "seed")
+OPTIONAL = ("negative_prompt", "flow_shift", "seed", "adapter")
 """Fields that may be left empty."""
 _PRESET_FIELDS = ("width", "height", "num_frames", "fps", "num_inference_steps", "guidance_scale", "flow_shift")
 
@@ -42,8 +45,9 @@ _PRESET_FIELDS = ("width", "height", "num_frames", "fps", "num_inference_steps",
 class Form:
     """The controls, by field. Made inside a `gr.Blocks`; the layout calls `place_…` where it wants them."""
 
-    def __init__(self, presets: list[Preset]) -> None:
+    def __init__(self, presets: list[Preset], versions: VersionStore | None = None) -> None:
         self._presets = presets
+        self._versions = versions
         self.controls: dict[str, Any] = {}
         self.cache = CacheForm()
 
@@ -78,6 +82,34 @@ class Form:
             value=self.first.name if self.first else None,
             elem_id="preset",
         )
+
+    def place_adapter(self) -> None:
+        choices, promoted = self._versions_of(self.first.name if self.first else "")
+        self.controls["adapter"] = gr.Dropdown(
+            label=LABELS["adapter"],
+            info="what fine-tuning made of the preset",
+            choices=choices,
+            value=promoted,
+            filterable=False,
+            elem_id="adapter",
+        )
+
+    def _versions_of(self, preset: str) -> tuple[list[tuple[str, str]], str]:
+        """The versions of a preset, for a choice, and the one that is promoted; empty is the model as it came."""
+        bare = [("the model as it came", "")]
+        if self._versions is None or not preset:
+            return bare, ""
+        promoted = self._versions.promoted(preset)
+        usable = [each for each in self._versions.list(preset=preset) if self._versions.usable(each.id)]
+        return bare + [(version_words(each), each.id) for each in usable], promoted.id if promoted else ""
+
+    def versions_shown(self, preset: str, chosen: str | None = None) -> dict[Any, Any]:
+        """What makes the control offer a preset's versions, with one of them or the promoted one chosen."""
+        choices, promoted = self._versions_of(preset)
+        value = promoted if chosen is None else chosen
+        if value not in (version_id for _, version_id in choices):
+            choices = [*choices, (f"{value}, which is not here", value)]
+        return {self.controls["adapter"]: gr.update(choices=choices, value=value)}
 
     def place_numbers(self) -> None:
         with gr.Row(elem_classes="numbers"):
@@ -150,7 +182,10 @@ class Form:
         """What makes the controls show a request."""
         pipeline = next((preset.pipeline for preset in self._presets if preset.name == request.preset), "")
         updates: dict[Any, Any] = {self.controls[field]: getattr(request, field) for field in LABELS}
-        return updates | {self.controls["seed"]: str(request.seed)} | self.cache.shows(request.cache, pipeline)
+        updates |= {self.controls["seed"]: str(request.seed)} | self.versions_shown(
+            request.preset, request.adapter or ""
+        )
+        return updates | self.cache.shows(request.cache, pipeline)
 
     def starts_from(self, preset: Preset) -> dict[Any, Any]:
         """What makes the controls show a preset's defaults; prompt and seed are left as they are."""
@@ -159,7 +194,7 @@ class Form:
             value=preset.defaults.flow_shift, interactive=preset.defaults.flow_shift is not None
         )
         updates[self.controls["negative_prompt"]] = preset.defaults.negative_prompt
-        return updates | self.cache.shows(None, preset.pipeline)
+        return updates | self.versions_shown(preset.name) | self.cache.shows(None, preset.pipeline)
 
 
 def request_of(values: tuple[Any, ...], *, prompt: str | None = None) -> tuple[GenerationRequest, Preset]:
@@ -179,6 +214,7 @@ def request_of(values: tuple[Any, ...], *, prompt: str | None = None) -> tuple[G
     if prompt is not None:
         written["prompt"] = prompt
     written["seed"] = _seed(written["seed"])
+    written["adapter"] = written.get("adapter") or None
     if written["negative_prompt"] is None:
         written["negative_prompt"] = ""
     written["cache"] = cache_of(values[len(LABELS) :]) if len(values) > len(LABELS) else None

@@ -37,6 +37,7 @@ from studio.ui.serving import clip_to_serve
 from studio.ui.shown import FAILED, job_row, machine_line, result_facts, seconds_text
 from studio.ui.visitor import introduced, known_id, owner_of
 from studio.ui.weights_panel import WeightsPanel
+from studio.versions import VersionStore
 from studio.weights import folder_of
 
 LOOK_SECONDS = 0.15
@@ -92,7 +93,7 @@ class GenerateTab:
 
     def __init__(self, rooms: Rooms, presets: list[Preset], masthead: gr.HTML, browser: gr.BrowserState) -> None:
         self.rooms = rooms
-        self.form = Form(presets)
+        self.form = Form(presets, VersionStore(rooms.store.folder))
         self.masthead = masthead
         self.browser = browser
         self.weights = WeightsPanel(hosted=rooms.hosted)
@@ -124,6 +125,7 @@ class GenerateTab:
             self.weights.build(first)
         with gr.Accordion("About this preset", open=False, elem_id="about-preset"):
             self.card = facts(card(first, self.rooms.machine) if first else {}, elem_id="preset-card")
+        self.form.place_adapter()
         self.form.place_numbers()
         self.form.place_cache()
         self.measuring.build(first)

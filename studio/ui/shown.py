@@ -14,6 +14,7 @@ from studio.machine import Machine, gigabytes
 from studio.preset import Preset
 from studio.request import GenerationRequest
 from studio.runs import Run
+from studio.versions import Version
 
 FAILED = ("failed", "interrupted")
 
@@ -60,6 +61,14 @@ def settings_line(request: GenerationRequest) -> str:
         f"{request.width}×{request.height} · {request.num_frames} frames · {request.num_inference_steps} steps"
         f" · seed {request.seed}"
     ) + (f" · {cache_words(request.cache)}" if request.cache is not None else "")
+
+
+def version_words(version: Version) -> str:
+    """A version in a few words: its title, what it scored over its base, and its day."""
+    gain = ""
+    if version.scores is not None and version.base_scores is not None:
+        gain = f", {version.scores.psnr - version.base_scores.psnr:+.2f} dB"
+    return f"{version.title}{gain}, {version.created[5:16].replace('T', ' ')}"
 
 
 def cache_words(cache: CacheConfig) -> str:
@@ -131,6 +140,8 @@ def settings_facts(run: Run, preset_title: str) -> dict[str, Any]:
         {"name": "steps", "value": str(request.num_inference_steps)},
         {"name": "guidance", "value": f"{request.guidance_scale:g}"},
     ]
+    if request.adapter is not None:
+        rows.append({"name": "version", "value": request.adapter})
     if request.flow_shift is not None:
         rows.append({"name": "flow shift", "value": f"{request.flow_shift:g}"})
     title = request.prompt if len(request.prompt) <= 400 else request.prompt[:400] + "…"

@@ -34,6 +34,7 @@ def typed(**changes: Any) -> tuple[Any, ...]:
         "offload": "auto",
         "vae_tiling": "auto",
         "quantization": "auto",
+        "adapter": "",
     }
     assert set(values) == set(LABELS)
     return tuple((values | changes)[field] for field in LABELS)
@@ -48,6 +49,7 @@ def test_every_field_of_a_request_has_a_control_with_a_label() -> None:
         form.place_prompt()
         form.place_negative_prompt()
         form.place_preset()
+        form.place_adapter()
         form.place_numbers()
         form.place_cache()
         form.place_advanced()
@@ -82,6 +84,7 @@ def test_a_request_shown_in_the_form_comes_back_the_same(cache: Any) -> None:
         form.place_prompt()
         form.place_negative_prompt()
         form.place_preset()
+        form.place_adapter()
         form.place_numbers()
         form.place_cache()
         form.place_advanced()

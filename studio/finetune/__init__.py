@@ -1,0 +1,414 @@
+"""Fine-tune: clips become a low-rank update of a preset's model, as a version that every tab can use.
+
+    for event in finetune(request, store=RunStore(folder)):
+        ...
+    for event in go_on(version_id, store=RunStore(folder)):
+        ...
+
+Closing the stream stops after the step under way and keeps what was learnt. A killed process loses at most the steps
+since the last checkpoint; what goes on from there is, on a CPU, bit for bit what would have been.
+
+    clips.py         files become samples
+    objectives.py    what is minimised
+    training.py      steps, scores, state
+
+Knows the order of the work. Refuses to know how gradients go through a decoder (`chopgrad`), how a family is called
+(`pipelines`), and who listens.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from studio.errors import OutOfMemory, RunError, StudioError
+from studio.events import (
+    CheckpointWritten,
+    FinetuneEvent,
+    Notice,
+    RunFinished,
+    StepFinished,
+    TrainingFinished,
+    TrainingForecast,
+    TrainingSample,
+    TrainingScored,
+    TrainingStage,
+    TrainingStarted,
+    TrainingStep,
+)
+from studio.finetune_request import FinetuneRequest, check_finetune_request
+from studio.generate import environment, generate
+from studio.preset import Preset, find_preset
+from studio.request import GenerationRequest, request_for
+from studio.runs import RunStore
+from studio.versions import Scores, Version, VersionStore
+
+if TYPE_CHECKING:
+    from studio.finetune.training import Prepared, Training
+    from studio.pipelines.training import Trainable
+
+STATE, SAMPLES, LOG = "state.pt", "samples.safetensors", "log.jsonl"
+PRIOR_CLIPS = 4
+"""Clips of other prompts that hold the model to what it was, where that is asked for."""
+PRIOR_STEPS = 12
+FORECAST_STEPS = 2
+
+
+def finetune(request: FinetuneRequest, *, store: RunStore, owner: str = "local") -> Generator[FinetuneEvent]:
+    """Train a new version, saying everything that happens.
+
+    Args:
+        request: What to learn from, and how.
+        store: Runs' folder; versions lie beside the runs.
+        owner: Accepted as every verb accepts it; versions belong to the studio.
+
+    Yields:
+        TrainingStarted early and TrainingFinished last.
+
+    Raises:
+        StudioError: the request does not fit the preset, no clip is usable, memory or disk ran out, the loss became
+            NaN. The version keeps its last checkpoint and says what happened.
+    """
+    preset = find_preset(request.preset)
+    check_finetune_request(request, preset)
+    versions = VersionStore(store.folder)
+    version = versions.begin(request, preset_digest=preset.digest, environment=environment())
+    yield from _Finetune(preset, version, versions).run()
+
+
+def go_on(version_id: str, *, store: RunStore, owner: str = "local") -> Generator[FinetuneEvent]:
+    """Go on with a version that was stopped, from its last checkpoint.
+
+    Raises:
+        RunError: there is none, it is complete, or somebody is training it.
+        StudioError: as `finetune` would.
+    """
+    versions = VersionStore(store.folder)
+    version = versions.get(version_id)
+    preset = find_preset(version.request.preset)
+    if version.state == "complete":
+        raise RunError(
+            f"Version {version_id} is complete.",
+            field="version",
+            value=version_id,
+            way_out="Fine-tune anew, with more steps.",
+        )
+    if preset.digest != version.preset_digest:
+        raise RunError(
+            f"The preset {preset.name} has changed since version {version_id} was begun.",
+            field="version",
+            value=version_id,
+            way_out="Fine-tune anew.",
+        )
+    yield from _Finetune(preset, version, versions).run()
+
+
+class _Finetune:
+    """One training, from the request or the last checkpoint to the finished version."""
+
+    def __init__(self, preset: Preset, version: Version, versions: VersionStore) -> None:
+        self.preset = preset
+        self.version = version
+        self.versions = versions
+        self.request = version.request
+        self.folder = versions.path(version.id)
+        self._clips = RunStore(self.folder / "clips")
+        self._peak_bytes = 0
+        self._step_seconds: list[float] = []
+        self._other_seconds = 0.0
+
+    def run(self) -> Iterator[FinetuneEvent]:
+        lock = self.versions.lock(self.version.id)
+        if not lock.try_acquire():
+            raise RunError(f"Version {self.version.id} is being trained.", field="version", value=self.version.id)
+        training: Training | None = None
+        model: Trainable | None = None
+        try:
+            self._record(state="training", error=None)
+            yield TrainingStage(stage="loading")
+            model = self._load()
+            prepared = yield from self._prepared(model)
+            from studio.finetune.training import Training
+
+            training = Training(model, self.request, prepared)
+            if (self.folder / STATE).is_file():
+                training.load(self.folder / STATE)
+            yield TrainingStarted(
+                version_id=self.version.id,
+                total_steps=self.request.max_train_steps,
+                first_step=training.step,
+                samples=len(prepared.latents),
+                held_out=int(prepared.held_out.sum()),
+                placement=model.ready.placement,
+            )
+            yield from self._before(training)
+            yield from self._train(training)
+            yield from self._after(training)
+        except GeneratorExit:
+            self._stopped(training)
+            raise
+        except StudioError as error:
+            self._record(state="failed", error=error.to_json())
+            raise
+        except BaseException as error:
+            failure = StudioError(f"Something unforeseen went wrong: {type(error).__name__}: {str(error)[:500]}")
+            self._record(state="failed", error=failure.to_json())
+            raise
+        finally:
+            lock.release()
+            if model is not None:
+                from studio.pipelines import unload
+                from studio.pipelines.adapters import close_adapters
+
+                close_adapters(model)
+                unload()
+
+    # -- before -------------------------------------------------------------------------------------------------------
+
+    def _load(self) -> Trainable:
+        from studio import machine, pipelines, weights
+        from studio.pipelines.training import Trainable
+
+        placement = pipelines.place(self.preset, self._request_of("a clip"), machine.measure())
+        ready = pipelines.load(self.preset, placement, folder=weights.folder_of(self.preset))
+        return Trainable(ready)
+
+    def _request_of(self, prompt: str, **fields: Any) -> GenerationRequest:
+        """A clip at the training's size; its placement is the training's too, so that one loaded model serves both."""
+        from studio import machine
+
+        cpu = machine.measure().accelerator is None
+        same = {name: getattr(self.request, name) for name in ("height", "width", "num_frames", "fps", "seed")}
+        placement = {"torch_dtype": "float32" if cpu else "auto", "offload": "none", "vae_tiling": "off"}
+        return request_for(self.preset, prompt=prompt, quantization="none", **same, **placement, **fields)
+
+    def _prepared(self, model: Trainable) -> Generator[FinetuneEvent, None, Prepared]:
+        """The samples as the model sees them; read from the version's folder where they were made before."""
+        from studio.finetune.training import Prepared
+
+        if (self.folder / SAMPLES).is_file():
+            return Prepared.load(self.folder / SAMPLES)
+        import numpy as np
+        import torch
+
+        from studio.finetune.clips import samples_of
+
+        yield TrainingStage(stage="reading", total=len(self.request.clips))
+        samples, records, notices = samples_of(self.request)
+        held_out = any(sample.held_out for sample in samples)
+        self._record(clips=records, notices=notices, held_out=held_out)
+        for notice in notices:
+            yield Notice(text=notice)
+        latents, prompts = [], {}
+        with self._room():
+            for number, sample in enumerate(samples):
+                yield TrainingStage(stage="preparing", done=number, total=len(samples))
+                pixels = torch.from_numpy(sample.frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+                latents.append(model.latents_of(pixels).cpu())
+                if sample.caption not in prompts:
+                    prompts[sample.caption] = model.prompt(sample.caption).cpu()
+            prior = yield from self._prior(model)
+        prepared = Prepared(
+            pixels=torch.from_numpy(np.stack([sample.frames for sample in samples])),
+            latents=torch.cat(latents),
+            prompts=torch.cat([prompts[sample.caption] for sample in samples]),
+            held_out=torch.tensor([sample.held_out for sample in samples]),
+            prior_latents=prior[0],
+            prior_prompts=prior[1],
+        )
+        prepared.save(self.folder / SAMPLES)
+        return prepared
+
+    def _prior(self, model: Trainable) -> Generator[FinetuneEvent, None, tuple[Any, Any]]:
+        """Latents of clips that the model makes of the preset's own prompts, before it learns anything."""
+        import torch
+
+        known = self.preset.defaults.prompts
+        if not self.request.prior_loss_weight or not known:
+            return torch.zeros(0), torch.zeros(0)
+        latents, prompts = [], []
+        for number in range(PRIOR_CLIPS):
+            yield TrainingStage(stage="preparing", done=number, total=PRIOR_CLIPS)
+            request = self._request_of(known[number % len(known)], num_inference_steps=PRIOR_STEPS)
+            family, pipe = model.ready.family, model.pipe
+            generator = torch.Generator().manual_seed(self.request.seed + number)
+            made = pipe(**family.arguments(pipe, self.preset, request), generator=generator, output_type="latent")
+            latents.append(made.frames.float().cpu())
+            prompts.append(model.prompt(request.prompt).cpu())
+        return torch.cat(latents), torch.cat(prompts)
+
+    def _before(self, training: Training) -> Iterator[FinetuneEvent]:
+        """Score and sample the model as it was, once."""
+        if self.version.base_scores is None:
+            yield TrainingStage(stage="scoring")
+            began = time.perf_counter()
+            with self._room():
+                scores = training.scores()
+            self._other_seconds += time.perf_counter() - began
+            self._record(base_scores=scores)
+            yield _scored(0, scores)
+        if not list((self.folder / "clips").glob("*")):
+            yield from self._sample(training)
+
+    # -- training -----------------------------------------------------------------------------------------------------
+
+    def _train(self, training: Training) -> Iterator[FinetuneEvent]:
+        request, first = self.request, training.step
+        while training.step < request.max_train_steps:
+            with self._room():
+                step = training.take_step()
+            self._note_memory(training)
+            self._step_seconds.append(step.seconds)
+            yield TrainingStep(**vars(step), eta_seconds=self._eta(training.step), peak_bytes=self._peak_bytes)
+            if training.step == first + FORECAST_STEPS:
+                yield self._forecast(training)
+            last = training.step == request.max_train_steps
+            if training.step % request.checkpointing_steps == 0 or last:
+                self._checkpoint(training)
+                yield CheckpointWritten(step=training.step)
+            if training.step % request.validation_steps == 0 and not last:
+                yield TrainingStage(stage="scoring")
+                with self._room():
+                    scores = training.scores()
+                self._record(scores=scores)
+                yield _scored(training.step, scores)
+
+    def _forecast(self, training: Training) -> TrainingForecast:
+        held, full = training.decoder_bytes()
+        return TrainingForecast(
+            step_seconds=self._typical_seconds(),
+            eta_seconds=self._eta(training.step),
+            decoder_bytes=held,
+            full_decoder_bytes=full,
+        )
+
+    def _typical_seconds(self) -> float:
+        """The median step; the first one carries one-off costs."""
+        steps = sorted(self._step_seconds[1:] or self._step_seconds)
+        return steps[len(steps) // 2]
+
+    def _eta(self, done: int) -> float:
+        request = self.request
+        scorings = (request.max_train_steps - 1) // request.validation_steps - done // request.validation_steps + 1
+        return (request.max_train_steps - done) * self._typical_seconds() + max(0, scorings) * self._other_seconds
+
+    def _checkpoint(self, training: Training) -> None:
+        training.save(self.folder / STATE)
+        self._record(step=training.step, seconds=training.seconds, peak_bytes=self._peak_bytes)
+
+    def _note_memory(self, training: Training) -> None:
+        self._peak_bytes = max(self._peak_bytes, _memory_bytes(training.model.device.type))
+
+    # -- after --------------------------------------------------------------------------------------------------------
+
+    def _after(self, training: Training) -> Iterator[FinetuneEvent]:
+        from studio.pipelines.adapters import save_adapters
+
+        yield TrainingStage(stage="scoring")
+        with self._room():
+            scores = training.scores()
+        yield _scored(training.step, scores)
+        self._record(scores=scores)
+        yield from self._sample(training)
+        yield TrainingStage(stage="saving")
+        with training.averaged():
+            save_adapters(training.model, self.request, self.folder)
+        self._record(state="complete", step=training.step, seconds=training.seconds)
+        self._write_card()
+        for name in (STATE, SAMPLES):
+            (self.folder / name).unlink(missing_ok=True)
+        yield TrainingFinished(
+            version_id=self.version.id, worse_than_base=self.version.worse_than_base, seconds=training.seconds
+        )
+
+    def _stopped(self, training: Training | None) -> None:
+        """The listener has gone: keep what was learnt, usable at once, and to go on from."""
+        if training is not None and training.step:
+            from studio.pipelines.adapters import save_adapters
+
+            self._checkpoint(training)
+            with training.averaged():
+                save_adapters(training.model, self.request, self.folder)
+        self._record(state="stopped")
+
+    def _sample(self, training: Training) -> Iterator[FinetuneEvent]:
+        """Generate with the averaged weights, in a store of the version's own: these are no runs of the bare preset."""
+        for prompt in self._sample_prompts():
+            request = self._request_of(prompt)
+            with training.averaged():
+                for event in generate(request, store=self._clips):
+                    if isinstance(event, StepFinished):
+                        yield TrainingStage(stage="sampling", done=event.step + 1, total=request.num_inference_steps)
+                    elif isinstance(event, RunFinished):
+                        path = self._clips.get(event.run_id).video
+                        yield TrainingSample(step=training.step, prompt=prompt, path=str(path))
+
+    def _sample_prompts(self) -> tuple[str, ...]:
+        if self.request.sample_prompts:
+            return self.request.sample_prompts
+        held = next((clip.caption for clip in self.version.clips if clip.held_out), None)
+        return (held or self.request.clips[0].caption,)
+
+    # -- keeping ------------------------------------------------------------------------------------------------------
+
+    def _record(self, **changes: Any) -> None:
+        self.version = replace(self.version, **changes)
+        self.versions.write(self.version)
+
+    def _write_card(self) -> None:
+        from studio.finetune.card import card
+        from studio.storage import write_atomically
+
+        write_atomically(self.folder / "README.md", card(self.version, self.preset).encode())
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        """Memory that runs out is told with the settings that need less."""
+        from studio.pipelines.ready import out_of_memory
+
+        try:
+            with out_of_memory("fine-tuning"):
+                yield
+        except OutOfMemory as error:
+            raise OutOfMemory(
+                error.message, field="mode", value=self.request.mode, way_out=leaner(self.request)
+            ) from error
+
+
+def leaner(request: FinetuneRequest) -> str:
+    """What to set so that a training needs less memory, the least costly first."""
+    if request.objective != "latent":
+        if request.mode == "full":
+            return "Set mode to exact: the same gradients, one group of frames at a time."
+        if not request.checkpoint_blocks:
+            return "Set checkpoint_blocks: the same gradients with less memory, a little slower."
+        if request.crop_size is None or request.crop_size > 8:
+            return f"Set crop_size to {8 if request.crop_size is None else request.crop_size // 2}."
+        if request.mode == "exact":
+            return "Set mode to truncated with window 1 and context 1."
+    return f"Take fewer frames than {request.num_frames}, or a smaller size than {request.width}×{request.height}."
+
+
+def _scored(step: int, scores: Scores) -> TrainingScored:
+    return TrainingScored(step=step, psnr=scores.psnr, objective=scores.objective, latent=scores.latent)
+
+
+def _memory_bytes(device: str) -> int:
+    """Most memory so far: what the accelerator gave out, or what this process had resident."""
+    if device == "cuda":
+        import torch
+
+        return int(torch.cuda.max_memory_allocated())
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+__all__ = ["finetune", "go_on", "leaner"]

@@ -1,0 +1,181 @@
+"""Clips from anywhere become training samples: read, checked, trimmed, cut to the shape, resized, split.
+
+A clip gives as many samples as it is long, without overlap; what is left over at its end is not used. Whole clips are
+held out where there are enough of them, else the ends of clips. What cannot be used is named and left out.
+
+Shapes: frames are uint8, (F, H, W, 3). Knows files and frames. Refuses to know models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from studio.clip import read_clip
+from studio.clip_reading import ClipLimits
+from studio.errors import ClipError, RequestError
+from studio.finetune_request import FinetuneRequest, TrainingClip
+from studio.versions import ClipRecord
+
+LIMITS = ClipLimits(frames=1500)
+"""A training clip may be longer than one that is only shown."""
+ENOUGH_TO_HOLD_OUT_WHOLE = 4
+"""From so many usable clips on, whole clips are held out: the ends of a clip look too much like its middle."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A stretch of a clip, as a model is trained on it."""
+
+    clip: int
+    """Which of the request's clips."""
+    first_frame: int
+    """Where it begins, at the request's frame rate."""
+    frames: np.ndarray
+    """uint8, (F, H, W, 3)."""
+    caption: str
+    held_out: bool
+
+
+def samples_of(request: FinetuneRequest) -> tuple[list[Sample], tuple[ClipRecord, ...], tuple[str, ...]]:
+    """Everything that the request's clips give, what is known of each clip, and notices.
+
+    Raises:
+        RequestError: nothing usable is left; every reason is named.
+    """
+    stretches: list[list[np.ndarray]] = []
+    records: list[ClipRecord] = []
+    notices: list[str] = []
+    seen: dict[str, str] = {}
+    for clip in request.clips:
+        found, record, said = _examined(clip, request, seen)
+        stretches.append(found)
+        records.append(record)
+        notices += said
+    if not any(stretches):
+        reasons = " ".join(f"{record.name}: {record.left_out}" for record in records)
+        raise RequestError(
+            f"None of the {len(records)} clips can be used. {reasons}",
+            field="clips",
+            way_out="Give MP4 or WebM clips of at least two frames that play in a browser.",
+        )
+    held = _held_out([len(each) for each in stretches], request.validation_share)
+    samples = [
+        Sample(
+            clip=clip,
+            first_frame=number * request.num_frames,
+            frames=frames,
+            caption=request.clips[clip].caption,
+            held_out=(clip, number) in held,
+        )
+        for clip, each in enumerate(stretches)
+        for number, frames in enumerate(each)
+    ]
+    if not held:
+        notices.append("There is only one sample, so that nothing is held out: scores are of what was trained on.")
+    counted = [
+        replace(record, held_out=sum(sample.held_out for sample in samples if sample.clip == clip))
+        for clip, record in enumerate(records)
+    ]
+    return samples, tuple(counted), tuple(notices)
+
+
+def _examined(
+    clip: TrainingClip, request: FinetuneRequest, seen: dict[str, str]
+) -> tuple[list[np.ndarray], ClipRecord, list[str]]:
+    """A clip's stretches, its record, and notices; `seen` holds the names of files by their content."""
+    name = clip.path.name
+    known = ClipRecord(
+        name=name,
+        sha256="",
+        caption=clip.caption,
+        origin=clip.origin,
+        licence=clip.licence,
+        width=0,
+        height=0,
+        fps=0.0,
+        seconds=0.0,
+        samples=0,
+        held_out=0,
+    )
+
+    def left_out(reason: str) -> tuple[list[np.ndarray], ClipRecord, list[str]]:
+        return [], replace(known, left_out=reason), [f"{name} was left out: {reason}"]
+
+    try:
+        known = replace(known, sha256=hashlib.sha256(clip.path.read_bytes()).hexdigest())
+    except OSError as error:
+        return left_out(f"it cannot be read: {error.strerror}.")
+    if known.sha256 in seen:
+        return left_out(f"it is the same file as {seen[known.sha256]}.")
+    seen[known.sha256] = name
+    try:
+        loaded = read_clip(clip.path, limits=LIMITS, fps=request.fps)
+    except ClipError as error:
+        return left_out(str(error))
+    info = loaded.info
+    known = replace(known, width=info.width, height=info.height, fps=info.fps, seconds=info.seconds)
+    count = loaded.clip.num_frames // request.num_frames
+    if not count:
+        return left_out(
+            f"at {request.fps:g} frames a second it has {loaded.clip.num_frames} frames, fewer than the "
+            f"{request.num_frames} of a sample."
+        )
+    frames = shaped(loaded.clip.frames[: count * request.num_frames], request.height, request.width)
+    said = [f"{name}: {notice}" for notice in loaded.notices]
+    if min(info.height / request.height, info.width / request.width) < 0.75:
+        said.append(f"{name} is smaller than {request.width}×{request.height} and was enlarged.")
+    return list(frames.reshape(count, request.num_frames, *frames.shape[1:])), replace(known, samples=count), said
+
+
+def shaped(frames: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Frames cut to the shape around their middle and resized; (F, h, w, 3) to (F, height, width, 3)."""
+    rows, columns = frames.shape[1:3]
+    scale = max(height / rows, width / columns)
+    keep_rows, keep_columns = min(rows, round(height / scale)), min(columns, round(width / scale))
+    top, left = (rows - keep_rows) // 2, (columns - keep_columns) // 2
+    cut = frames[:, top : top + keep_rows, left : left + keep_columns]
+    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    return np.stack([cv2.resize(frame, (width, height), interpolation=way) for frame in cut])
+
+
+def _held_out(counts: list[int], share: float) -> set[tuple[int, int]]:
+    """Which stretches are held out, as (clip, number)."""
+    usable = [clip for clip, count in enumerate(counts) if count]
+    total = sum(counts)
+    if total < 2 or share == 0:
+        return set()
+    if len(usable) >= ENOUGH_TO_HOLD_OUT_WHOLE:
+        chosen = usable[:: -max(1, round(1 / share))][: max(1, round(share * len(usable)))]
+        return {(clip, number) for clip in chosen for number in range(counts[clip])}
+    wanted = max(1, round(share * total))
+    # From the ends of the longest clips: the rest of such a clip goes on being trained on.
+    left = dict(enumerate(counts))
+    held: set[tuple[int, int]] = set()
+    for _ in range(wanted):
+        clip = max(left, key=lambda each: left[each])
+        left[clip] -= 1
+        held.add((clip, left[clip]))
+    return held if len(held) < total else set(sorted(held)[1:])
+
+
+def poster(sample: Sample) -> np.ndarray:
+    """The frame that stands for a sample."""
+    return sample.frames[len(sample.frames) // 2]
+
+
+def caption_of(path: Path) -> str:
+    """A first caption for a clip, from what its file says of itself or from its name; for a person to edit."""
+    from studio.clip import read_settings
+
+    try:
+        settings = read_settings(path)
+    except ClipError:
+        settings = None
+    prompt = ((settings or {}).get("request") or {}).get("prompt")
+    words = " ".join(path.stem.replace("_", " ").replace("-", " ").split())
+    return prompt if isinstance(prompt, str) and prompt.strip() else words or "a clip"

@@ -1,0 +1,370 @@
+"""The training itself: a state that can be written at any step, and one step after the other.
+
+Whatever is random in a sample's turn is drawn from a generator seeded by the request's seed and the turn's number, so
+that a training that was killed and went on is, on a CPU, bit for bit the one that never stopped. Several processes take
+turns in the same order as one process would alone, and add up their gradients.
+
+Knows models, objectives and files of state. Refuses to know versions, events and where clips come from.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from studio.chopgrad import Backprop, CropSize, Region, SavedBytes, chunked, decode_backward, decode_values
+from studio.errors import NumericalError
+from studio.finetune.objectives import PixelLoss
+from studio.finetune_request import FinetuneRequest
+from studio.pipelines.adapters import open_adapters
+from studio.pipelines.training import Trainable
+from studio.storage import write_atomically
+from studio.versions import Scores
+
+WARM_UP_STEPS = 10
+GRADIENT_CLIP = 1.0
+SCORED_LEVELS = (0.3, 0.6, 0.85)
+"""Noise levels at which samples are scored: fine detail, objects, layout."""
+MOST_SCORED = 8
+"""Held-out samples that are scored; more tell little more and cost as much each."""
+LEAST_NOISE, MOST_NOISE = 0.02, 0.98
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Samples as the model sees them; small beside a model, so all of them are held in memory."""
+
+    pixels: Tensor
+    """(N, F, H, W, 3), uint8."""
+    latents: Tensor
+    """(N, c, t, h, w), float32, normalised."""
+    prompts: Tensor
+    """(N, L, d), float32."""
+    held_out: Tensor
+    """(N,), bool."""
+    prior_latents: Tensor
+    """(P, c, t, h, w): what the model made of other prompts before; P may be 0."""
+    prior_prompts: Tensor
+    """(P, L, d)."""
+
+    def save(self, path: Path) -> None:
+        part = path.with_suffix(".part")
+        save_file({name: tensor.contiguous() for name, tensor in vars(self).items()}, part)
+        part.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Prepared:
+        return cls(**load_file(path))
+
+    def target(self, number: int) -> Tensor:
+        """Pixels (1, 3, F, H, W) in -1..1, float32."""
+        return self.pixels[number].permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+
+    @property
+    def trained_on(self) -> list[int]:
+        kept = torch.nonzero(~self.held_out).flatten().tolist()
+        return kept or list(range(len(self.latents)))
+
+    @property
+    def scored(self) -> list[int]:
+        """Held-out samples, spread over all of them; those trained on where nothing is held out."""
+        held = torch.nonzero(self.held_out).flatten().tolist() or list(range(len(self.latents)))
+        stride = max(1, len(held) // MOST_SCORED)
+        return held[::stride][:MOST_SCORED]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What an optimizer step came to."""
+
+    step: int
+    """How many are done."""
+    loss: float
+    latent: float
+    """The flow-matching part."""
+    pixel: float | None
+    """The part of decoded frames; None where the objective has none."""
+    learning_rate: float
+    seconds: float
+
+
+class Training:
+    """Adapters in training on prepared samples."""
+
+    def __init__(self, model: Trainable, request: FinetuneRequest, prepared: Prepared) -> None:
+        self.model = model
+        self.request = request
+        self.prepared = prepared
+        self.step = 0
+        self.seconds = 0.0
+        self.decoder = chunked(model.vae) if request.objective != "latent" else None
+        self.parameters = open_adapters(model, request)
+        if request.checkpoint_blocks:
+            model.transformer.enable_gradient_checkpointing()
+        self.optimizer = torch.optim.AdamW(self.parameters.values(), lr=request.learning_rate, weight_decay=0.0)
+        self.average = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
+        self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+    # -- one step -----------------------------------------------------------------------------------------------------
+
+    def take_step(self, on_chunk: Callable[[int, int], None] | None = None) -> Step:
+        """One optimizer step.
+
+        Raises:
+            NumericalError: the loss or a gradient is not finite; nothing was changed.
+        """
+        began = time.perf_counter()
+        turns = self.request.gradient_accumulation_steps
+        self.optimizer.zero_grad(set_to_none=True)
+        latent = pixel = 0.0
+        for turn in range(turns):
+            number = (self.step * turns + turn) * self.world + self.rank
+            parts = self._take_turn(number, 1 / (turns * self.world), on_chunk)
+            latent, pixel = latent + parts[0], pixel + parts[1]
+        latent, pixel = self._added_up(latent, pixel)
+        loss = (latent if self.request.objective != "pixel" else 0.0) + pixel
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), GRADIENT_CLIP)
+        if not (torch.isfinite(norm) and torch.isfinite(torch.tensor(loss))):
+            raise NumericalError(
+                f"The loss became {loss:g} at step {self.step + 1}.",
+                field="learning_rate",
+                value=self.request.learning_rate,
+                way_out="Take a smaller learning rate, such as a tenth of it. The last checkpoint is kept.",
+            )
+        rate = self.request.learning_rate * min(1.0, (self.step + 1) / WARM_UP_STEPS)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.step += 1
+        decay = min(self.request.ema_decay, self.step / (self.step + 9))
+        for name, parameter in self.parameters.items():
+            self.average[name].lerp_(parameter.detach(), 1 - decay)
+        seconds = time.perf_counter() - began
+        self.seconds += seconds
+        return Step(
+            step=self.step,
+            loss=loss,
+            latent=latent,
+            pixel=None if self.decoder is None else pixel / (self._pixel_weight or 1.0),
+            learning_rate=rate,
+            seconds=seconds,
+        )
+
+    @property
+    def _pixel_weight(self) -> float:
+        return self.request.pixel_weight if self.request.objective == "mixed" else 1.0
+
+    def _take_turn(self, number: int, share: float, on_chunk: Callable[[int, int], None] | None) -> tuple[float, float]:
+        """Add one sample's gradients, times `share`, to the parameters'; its losses times `share`."""
+        generator = torch.Generator().manual_seed((self.request.seed * 1_000_003 + number) % 2**63)
+        candidates = self.prepared.trained_on
+        chosen = candidates[int(torch.randint(len(candidates), (1,), generator=generator))]
+        clean = self.prepared.latents[chosen][None]
+        noise = torch.randn(clean.shape, generator=generator)
+        sigma = self._noise_level(generator)
+        estimate, latent = self._one_step(chosen, clean, noise, sigma)
+        total = latent * share if self.request.objective != "pixel" else estimate.sum() * 0
+        pixel = 0.0
+        if self.decoder is not None:
+            z = self.model.for_decoder(estimate)
+            how, part = self._how(z, generator)
+            loss = PixelLoss(
+                self.prepared.target(chosen).to(z.device),
+                structure_weight=self.request.structure_weight,
+                weight=self._pixel_weight * share,
+                share=part,
+            )
+            vae_dtype = next(self.model.vae.parameters()).dtype
+            decoded = decode_backward(self.decoder, z.detach().to(vae_dtype), loss, how, on_chunk=on_chunk)
+            pixel = float(decoded.loss)
+            total = total + (z * decoded.gradient.to(z.dtype)).sum()
+        if self.request.prior_loss_weight and len(self.prepared.prior_latents):
+            total = total + self.request.prior_loss_weight * share * self._prior_loss(generator)
+        total.backward()
+        return float(latent.detach()) * share, pixel
+
+    def _how(self, z: Tensor, generator: torch.Generator) -> tuple[Backprop, float]:
+        """How to go through the decoder, and which share of the picture is looked at."""
+        request = self.request
+        crop, share = None, 1.0
+        if request.crop_size is not None:
+            squares = CropSize(size=request.crop_size).count(*z.shape[-2:])
+            only = int(torch.randint(squares, (1,), generator=generator))
+            crop, share = CropSize(size=request.crop_size, only=only), 1 / squares
+        how = Backprop(
+            mode=request.mode,
+            window=request.window,
+            context=request.context,
+            checkpoint_blocks=request.checkpoint_blocks,
+            crop=crop,
+        )
+        return how, share
+
+    def _noise_level(self, generator: torch.Generator) -> float:
+        """Logit-normal, shifted as the preset's schedule is."""
+        shift = self.model.ready.preset.defaults.flow_shift or 1.0
+        level = float(torch.randn((), generator=generator).sigmoid())
+        return min(max(shift * level / (1 + (shift - 1) * level), LEAST_NOISE), MOST_NOISE)
+
+    def _one_step(self, number: int, clean: Tensor, noise: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+        """The denoised estimate of a sample (1, c, t, h, w), and the flow-matching loss."""
+        device = self.model.device
+        clean, noise = clean.to(device), noise.to(device)
+        noisy = (1 - sigma) * clean + sigma * noise
+        prompt = self.prepared.prompts[number][None].to(device)
+        velocity = self.model.velocity(noisy, torch.tensor([sigma], device=device), prompt)
+        return noisy - sigma * velocity, (velocity - (noise - clean)).square().mean()
+
+    def _prior_loss(self, generator: torch.Generator) -> Tensor:
+        """How far the model has gone from what it said, before, of its own clips of other prompts."""
+        device = self.model.device
+        chosen = int(torch.randint(len(self.prepared.prior_latents), (1,), generator=generator))
+        clean = self.prepared.prior_latents[chosen][None]
+        noise = torch.randn(clean.shape, generator=generator)
+        sigma = self._noise_level(generator)
+        noisy = ((1 - sigma) * clean + sigma * noise).to(device)
+        prompt = self.prepared.prior_prompts[chosen][None].to(device)
+        level = torch.tensor([sigma], device=device)
+        self.model.transformer.disable_adapters()
+        with torch.no_grad():
+            before = self.model.velocity(noisy, level, prompt)
+        self.model.transformer.enable_adapters()
+        return (self.model.velocity(noisy, level, prompt) - before).square().mean()
+
+    def _added_up(self, latent: float, pixel: float) -> tuple[float, float]:
+        """Over all processes: gradients in place, and the losses."""
+        if self.world == 1:
+            return latent, pixel
+        for parameter in self.parameters.values():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            dist.all_reduce(parameter.grad)
+        losses = torch.tensor([latent, pixel], dtype=torch.float64, device=self.model.device)
+        dist.all_reduce(losses)
+        return float(losses[0]), float(losses[1])
+
+    # -- looking ------------------------------------------------------------------------------------------------------
+
+    def averaged(self) -> _Averaged:
+        """Within it, the models have the moving average of the weights, which is what is kept."""
+        return _Averaged(self)
+
+    @torch.no_grad()
+    def scores(self, check: Callable[[], None] = lambda: None) -> Scores:
+        """One-step estimates of held-out samples at fixed noise, by the averaged weights."""
+        squared: list[float] = []
+        objective: list[float] = []
+        latents: list[float] = []
+        with self.averaged():
+            for estimate, latent, target in self.estimates(check):
+                frames = torch.cat([part for part, _ in self._decoded(estimate)], dim=2)
+                squared.append(float((frames - target).square().mean()) / 4)
+                latents.append(latent)
+                objective.append(self._objective(latent, frames, target))
+        decibels = [10 * torch.log10(torch.tensor(1 / max(each, 1e-12))).item() for each in squared]
+        return Scores(psnr=_mean(decibels), objective=_mean(objective), latent=_mean(latents))
+
+    @torch.no_grad()
+    def estimates(self, check: Callable[[], None]) -> Iterator[tuple[Tensor, float, Tensor]]:
+        """Denoised estimate, flow-matching loss and target of every scored sample at every scored noise level."""
+        for number in self.prepared.scored:
+            clean = self.prepared.latents[number][None]
+            target = self.prepared.target(number).to(self.model.device)
+            for level, sigma in enumerate(SCORED_LEVELS):
+                check()
+                noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(1000 * number + level))
+                estimate, latent = self._one_step(number, clean, noise, sigma)
+                yield estimate, float(latent), target
+
+    def decoder_bytes(self) -> tuple[int, int]:
+        """Bytes held for the way back through the decoder: as asked for, and by plain backpropagation.
+
+        The second is measured on two and three chunks and drawn on in a straight line, which it is, for a whole clip
+        might not fit.
+        """
+        if self.decoder is None:
+            return 0, 0
+        z = self.model.for_decoder(self.prepared.latents[:1].to(self.model.device))
+        z = z.to(next(self.model.vae.parameters()).dtype)
+        plan = self.decoder.plan(z.shape[2])
+
+        def held(how: Backprop, chunks: int) -> int:
+            assert self.decoder is not None
+            with SavedBytes(*self.model.vae.parameters()) as saved:
+                part = z[:, :, : plan[chunks - 1].stop]
+                decode_backward(self.decoder, part, lambda frames, _: frames.square().sum(), how)
+            return saved.peak
+
+        how, _ = self._how(z, torch.Generator().manual_seed(0))
+        full = Backprop(mode="full")
+        if len(plan) <= 3:
+            return held(how, len(plan)), held(full, len(plan))
+        two, three = held(full, 2), held(full, 3)
+        return held(how, len(plan)), two + (len(plan) - 2) * (three - two)
+
+    def _decoded(self, estimate: Tensor) -> Iterator[tuple[Tensor, object]]:
+        vae = self.model.vae
+        z = self.model.for_decoder(estimate).to(next(vae.parameters()).dtype)
+        if self.decoder is not None:
+            yield from ((frames.float(), region) for frames, region in decode_values(self.decoder, z))
+        else:
+            yield vae.decode(z).sample.float(), None
+
+    def _objective(self, latent: float, frames: Tensor, target: Tensor) -> float:
+        loss = PixelLoss(target, structure_weight=self.request.structure_weight)
+        pixel = float(loss(frames, Region(slice(None))))
+        return {"latent": latent, "pixel": pixel, "mixed": latent + self._pixel_weight * pixel}[self.request.objective]
+
+    # -- state --------------------------------------------------------------------------------------------------------
+
+    def save(self, path: Path) -> None:
+        """Everything that a later process needs to go on as if nothing had happened; atomically."""
+        state = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "parameters": {name: parameter.detach() for name, parameter in self.parameters.items()},
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+        }
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_atomically(path, buffer.getvalue())
+
+    def load(self, path: Path) -> None:
+        state = torch.load(path, map_location=self.model.device, weights_only=True)
+        self.step, self.seconds, self.average = state["step"], state["seconds"], state["average"]
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(state["parameters"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+class _Averaged:
+    """The averaged weights in the models' place, and back."""
+
+    def __init__(self, training: Training) -> None:
+        self._training = training
+        self._own: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def __enter__(self) -> None:
+        for name, parameter in self._training.parameters.items():
+            self._own[name] = parameter.detach().clone()
+            parameter.copy_(self._training.average[name])
+
+    @torch.no_grad()
+    def __exit__(self, *_: object) -> None:
+        for name, parameter in self._training.parameters.items():
+            parameter.copy_(self._own.pop(name))
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,305 @@
+"""Versions: what fine-tuning made. One folder each, with everything that it takes to use, judge and repeat it.
+
+    .versions/<id>/
+        version.json                        the record: request, clips, scores, state
+        README.md                           model card in the Hub's format
+        pytorch_lora_weights.safetensors    diffusers' LoRA format
+        decoder_lora.safetensors            where the decoder learnt as well
+        state.pt, samples.safetensors       to go on from; removed when the version is complete
+        log.jsonl                           what the training said
+        clips/                              generated before and after
+
+For every preset one version at most is promoted: it is what new requests start from. Promotions are remembered in
+order, so that one can be rolled back. Knows folders and records. Refuses to know torch, and how training works.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import shutil
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from studio.errors import RunError
+from studio.finetune_request import FinetuneRequest, read_finetune_request
+from studio.runs import utc_now
+from studio.storage import FileLock, disk_trouble, write_atomically
+
+VersionState = Literal["training", "stopped", "complete", "failed"]
+FOLDER = ".versions"
+LORA_FILE = "pytorch_lora_weights.safetensors"
+DECODER_FILE = "decoder_lora.safetensors"
+RECORD_VERSION = 1
+_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{8}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipRecord:
+    """What is known of a clip that was learnt from, or left out."""
+
+    name: str
+    sha256: str
+    caption: str
+    origin: str
+    licence: str
+    width: int
+    height: int
+    fps: float
+    seconds: float
+    samples: int
+    """Training samples that it gave, held-out ones included; 0 where it was left out."""
+    held_out: int
+    """Of these, how many were held out."""
+    left_out: str = ""
+    """Why it was left out; empty where it was not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """How well held-out samples are denoised in one step, at fixed noise."""
+
+    psnr: float
+    """Decibels of decoded one-step estimates against the clips, mean over samples and noise levels."""
+    objective: float
+    """The objective's own loss on the same samples."""
+    latent: float
+    """The flow-matching loss on the same samples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """A fine-tune and what became of it."""
+
+    id: str
+    created: str
+    """ISO 8601, UTC."""
+    state: VersionState
+    request: FinetuneRequest
+    preset_digest: str
+    base: str = ""
+    """SHA-256 of the base denoiser's weights file names and sizes: an adapter fits no other model."""
+    clips: tuple[ClipRecord, ...] = ()
+    step: int = 0
+    """Optimizer steps done."""
+    seconds: float = 0.0
+    """Spent on them."""
+    peak_bytes: int = 0
+    base_scores: Scores | None = None
+    """Of the model as it was."""
+    scores: Scores | None = None
+    """Of what is kept."""
+    held_out: bool = True
+    """Whether scores are of samples that were not trained on; very few clips leave nothing to hold out."""
+    notices: tuple[str, ...] = ()
+    error: dict[str, Any] | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        return self.request.title or self.request.clips[0].path.stem
+
+    @property
+    def worse_than_base(self) -> bool:
+        """Whether it denoises held-out clips worse than the model it came from."""
+        return self.scores is not None and self.base_scores is not None and self.scores.psnr < self.base_scores.psnr
+
+
+class VersionStore:
+    """All versions in a runs folder."""
+
+    def __init__(self, runs_folder: Path) -> None:
+        self.folder = runs_folder / FOLDER
+
+    def begin(self, request: FinetuneRequest, *, preset_digest: str, environment: dict[str, str]) -> Version:
+        """A folder for a new version, with its request in it.
+
+        Raises:
+            DiskFull: no room.
+        """
+        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+        version = Version(
+            id=f"{stamp}-{secrets.token_hex(4)}",
+            created=utc_now(),
+            state="training",
+            request=request,
+            preset_digest=preset_digest,
+            environment=environment,
+        )
+        try:
+            self.path(version.id).mkdir(parents=True)
+        except OSError as error:
+            raise disk_trouble(error, self.folder) from error
+        self.write(version)
+        return version
+
+    def path(self, version_id: str) -> Path:
+        return self.folder / version_id
+
+    def write(self, version: Version) -> None:
+        record = asdict(version) | {
+            "record_version": RECORD_VERSION,
+            "request": version.request.model_dump(mode="json"),
+        }
+        write_atomically(self.path(version.id) / "version.json", json.dumps(record, indent=1).encode())
+
+    def get(self, version_id: Any) -> Version:
+        """The version of that id.
+
+        Raises:
+            RunError: there is none, or its record cannot be read.
+        """
+        path = self.path(version_id) if isinstance(version_id, str) and _ID.fullmatch(version_id) else None
+        if path is None or not (path / "version.json").is_file():
+            raise RunError(
+                f"There is no version {str(version_id)[:60]!r}.",
+                field="version",
+                value=version_id,
+                way_out="List them with `python -m studio versions`.",
+            )
+        try:
+            return _from_record(json.loads((path / "version.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                f"The record of version {version_id} cannot be read: {error}.", field="version", value=version_id
+            ) from error
+
+    def list(self, *, preset: str | None = None) -> list[Version]:
+        """All that can be read, newest first."""
+        found = []
+        for path in sorted(self.folder.glob("*/version.json"), reverse=True):
+            try:
+                version = self.get(path.parent.name)
+            except RunError:
+                continue
+            if preset in (None, version.request.preset):
+                found.append(version)
+        return found
+
+    def delete(self, version_id: str) -> None:
+        """Remove a version; one that is promoted is rolled back first.
+
+        Raises:
+            RunError: there is none, or it is being trained.
+        """
+        version = self.get(version_id)
+        lock = self.lock(version_id)
+        if not lock.try_acquire():
+            raise RunError(
+                f"Version {version_id} is being trained.", field="version", value=version_id, way_out="Stop it first."
+            )
+        lock.release()
+        promoted = [each for each in self._promotions(version.request.preset) if each != version_id]
+        self._write_promotions(version.request.preset, promoted)
+        shutil.rmtree(self.path(version_id))
+
+    def lock(self, version_id: str) -> FileLock:
+        """Held by whoever trains it."""
+        return FileLock(self.path(version_id) / "training.lock")
+
+    # -- which one is in use ------------------------------------------------------------------------------------------
+
+    def promoted(self, preset: str) -> Version | None:
+        """The version that new requests of a preset start from; None for the model as it came."""
+        for version_id in reversed(self._promotions(preset)):
+            try:
+                return self.get(version_id)
+            except RunError:
+                continue
+        return None
+
+    def promote(self, version_id: str) -> Version:
+        """Let new requests of its preset start from this version.
+
+        Raises:
+            RunError: there is none, or it has no weights yet.
+        """
+        version = self.get(version_id)
+        if not self.usable(version_id):
+            raise RunError(
+                f"Version {version_id} has no weights to use yet.",
+                field="version",
+                value=version_id,
+                way_out="Let it train to a checkpoint first.",
+            )
+        preset = version.request.preset
+        self._write_promotions(preset, [*(each for each in self._promotions(preset) if each != version_id), version_id])
+        return version
+
+    def roll_back(self, preset: str) -> Version | None:
+        """Undo the last promotion.
+
+        Returns:
+            What is promoted now; None for the model as it came.
+
+        Raises:
+            RunError: nothing is promoted.
+        """
+        promotions = self._promotions(preset)
+        if not promotions:
+            raise RunError(f"No version of {preset} is promoted.", field="preset", value=preset)
+        self._write_promotions(preset, promotions[:-1])
+        return self.promoted(preset)
+
+    def usable(self, version_id: str) -> bool:
+        """Whether there are weights of it to generate with."""
+        return (self.path(version_id) / LORA_FILE).is_file()
+
+    def adapter_folder(self, version_id: str, preset: str) -> Path:
+        """The folder whose weights a request of that preset may name.
+
+        Raises:
+            RunError: no such version, no weights in it, or a version of another preset.
+        """
+        version = self.get(version_id)
+        if version.request.preset != preset:
+            raise RunError(
+                f"Version {version_id} is one of {version.request.preset}, not of {preset}.",
+                field="adapter",
+                value=version_id,
+                way_out=f"Choose the preset {version.request.preset}.",
+            )
+        if not self.usable(version_id):
+            raise RunError(f"Version {version_id} has no weights yet.", field="adapter", value=version_id)
+        return self.path(version_id)
+
+    def _promotions(self, preset: str) -> list[str]:
+        try:
+            return list(json.loads((self.folder / "promoted.json").read_text(encoding="utf-8")).get(preset, ()))
+        except (OSError, ValueError, AttributeError, TypeError):
+            return []
+
+    def _write_promotions(self, preset: str, ids: list[str]) -> None:
+        path = self.folder / "promoted.json"
+        try:
+            every = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            every = {}
+        write_atomically(path, json.dumps(every | {preset: ids}, indent=1).encode())
+
+
+def _from_record(record: dict[str, Any]) -> Version:
+    record = {name: value for name, value in record.items() if name != "record_version"}
+
+    def scores(name: str) -> Scores | None:
+        return Scores(**record[name]) if record.get(name) else None
+
+    return replace(
+        Version(
+            id=record["id"],
+            created=record["created"],
+            state=record["state"],
+            request=read_finetune_request(record["request"]),
+            preset_digest=record["preset_digest"],
+        ),
+        **{
+            name: record[name] for name in ("base", "step", "seconds", "peak_bytes", "held_out", "error", "environment")
+        },
+        clips=tuple(ClipRecord(**clip) for clip in record["clips"]),
+        notices=tuple(record["notices"]),
+        base_scores=scores("base_scores"),
+        scores=scores("scores"),
+    )
