@@ -291,7 +291,7 @@ _KINDS: dict[str, type[Any]] = {
 }
 
 
-def event_to_json(event: GenerationEvent) -> dict[str, Any]:
+def event_to_json(event: GenerationEvent | FinetuneEvent) -> dict[str, Any]:
     """As a record with the event's name under `event`; pictures are base64."""
     record: dict[str, Any] = {"event": type(event).__name__}
     for field in fields(event):

@@ -32,6 +32,8 @@ class TrainingClip(BaseModel):
     """Where it comes from, as the user states it."""
     licence: str = ""
     """Under which terms, as the user states it."""
+    held_out: bool | None = None
+    """Whether it is for scoring only; None lets the split decide."""
 
 
 class FinetuneRequest(BaseModel):

@@ -63,6 +63,8 @@ VERB = "studio.generate:generate"
 """What a job runs: `module:function`, called like `studio.generate.generate`."""
 MEASURE_VERB = "studio.calibrate:measure"
 """What measures a model, where somebody asks for it: called with a preset's name."""
+TRAIN_VERB = "studio.finetune:go_on"
+"""What trains a version: called with its id, and walked to its end."""
 BOOK_VERSION = 1
 KEPT_EVENT_LOGS = 200
 """Finished jobs whose events can still be replayed; of older ones only the job itself is kept."""
@@ -501,6 +503,7 @@ class _Worker:
             "job": None,
             "reason": "",
             "measuring": None,
+            "training": None,
         }
 
     def run(self) -> None:
@@ -517,6 +520,7 @@ class _Worker:
                     job = self._book.claim(os.getpid())
                     preset = None if job is not None else self._book.take_note("warm")
                     wanted = None if job is not None or preset else self._book.take_note("measure")
+                    version = None if job is not None or preset or wanted else self._book.take_note("train")
                 except DiskFull as full:  # no reason to lose the loaded model
                     log.warning("%s", full)
                     self.unwanted.wait(1.0)
@@ -529,6 +533,8 @@ class _Worker:
                     self._warm(warm, preset)
                 elif wanted is not None:
                     self._measure(wanted)
+                elif version is not None:
+                    self._train(version)
                 else:
                     self.unwanted.wait(IDLE_SECONDS)
         finally:
@@ -590,6 +596,22 @@ class _Worker:
             log.exception("measuring %s failed", wanted["preset_name"])
             told["error"] = f"Something went wrong: {type(error).__name__}: {error}."
         self._say(state="ready", preset=wanted["preset_name"], measuring=told | {"running": False})
+
+    def _train(self, version_id: str) -> None:
+        """Train a version; what happens to it stands in its own folder."""
+        self._say(state="training", training=version_id)
+        try:
+            module_name, _, function_name = TRAIN_VERB.partition(":")
+            stream = getattr(importlib.import_module(module_name), function_name)(version_id, store=self.store)
+            with contextlib.closing(stream):
+                for _ in stream:
+                    if self.unwanted.is_set() or self._book.note("stop training") is not None:
+                        break
+        except StudioError as error:
+            log.warning("version %s: %s", version_id, error)
+        except Exception:
+            log.exception("training version %s failed", version_id)
+        self._say(state="ready", preset=None, training=None)
 
     def _say(self, **changes: Any) -> None:
         self._state |= changes
@@ -946,6 +968,29 @@ class JobQueue:
         self._book.take_note("measure")
         self._book.set_note("stop measuring", True)
 
+    def train(self, version_id: str) -> None:
+        """Ask the worker to train a version, or to go on with it, when it has no clip to make.
+
+        Raises:
+            JobError: another one waits already.
+        """
+        waits = self.waits_to_be_trained()
+        if waits not in (None, version_id):
+            raise JobError(
+                f"Version {waits} waits to be trained already.", field="version", value=waits, way_out="Wait for it."
+            )
+        self._book.take_note("stop training")
+        self._book.set_note("train", version_id)
+
+    def waits_to_be_trained(self) -> str | None:
+        """The version that was asked for and that the worker has not begun."""
+        return self._book.note("train")
+
+    def stop_training(self) -> None:
+        """Ask the worker to leave off after the step under way; what was learnt is kept."""
+        self._book.take_note("train")
+        self._book.set_note("stop training", True)
+
     def worker_state(self) -> dict[str, Any]:
         """How the worker is.
 
@@ -953,7 +998,7 @@ class JobQueue:
         is `measuring` or measured last: `preset`, `running`, `done` of `total` clips, `error`.
         """
         told = self._book.note("worker") or {}
-        nothing = {"preset": None, "job": None, "reason": self._trouble, "measuring": None}
+        nothing = {"preset": None, "job": None, "reason": self._trouble, "measuring": None, "training": None}
         pid = self._worker_pid
         if pid is None and self._thread is not None:
             return nothing | {"state": "dead" if self._trouble else "starting"}
@@ -965,7 +1010,7 @@ class JobQueue:
                 return nothing | {"state": "dead"}
         elif told.get("pid") != pid:
             return nothing | {"state": "starting"}
-        return {name: told.get(name) for name in ("state", "preset", "job", "reason", "measuring")}
+        return {name: told.get(name) for name in ("state", *nothing)}
 
     # -- looking after the worker -------------------------------------------------------------------------------------
 

@@ -29,10 +29,11 @@ from studio.finetune_request import FinetuneRequest, read_finetune_request
 from studio.runs import utc_now
 from studio.storage import FileLock, disk_trouble, write_atomically
 
-VersionState = Literal["training", "stopped", "complete", "failed"]
+VersionState = Literal["waiting", "training", "stopped", "complete", "failed"]
 FOLDER = ".versions"
 LORA_FILE = "pytorch_lora_weights.safetensors"
 DECODER_FILE = "decoder_lora.safetensors"
+LOG = "log.jsonl"
 RECORD_VERSION = 1
 _ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{8}")
 
@@ -114,7 +115,7 @@ class VersionStore:
     def __init__(self, runs_folder: Path) -> None:
         self.folder = runs_folder / FOLDER
 
-    def begin(self, request: FinetuneRequest, *, preset_digest: str, environment: dict[str, str]) -> Version:
+    def begin(self, request: FinetuneRequest, *, preset_digest: str) -> Version:
         """A folder for a new version, with its request in it.
 
         Raises:
@@ -124,10 +125,9 @@ class VersionStore:
         version = Version(
             id=f"{stamp}-{secrets.token_hex(4)}",
             created=utc_now(),
-            state="training",
+            state="waiting",
             request=request,
             preset_digest=preset_digest,
-            environment=environment,
         )
         try:
             self.path(version.id).mkdir(parents=True)
@@ -195,6 +195,30 @@ class VersionStore:
         promoted = [each for each in self._promotions(version.request.preset) if each != version_id]
         self._write_promotions(version.request.preset, promoted)
         shutil.rmtree(self.path(version_id))
+
+    def state_of(self, version: Version) -> VersionState:
+        """What is so by now: one that was being trained when its process died was stopped."""
+        if version.state != "training":
+            return version.state
+        lock = self.lock(version.id)
+        if not lock.try_acquire():
+            return "training"
+        lock.release()
+        return "stopped"
+
+    def events(self, version_id: str, *, after: int = 0) -> list[dict[str, Any]]:
+        """What its training has said, as records, without the first so many; a line torn by a crash is left out."""
+        found = []
+        try:
+            lines = (self.path(version_id) / LOG).read_text(encoding="utf-8").splitlines()
+        except OSError:
+            return []
+        for line in lines[after:]:
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                continue
+        return found
 
     def lock(self, version_id: str) -> FileLock:
         """Held by whoever trains it."""

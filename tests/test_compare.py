@@ -7,7 +7,9 @@ import io
 import itertools
 import json
 import math
+import subprocess
 import sys
+import threading
 import time
 from collections.abc import Generator
 from dataclasses import replace
@@ -19,7 +21,6 @@ import numpy as np
 import pytest
 from scripted_generate import generate as scripted
 
-from studio import comparison_tables as tables
 from studio.clip import Clip
 from studio.compare import (
     FULL,
@@ -39,7 +40,9 @@ from studio.compare import (
     parse_method,
     points_of,
     summaries_of,
+    tables,
 )
+from studio.compare.scoring import scored_with_torch
 from studio.errors import GridError, RequestError, RunError
 from studio.events import BlockComputed, BlockReused, RunFinished, StageFinished, StepFinished
 from studio.jobs import JobQueue
@@ -429,6 +432,75 @@ def test_a_damaged_record_is_named_and_left_out_of_the_list(store: RunStore) -> 
     assert store.skipped == (), "the store does not take the records for runs"
 
 
+# -- deleting ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_deleted_comparison_leaves_its_runs_and_nothing_else(store: RunStore) -> None:
+    book = Comparisons(store)
+    kept, gone = (walk(store, book.begin(grid(method))) for method in ("adacache", "teacache"))
+    book.delete(gone.id)
+    assert [comparison.id for comparison in book.list()] == [kept.id]
+    assert not list(book.folder.glob(f"{gone.id}*"))
+    for cell in gone.cells:
+        assert store.get(cell.run_id or "").video.is_file()
+    again = walk(store, book.begin(grid("teacache")))
+    assert all(cell.reused for cell in again.cells)
+    with pytest.raises(RunError, match="no comparison"):
+        book.delete(gone.id)
+
+
+def test_a_comparison_under_way_is_not_deleted_until_it_is_stopped(store: RunStore) -> None:
+    book = Comparisons(store)
+    begun = book.begin(grid("adacache"))
+    stream = compare(begun, store=store, generate=scripted, environment=HERE)
+    next(stream)
+    with pytest.raises(RunError, match="Stop it first"):
+        book.delete(begun.id)
+    stream.close()
+    book.delete(begun.id)
+
+    asked = book.begin(grid("adacache"), door="page")
+    with pytest.raises(RunError, match="Stop it first"):
+        book.delete(asked.id)  # no driver holds it at the moment; one will
+    book.ask_to_stop(asked.id)
+    book.write(replace(asked, state="stopped"))
+    book.delete(asked.id)
+    assert not list(book.folder.iterdir())
+
+
+def test_a_line_that_died_left_a_comparison_that_can_be_deleted(store: RunStore) -> None:
+    book = Comparisons(store)
+    left = book.begin(grid("adacache"))
+    assert left.state == "running"
+    book.delete(left.id)
+    assert book.list() == []
+
+
+def test_what_was_deleted_is_not_written_again(store: RunStore) -> None:
+    book = Comparisons(store)
+    begun = book.begin(grid("adacache"))
+    book.delete(begun.id)
+    with pytest.raises(RunError, match="no comparison"):
+        walk(store, begun)
+    with pytest.raises(RunError, match="no comparison"):
+        book.go_on(begun.id)
+    assert book.list() == []
+    assert store.search() == []
+
+
+def test_only_its_owner_deletes_a_comparison(store: RunStore) -> None:
+    book = Comparisons(store)
+    done = walk(store, book.begin(grid("adacache"), owner="a"))
+    for odd in (done.id + "/x", "../" + done.id, "", None):
+        with pytest.raises(RunError, match="no comparison"):
+            book.delete(odd, owner="a")
+    with pytest.raises(RunError, match="no comparison"):
+        book.delete(done.id, owner="b")
+    assert book.get(done.id) == done
+    book.delete(done.id, owner="a")
+    assert book.list() == []
+
+
 # -- figures ----------------------------------------------------------------------------------------------------------
 
 
@@ -599,3 +671,42 @@ def test_the_command_line_compares_and_writes_the_three_files(
     printed = capsys.readouterr().out
     assert printed.count(" stored") == 2
     assert "2 steps" in printed
+
+
+def test_the_command_line_deletes_a_comparison_and_says_that_its_clips_stay(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from studio.__main__ import main
+
+    monkeypatch.setenv("DAILIES_RUNS", str(tmp_path / "runs"))
+    store = RunStore(tmp_path / "runs")
+    book = Comparisons(store)
+    first, second = (walk(store, book.begin(grid(method))).id for method in ("adacache", "teacache"))
+    assert main(["compare", "--delete", first]) == 0
+    assert capsys.readouterr().out == f"deleted {first}; its clips stay among the runs\n"
+    assert main(["compare", "--delete", second, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"event": "ComparisonDeleted", "id": second}
+    assert book.list() == []
+    assert len(runs_made(store)) == 3
+
+    assert main(["compare", "--delete", first]) == RunError.exit_status
+    assert first in capsys.readouterr().err
+    asked = book.begin(grid("adacache"), door="page")
+    assert main(["compare", "--delete", asked.id]) == RunError.exit_status
+    assert "Stop it first" in capsys.readouterr().err
+
+
+def test_the_scores_that_need_torch_come_from_a_process_of_their_own(store: RunStore) -> None:
+    book = Comparisons(store)
+    done = walk(store, book.begin(grid("adacache")))
+    assert "ms_ssim" not in done.cell(1).scores
+    scored = scored_with_torch(done, book, threading.Event())
+    assert scored.cell(0) == done.cell(0)
+    assert scored.cell(1).scores["ms_ssim"] == pytest.approx(1)
+    assert scored.cell(1).notices == done.cell(1).notices
+
+
+def test_importing_compare_loads_nothing_heavy() -> None:
+    code = "import sys, studio.compare, studio.compare.tables, studio.compare.__main__; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "diffusers", "transformers", "gradio", "av", "cv2"} & set(done.stdout.split())

@@ -18,10 +18,11 @@ Knows the order of the work. Refuses to know how gradients go through a decoder 
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -39,32 +40,32 @@ from studio.events import (
     TrainingStage,
     TrainingStarted,
     TrainingStep,
+    event_to_json,
 )
 from studio.finetune_request import FinetuneRequest, check_finetune_request
 from studio.generate import environment, generate
 from studio.preset import Preset, find_preset
 from studio.request import GenerationRequest, request_for
 from studio.runs import RunStore
-from studio.versions import Scores, Version, VersionStore
+from studio.versions import LOG, Scores, Version, VersionStore
 
 if TYPE_CHECKING:
     from studio.finetune.training import Prepared, Training
     from studio.pipelines.training import Trainable
 
-STATE, SAMPLES, LOG = "state.pt", "samples.safetensors", "log.jsonl"
+STATE, SAMPLES = "state.pt", "samples.safetensors"
 PRIOR_CLIPS = 4
 """Clips of other prompts that hold the model to what it was, where that is asked for."""
 PRIOR_STEPS = 12
 FORECAST_STEPS = 2
 
 
-def finetune(request: FinetuneRequest, *, store: RunStore, owner: str = "local") -> Generator[FinetuneEvent]:
+def finetune(request: FinetuneRequest, *, store: RunStore) -> Generator[FinetuneEvent]:
     """Train a new version, saying everything that happens.
 
     Args:
         request: What to learn from, and how.
         store: Runs' folder; versions lie beside the runs.
-        owner: Accepted as every verb accepts it; versions belong to the studio.
 
     Yields:
         TrainingStarted early and TrainingFinished last.
@@ -73,15 +74,22 @@ def finetune(request: FinetuneRequest, *, store: RunStore, owner: str = "local")
         StudioError: the request does not fit the preset, no clip is usable, memory or disk ran out, the loss became
             NaN. The version keeps its last checkpoint and says what happened.
     """
+    yield from go_on(begin(request, store=store).id, store=store)
+
+
+def begin(request: FinetuneRequest, *, store: RunStore) -> Version:
+    """Write a new version down, for `go_on` to train. Loads nothing.
+
+    Raises:
+        StudioError: the request does not fit the preset, or there is no room.
+    """
     preset = find_preset(request.preset)
     check_finetune_request(request, preset)
-    versions = VersionStore(store.folder)
-    version = versions.begin(request, preset_digest=preset.digest, environment=environment())
-    yield from _Finetune(preset, version, versions).run()
+    return VersionStore(store.folder).begin(request, preset_digest=preset.digest)
 
 
-def go_on(version_id: str, *, store: RunStore, owner: str = "local") -> Generator[FinetuneEvent]:
-    """Go on with a version that was stopped, from its last checkpoint.
+def go_on(version_id: str, *, store: RunStore) -> Generator[FinetuneEvent]:
+    """Train a version that was begun, or go on with one that was stopped, from its last checkpoint.
 
     Raises:
         RunError: there is none, it is complete, or somebody is training it.
@@ -122,13 +130,21 @@ class _Finetune:
         self._other_seconds = 0.0
 
     def run(self) -> Iterator[FinetuneEvent]:
+        """What happens, written into the version's log as well."""
+        with (self.folder / LOG).open("a", encoding="utf-8") as log, closing(self._run()) as events:
+            for event in events:
+                log.write(json.dumps(event_to_json(event)) + "\n")
+                log.flush()
+                yield event
+
+    def _run(self) -> Generator[FinetuneEvent]:
         lock = self.versions.lock(self.version.id)
         if not lock.try_acquire():
             raise RunError(f"Version {self.version.id} is being trained.", field="version", value=self.version.id)
         training: Training | None = None
         model: Trainable | None = None
         try:
-            self._record(state="training", error=None)
+            self._record(state="training", error=None, environment=environment())
             yield TrainingStage(stage="loading")
             model = self._load()
             prepared = yield from self._prepared(model)
@@ -411,4 +427,4 @@ def _memory_bytes(device: str) -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-__all__ = ["finetune", "go_on", "leaner"]
+__all__ = ["begin", "finetune", "go_on", "leaner"]

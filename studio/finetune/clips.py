@@ -63,7 +63,7 @@ def samples_of(request: FinetuneRequest) -> tuple[list[Sample], tuple[ClipRecord
             field="clips",
             way_out="Give MP4 or WebM clips of at least two frames that play in a browser.",
         )
-    held = _held_out([len(each) for each in stretches], request.validation_share)
+    held = _held_out([len(each) for each in stretches], request)
     samples = [
         Sample(
             clip=clip,
@@ -143,8 +143,16 @@ def shaped(frames: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.stack([cv2.resize(frame, (width, height), interpolation=way) for frame in cut])
 
 
-def _held_out(counts: list[int], share: float) -> set[tuple[int, int]]:
+def _held_out(counts: list[int], request: FinetuneRequest) -> set[tuple[int, int]]:
     """Which stretches are held out, as (clip, number)."""
+    share = request.validation_share
+    if any(clip.held_out for clip in request.clips):
+        return {
+            (clip, number)
+            for clip, count in enumerate(counts)
+            for number in range(count)
+            if request.clips[clip].held_out
+        }
     usable = [clip for clip, count in enumerate(counts) if count]
     total = sum(counts)
     if total < 2 or share == 0:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import html
 import math
 import secrets
+import shutil
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from studio import comparison_tables as tables
 from studio.cache_settings import METHODS, why_not
 from studio.calibration import predict
 from studio.compare import (
@@ -36,6 +36,7 @@ from studio.compare import (
     parse_method,
     plotted,
     summaries_of,
+    tables,
 )
 from studio.errors import JobError, RequestError, RunError, StudioError
 from studio.metrics import METRICS
@@ -187,12 +188,20 @@ class CompareTab:
         self.player = synced_player(elem_id="compare-player")
         self.plot = pareto_plot(elem_id="pareto")
         self.table = comparison_table({"empty": NOTHING_YET}, elem_id="compare-table")
-        with gr.Row(visible=False, elem_classes="actions", elem_id="compare-exports") as self.exports:
+        with gr.Row(visible=False, elem_classes="actions", elem_id="compare-actions") as self.actions:
             self.files = {
-                ending: gr.DownloadButton(label, size="sm", elem_id=f"export-{ending}")
+                ending: gr.DownloadButton(label, size="sm", visible=False, elem_id=f"export-{ending}")
                 for ending, label in (("csv", "CSV"), ("json", "JSON"), ("html", "HTML page"))
             }
             self.player_file = gr.DownloadButton("Player as HTML", size="sm", visible=False, elem_id="export-player")
+            self.delete = gr.Button("Delete", size="sm", visible=False, elem_id="compare-delete")
+        with gr.Row(visible=False, elem_classes="actions", elem_id="compare-confirm") as self.confirm:
+            self.question = message.message(
+                message.warn("Delete this comparison for good? Its clips stay among the runs."),
+                elem_id="compare-question",
+            )
+            self.really = gr.Button("Delete it", variant="stop", size="sm", elem_id="compare-delete-really")
+            self.not_really = gr.Button("Keep it", size="sm", elem_id="compare-keep")
 
     # -- wiring -------------------------------------------------------------------------------------------------------
 
@@ -208,7 +217,8 @@ class CompareTab:
         seen = [
             *(self.shown, self.picked, self.told, self.timer, self.earlier, self.status),
             *(self.stopping, self.going_on, self.go_on),
-            *(self.player, self.plot, self.table, self.exports, *self.files.values(), self.player_file),
+            *(self.player, self.plot, self.table, self.actions, *self.files.values(), self.player_file),
+            *(self.delete, self.confirm),
         ]
         about = [self.base, self.methods, self.estimate]
         tab.select(self.look_first, [self.browser, self.shown, self.picked, self.told], seen, **LIGHT)
@@ -225,6 +235,9 @@ class CompareTab:
         self.start.click(self.begin, [self.browser, *asked, *form], [*seen, self.trouble], **LIGHT)
         self.stop.click(self.ask_to_stop, [self.browser, self.shown], [self.trouble], **LIGHT)
         self.go_on.click(self.take_up, [self.browser, self.shown, self.picked], [*seen, self.trouble], **LIGHT)
+        self.delete.click(self.ask, None, [self.confirm], **LIGHT)
+        self.not_really.click(self.keep, None, [self.confirm], **LIGHT)
+        self.really.click(self.remove, [self.browser, self.shown], [*seen, self.trouble], **LIGHT)
         self.earlier.input(self.choose_earlier, [self.browser, self.earlier], seen, **LIGHT)
         self.table.pick(self.pick, [self.browser, self.shown, self.picked], [*seen, self.trouble], **LIGHT)
         loaded = [*self.generate.changed, self.generate.trouble, self.trouble]
@@ -355,6 +368,28 @@ class CompareTab:
             return {self.trouble: message.of_error(error)}
         return self._shows(comparison, _numbers(picked)) | {self.trouble: {}}
 
+    # -- deleting -----------------------------------------------------------------------------------------------------
+
+    def ask(self) -> dict[Any, Any]:
+        return {self.confirm: gr.update(visible=True)}
+
+    def keep(self) -> dict[Any, Any]:
+        return {self.confirm: gr.update(visible=False)}
+
+    def remove(self, browser: Any, shown: Any) -> dict[Any, Any]:
+        """The comparison goes, its clips stay; this visitor's newest takes its place."""
+        try:
+            owner = self._owner(browser)
+            self.book.delete(shown, owner=owner)
+            newest = self.book.list(owner=owner, limit=1)
+        except StudioError as error:
+            return {self.trouble: message.of_error(error), self.confirm: gr.update(visible=False)}
+        shutil.rmtree(self._exports / str(shown), ignore_errors=True)
+        said = {self.trouble: message.good("Deleted. Its clips stay among the runs.")}
+        if not newest:
+            return self._shows_nothing() | said
+        return self._shows(newest[0], None) | self._lists(owner, newest[0].id) | said
+
     # -- looking ------------------------------------------------------------------------------------------------------
 
     def look_first(self, browser: Any, shown: Any, picked: Any, told: Any) -> Any:
@@ -466,12 +501,28 @@ class CompareTab:
             self.stopping: gr.update(visible=at_work and here),
             self.going_on: gr.update(visible=not at_work and here and (comparison.state == "stopped" or failures)),
             self.go_on: gr.update(value="Go on" if comparison.state == "stopped" else "Try the failed clips again"),
+            self.actions: gr.update(visible=True),
+            self.delete: gr.update(visible=not (at_work and here)),
+            self.confirm: gr.update(visible=False),
             self.plot: plot_value(comparison, chosen if chosen is not None else (picked or [None])[-1]),
             self.table: table_value(comparison, picked or []),
         } | self._exported(comparison)
         if not keep_player:
             updates |= self._played(comparison, picked or [])
         return updates
+
+    def _shows_nothing(self) -> dict[Any, Any]:
+        """As on a page that has no comparison yet."""
+        hidden = (self.stopping, self.going_on, self.actions, self.confirm, self.earlier, self.player_file)
+        return {
+            **{part: gr.update(visible=False) for part in hidden},
+            **{part: {} for part in (self.status, self.plot, self.player)},
+            self.table: {"empty": NOTHING_YET},
+            self.timer: gr.Timer(active=False),
+            self.shown: "",
+            self.picked: None,
+            self.told: "",
+        }
 
     def _lists(self, owner: str, shown: str) -> dict[Any, Any]:
         """The comparisons to choose among."""
@@ -511,16 +562,18 @@ class CompareTab:
             "json": lambda: tables.to_json_text(comparison),
             "html": lambda: tables.to_html(comparison, self.rooms.store),
         }
+        nothing = {button: gr.update(visible=False) for button in self.files.values()}
         if not comparison.ended:
-            return {self.exports: gr.update(visible=False)}
+            return nothing
         try:
-            written = {
-                self.files[ending]: gr.update(value=self._written(comparison, f"comparison.{ending}", text()))
+            return {
+                self.files[ending]: gr.update(
+                    value=self._written(comparison, f"comparison.{ending}", text()), visible=True
+                )
                 for ending, text in texts.items()
             }
         except OSError:  # a full disk: the figures are on the page all the same
-            return {self.exports: gr.update(visible=False)}
-        return written | {self.exports: gr.update(visible=True)}
+            return nothing
 
     def _written(self, comparison: Comparison, name: str, text: str) -> str:
         folder = self._exports / comparison.id

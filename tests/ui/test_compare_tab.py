@@ -20,7 +20,7 @@ from studio.errors import RequestError, StudioError
 from studio.preset import find_preset, list_presets
 from studio.request import request_for
 from studio.runs import Run
-from studio.ui.compare_tab import CompareTab, grid_of, method_choices, plot_value, status_of, table_value
+from studio.ui.compare_tab import CompareTab, grid_of, method_choices, name_of, plot_value, status_of, table_value
 from studio.ui.components import masthead
 from studio.ui.generate_tab import GenerateTab
 from studio.ui.rooms import Rooms
@@ -257,6 +257,56 @@ def test_the_plot_places_the_reference_at_the_end_of_the_front(tab: CompareTab) 
     assert math.isinf(done.cell(1).scores["psnr"])
 
 
+# -- deleting ---------------------------------------------------------------------------------------------------------
+
+
+def test_delete_asks_first_and_the_newest_left_takes_its_place(tab: CompareTab) -> None:
+    earlier = finished(tab, tab.begin(AT_HOME, *asked())[tab.shown])
+    shown = finished(tab, tab.begin(AT_HOME, *asked(steps="4"))[tab.shown]).id
+    update = tab.look(AT_HOME, shown, None, "")
+    assert update[tab.delete]["visible"] is True
+    assert update[tab.confirm]["visible"] is False
+    page = Path(update[tab.files["html"]]["value"])
+    assert tab.ask()[tab.confirm]["visible"] is True
+    assert tab.keep()[tab.confirm]["visible"] is False
+    assert len(tab.book.list()) == 2, "asked about is not deleted"
+
+    said = tab.remove(AT_HOME, shown)
+    assert said[tab.shown] == earlier.id
+    assert said[tab.earlier]["choices"] == [(name_of(earlier), earlier.id)]
+    assert said[tab.confirm]["visible"] is False
+    assert "clips stay among the runs" in said[tab.trouble]["words"]
+    assert not page.exists()
+
+    said = tab.remove(AT_HOME, earlier.id)
+    assert tab.book.list() == []
+    assert said[tab.shown] == ""
+    assert set(said[tab.table]) == {"empty"}
+    assert said[tab.player] == said[tab.plot] == {}
+    assert said[tab.actions]["visible"] is said[tab.earlier]["visible"] is False
+    assert len(tab.rooms.store.search()) == 3, "the clips stay"
+
+
+def test_a_comparison_under_way_offers_to_stop_it_and_not_to_delete_it(tab: CompareTab) -> None:
+    said = tab.begin(AT_HOME, *asked())
+    assert said[tab.stopping]["visible"] is True
+    assert said[tab.delete]["visible"] is False
+    refused = tab.remove(AT_HOME, said[tab.shown])
+    assert "Stop it first" in refused[tab.trouble]["words"]
+    assert refused[tab.confirm]["visible"] is False
+    tab.ask_to_stop(AT_HOME, said[tab.shown])
+    finished(tab, said[tab.shown])
+    assert tab.look(AT_HOME, said[tab.shown], None, "")[tab.delete]["visible"] is True
+    assert tab.remove(AT_HOME, said[tab.shown])[tab.trouble]["tone"] == "good"
+
+
+@pytest.mark.parametrize("odd", ["", None, 3, "../x", ["x"], {}])
+def test_what_is_no_comparison_is_not_deleted(tab: CompareTab, odd: Any) -> None:
+    tab.begin(AT_HOME, *asked())
+    assert tab.remove(AT_HOME, odd)[tab.trouble]["tone"] == "error"
+    assert len(tab.book.list()) == 1
+
+
 # -- compare with full ------------------------------------------------------------------------------------------------
 
 
@@ -295,6 +345,7 @@ def test_visitors_do_not_see_each_others_comparisons_and_have_one_at_a_time(host
     assert tab.choose_earlier(other, shown)[tab.status]["tone"] == "error"
     assert tab.trouble in tab.ask_to_stop(other, shown)
     assert tab.ask_to_stop(other, shown)[tab.trouble]["tone"] == "error"
+    assert tab.remove(other, shown)[tab.trouble]["words"].startswith("There is no comparison")
     assert tab.begin(one, *asked())[tab.trouble]["tone"] == "error"
     assert tab.begin(other, *asked(seeds=" ".join(map(str, range(30)))))[tab.trouble]["tone"] == "error"
     assert tab.begin(AT_HOME, *asked())[tab.trouble]["tone"] == "error", "a browser without an id"

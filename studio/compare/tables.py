@@ -1,6 +1,6 @@
 """A comparison on paper: as CSV, JSON, one self-contained HTML page, and the lines that a terminal prints.
 
-Knows how a figure is written for a reader, and for a program. Refuses to compute one (`compare`, `metrics`), and to let
+Knows how a figure is written for a reader, and for a program. Refuses to compute one (`figures`, `metrics`), and to let
 what somebody typed become markup or a spreadsheet's formula.
 """
 
@@ -16,20 +16,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from studio.compare import (
-    FULL,
-    Cell,
-    Comparison,
-    MethodSummary,
-    Point,
-    Ratio,
-    pareto_front,
-    parse_method,
-    plotted,
-    points_of,
-    summaries_of,
-    to_json,
-)
+from studio.compare.cells import FULL, Cell, Comparison
+from studio.compare.figures import MethodSummary, Point, Ratio, pareto_front, plotted, points_of, summaries_of
+from studio.compare.grid import parse_method
+from studio.compare.record import to_json
 from studio.errors import RunError, StudioError
 from studio.metrics import METRICS, scores_to_json
 from studio.runs import RunStore

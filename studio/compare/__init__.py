@@ -1,0 +1,72 @@
+"""Compare: a grid of requests becomes cells, each with its clip, its seconds and its scores against the full clip.
+
+    comparison = Comparisons(store).begin(Grid(base=request, methods=(parse_method("adacache"),)))
+    for event in compare(comparison, store=store):
+        ...
+
+Within a group (one prompt, one seed, one choice on every further axis) the uncached reference comes first, and every
+method starts from its noise. With repeats the whole row is walked again and again, so that what a machine does
+meanwhile falls on the reference and on the methods alike. One cell is made at a time and scored before the next one
+begins: nothing that is timed has the measuring beside it.
+
+Two ways to walk the cells, one record that they write, `.comparisons/<id>.json` in the runs' folder, after every cell:
+
+    walk.py      directly, here, as a stream of events        the command line
+    driver.py    through the job queue, in a thread           the page, which must not know torch
+
+What both rest on:
+
+    grid.py      what is asked for: methods, axes, the grid
+    cells.py     what comes of it: cells and comparisons
+    record.py    the folder of comparisons
+    stored.py    runs that are there already
+    scoring.py   a cell ends: its seconds and its scores
+    figures.py   over cells: speed-ups, medians, the Pareto front
+    tables.py    a comparison on paper, for a reader or a program
+
+Knows requests, runs and scores. Refuses to know how a clip is made, and how a page shows a comparison.
+"""
+
+from studio.compare.cells import FULL, Cell, Comparison, Seconds
+from studio.compare.driver import Driver
+from studio.compare.figures import (
+    MethodSummary,
+    Pace,
+    Point,
+    Ratio,
+    pareto_front,
+    plotted,
+    points_of,
+    summaries_of,
+)
+from studio.compare.grid import Grid, Method, cells_of, method_of, parse_axis, parse_method
+from studio.compare.record import Comparisons, to_json
+from studio.compare.walk import CellFinished, CellStarted, ComparisonFinished, compare
+
+__all__ = [
+    "FULL",
+    "Cell",
+    "CellFinished",
+    "CellStarted",
+    "Comparison",
+    "ComparisonFinished",
+    "Comparisons",
+    "Driver",
+    "Grid",
+    "Method",
+    "MethodSummary",
+    "Pace",
+    "Point",
+    "Ratio",
+    "Seconds",
+    "cells_of",
+    "compare",
+    "method_of",
+    "pareto_front",
+    "parse_axis",
+    "parse_method",
+    "plotted",
+    "points_of",
+    "summaries_of",
+    "to_json",
+]

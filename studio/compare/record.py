@@ -1,0 +1,251 @@
+"""The record of a comparison: one JSON file in the runs' folder, written after every cell, found again after a restart.
+
+Knows how a comparison lies on disk, whose it is and who may write it. Refuses to know how a cell comes to its figures,
+and to touch a run: what was compared is kept and deleted among the runs.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, get_args
+
+from studio.compare.cells import Cell, Comparison, ComparisonState, Door, Seconds
+from studio.compare.grid import Grid, cells_of
+from studio.errors import RequestError, RunError, StudioError
+from studio.metrics import scores_from_json, scores_to_json
+from studio.request import read_request, request_to_json
+from studio.runs import RunStore, utc_now
+from studio.storage import FileLock, disk_trouble, write_atomically
+
+RECORD_VERSION = 1
+_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{16}")
+
+
+class Comparisons:
+    """The folder of comparisons: one JSON file each, whole or as it was before.
+
+    Only who holds a comparison's lock writes its record. Whoever else wants it to end leaves a note beside it.
+    """
+
+    def __init__(self, store: RunStore) -> None:
+        self.store = store
+        self.folder = store.folder / ".comparisons"  # with a dot: what has none is a run
+        try:
+            self.folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise disk_trouble(error, self.folder) from error
+
+    def begin(
+        self, grid: Grid, *, owner: str = "local", door: Door = "line", pinned: dict[str, str] | None = None
+    ) -> Comparison:
+        """Write a new comparison down; nothing is made yet.
+
+        Args:
+            grid: What is asked for.
+            owner: Whose it is.
+            door: Who will walk it.
+            pinned: Runs to be taken as they are, by `Method.text`: the clip that somebody looks at and asks about.
+
+        Raises:
+            StudioError: as `cells_of`; or no room on the disk.
+        """
+        cells = cells_of(grid)
+        if len(cells) == len({cell.number for cell in cells if cell.is_reference}):
+            raise RequestError(
+                "There is nothing to compare with the full clips.",
+                field="method",
+                way_out="Choose a method, such as adacache.",
+            )
+        pinned = pinned or {}
+        cells = tuple(replace(cell, run_id=pinned.get(cell.method)) for cell in cells)
+        comparison = Comparison(
+            id=f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(8)}",
+            owner=owner,
+            door=door,
+            created=utc_now(),
+            methods=tuple(dict.fromkeys(cell.method for cell in cells)),
+            cells=cells,
+        )
+        self.write(comparison)
+        return comparison
+
+    def path(self, comparison_id: str) -> Path:
+        return self.folder / f"{comparison_id}.json"
+
+    def get(self, comparison_id: Any, *, owner: str | None = None) -> Comparison:
+        """The comparison of that id.
+
+        Raises:
+            RunError: there is none, it is somebody else's, or its file cannot be read.
+        """
+        unknown = RunError(
+            f"There is no comparison {str(comparison_id)[:40]!r}.", field="comparison", value=comparison_id
+        )
+        if not (isinstance(comparison_id, str) and _ID.fullmatch(comparison_id)):
+            raise unknown
+        try:
+            found = _from_record(json.loads(self.path(comparison_id).read_bytes()))
+        except FileNotFoundError:
+            raise unknown from None
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, StudioError) as error:
+            raise RunError(f"The comparison {comparison_id} cannot be read: {error}.", field="comparison") from error
+        if owner is not None and found.owner != owner:
+            raise unknown
+        return found
+
+    def list(self, *, owner: str | None = None, limit: int = 20) -> list[Comparison]:
+        """Newest first; what cannot be read is left out."""
+        found: list[Comparison] = []
+        for name in self._ids():
+            if len(found) >= limit:
+                break
+            with suppress(RunError):
+                found.append(self.get(name, owner=owner))
+        return found
+
+    def _ids(self) -> list[str]:
+        return sorted((path.stem for path in self.folder.glob("*.json") if _ID.fullmatch(path.stem)), reverse=True)
+
+    def write(self, comparison: Comparison) -> None:
+        """Raises DiskFull where there is no room; the record is then as it was."""
+        record = json.dumps(_to_record(comparison), ensure_ascii=False, allow_nan=False)
+        write_atomically(self.path(comparison.id), record.encode("utf-8"))
+
+    def lock(self, comparison_id: str) -> FileLock:
+        """Held by whoever walks it."""
+        return FileLock(self.folder / f"{comparison_id}.lock")
+
+    def ask_to_stop(self, comparison_id: str, *, owner: str | None = None) -> None:
+        if self.get(comparison_id, owner=owner).state == "running":
+            (self.folder / f"{comparison_id}.stop").touch()
+
+    def take_stop(self, comparison_id: str) -> bool:
+        """Whether somebody asked; the note is struck out."""
+        note = self.folder / f"{comparison_id}.stop"
+        if not note.exists():
+            return False
+        note.unlink(missing_ok=True)
+        return True
+
+    def go_on(self, comparison_id: str, *, owner: str | None = None, again: bool = False) -> Comparison:
+        """Let a stopped comparison run again from where it stood; with `again`, its failed cells too.
+
+        Raises:
+            RunError: there is none, or somebody walks it now.
+        """
+        self.get(comparison_id, owner=owner)
+        lock = self.lock(comparison_id)
+        if not lock.try_acquire():
+            raise RunError("The comparison is under way already.", field="comparison", value=comparison_id)
+        try:
+            comparison = self.get(comparison_id, owner=owner)  # under the lock: it may have been deleted meanwhile
+            self.take_stop(comparison_id)
+            cells = tuple(
+                replace(cell, state="waiting", error=None, job_id=None)
+                if cell.state == "running" or (again and cell.state == "failed")
+                else cell
+                for cell in comparison.cells
+            )
+            comparison = replace(comparison, state="running", cells=cells)
+            self.write(comparison)
+            return comparison
+        finally:
+            lock.release()
+
+    def delete(self, comparison_id: Any, *, owner: str | None = None) -> None:
+        """Remove a comparison's record for good. The clips that it holds stay: they are runs, deleted among the runs.
+
+        Raises:
+            RunError: there is none, it is somebody else's, or it is under way.
+        """
+        self.get(comparison_id, owner=owner)
+        lock = self.lock(comparison_id)
+        try:
+            free = lock.try_acquire()
+            comparison = self.get(comparison_id, owner=owner)
+            # The page's belong to its driver until they end, held or not; a line's without a holder was left behind.
+            if not free or (comparison.state == "running" and comparison.door == "page"):
+                raise RunError(
+                    "The comparison is under way.", field="comparison", value=comparison_id, way_out="Stop it first."
+                )
+            self.path(comparison_id).unlink()
+            self.take_stop(comparison_id)
+        except OSError as error:
+            raise disk_trouble(error, self.path(comparison_id)) from error
+        finally:
+            lock.release()
+        with suppress(OSError):  # no id comes twice: whoever waits for this lock finds no record under it
+            lock.path.unlink()
+
+    def unfinished(self) -> list[Comparison]:
+        """The page's own that still run, oldest first."""
+        found: list[Comparison] = []
+        for name in reversed(self._ids()):
+            with suppress(RunError):
+                comparison = self.get(name)
+                if comparison.state == "running" and comparison.door == "page":
+                    found.append(comparison)
+        return found
+
+
+def _to_record(comparison: Comparison) -> dict[str, Any]:
+    return {
+        "record_version": RECORD_VERSION,
+        **{name: getattr(comparison, name) for name in ("id", "owner", "door", "created", "state")},
+        "methods": list(comparison.methods),
+        "cells": [_cell_to_record(cell) for cell in comparison.cells],
+    }
+
+
+_PLAIN = ("number", "group", "repeat", "reference", "method", "state", "job_id", "run_id", "reused", "cold", "error")
+
+
+def _cell_to_record(cell: Cell) -> dict[str, Any]:
+    return {
+        **{name: getattr(cell, name) for name in _PLAIN},
+        "request": request_to_json(cell.request),
+        "seconds": None if cell.seconds is None else vars(cell.seconds),
+        "computed_share": cell.computed_share,
+        "scores": scores_to_json(cell.scores),
+        "frame_psnr": list(scores_to_json({str(index): value for index, value in enumerate(cell.frame_psnr)}).values()),
+        "notices": list(cell.notices),
+    }
+
+
+def _from_record(record: dict[str, Any]) -> Comparison:
+    if record["state"] not in get_args(ComparisonState):
+        raise ValueError(f"unknown state {str(record['state'])[:40]!r}")
+    cells = tuple(_cell_from_record(cell) for cell in record["cells"])
+    if [cell.number for cell in cells] != list(range(len(cells))):
+        raise ValueError("its cells are out of order")
+    return Comparison(
+        **{name: record[name] for name in ("id", "owner", "door", "created", "state")},
+        methods=tuple(record["methods"]),
+        cells=cells,
+    )
+
+
+def _cell_from_record(record: dict[str, Any]) -> Cell:
+    seconds = record.get("seconds")
+    return Cell(
+        **{name: record[name] for name in _PLAIN},
+        request=read_request(record["request"]),
+        seconds=None if seconds is None else Seconds(**seconds),
+        computed_share=record.get("computed_share"),
+        scores=scores_from_json(record.get("scores", {})),
+        frame_psnr=tuple(float(value) for value in record.get("frame_psnr", ())),
+        notices=tuple(record.get("notices", ())),
+    )
+
+
+def to_json(comparison: Comparison) -> dict[str, Any]:
+    """The record, without whose it is: what leaves the house. Infinite scores are the words "inf" and "-inf"."""
+    record = _to_record(comparison)
+    del record["owner"]
+    return record
