@@ -141,8 +141,8 @@ def row_of(name: str, way: str, version: Version, store: RunStore) -> dict[str, 
         "way": way,
         "psnr": version.scores.psnr,
         "base_psnr": version.base_scores.psnr,
-        "objective": version.scores.objective,
-        "base_objective": version.base_scores.objective,
+        "pixel": version.scores.pixel,
+        "base_pixel": version.base_scores.pixel,
         "latent": version.scores.latent,
         "base_latent": version.base_scores.latent,
         "seconds": version.seconds,
@@ -156,7 +156,7 @@ def write(rows: list[dict[str, Any]], steps: int) -> None:
         f"One-step denoised frames of held-out samples, {steps} steps of training each; time beside latent-only in the "
         "same run.",
         "",
-        "| clips | trained by | PSNR | gain | own objective | flow matching | held for the decoder | time |",
+        "| clips | trained by | PSNR | gain | pixel loss | flow matching | held for the decoder | time |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
@@ -167,7 +167,7 @@ def write(rows: list[dict[str, Any]], steps: int) -> None:
         took = f"{row['seconds'] / quick:.1f}×" if quick else "–"
         lines.append(
             f"| {row['clips']} | {row['way']} | {row['psnr']:.2f} dB | {row['psnr'] - row['base_psnr']:+.2f} dB "
-            f"| {row['base_objective']:.4f} → {row['objective']:.4f} | {row['base_latent']:.4f} → {row['latent']:.4f} "
+            f"| {row['base_pixel']:.4f} → {row['pixel']:.4f} | {row['base_latent']:.4f} → {row['latent']:.4f} "
             f"| {held} | {took} |"
         )
     table = "\n".join(lines)

@@ -2,7 +2,8 @@
 
     python -m studio generate --prompt "a red car on a rainy night" -o out.mp4
     python -m studio compare --prompt "a red car" --method adacache --method steps:15 -o compared
-    python -m studio presets | runs | doctor | download | world render | pocket train
+    python -m studio finetune a.mp4 b.mp4 --caption "a red car" --caption "a bus in the snow" --objective pixel
+    python -m studio versions | rollback | presets | runs | doctor | download | world render | pocket train
 
 Exit statuses: 0 done, 130 cancelled, 2 and above what went wrong (each error of `errors.py` names its own).
 """
@@ -57,6 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_generate(commands)
     _add_compare(commands)
+    _add_finetune(commands)
+    _add_versions(commands)
+    _add_rollback(commands)
     _add_calibrate(commands)
     _add_presets(commands)
     _add_runs(commands)
@@ -110,7 +114,10 @@ def _add_generate(commands: Any) -> None:
     parser.add_argument("--vae-tiling", choices=("auto", "on", "off"))
     parser.add_argument("--quantization", choices=("auto", "none", "int8"))
     parser.add_argument(
-        "--adapter", metavar="VERSION", help="a fine-tuned version; `python -m studio versions` lists them"
+        "--adapter",
+        metavar="VERSION",
+        help="a fine-tuned version, of those that `python -m studio versions` lists, or none; "
+        "left out, the one that is promoted",
     )
     parser.add_argument("--cache", metavar="METHOD", help=f"reuse what hardly changes: off, {', '.join(METHODS)}")
     parser.add_argument(
@@ -199,11 +206,17 @@ def _request(chosen: argparse.Namespace) -> Any:
     from studio.clip import read_settings
     from studio.preset import find_preset
     from studio.request import read_request, request_for
-    from studio.runs import request_in_settings
+    from studio.runs import request_in_settings, runs_folder
+    from studio.versions import VersionStore
 
     fields = {name: getattr(chosen, name) for name in _REQUEST_FIELDS} | {"cache": _cache(chosen)}
+    fields["adapter"] = None if chosen.adapter == "none" else chosen.adapter
     if chosen.settings is None:
-        return request_for(find_preset(chosen.preset or "pocket"), prompt=chosen.prompt, seed=chosen.seed, **fields)
+        preset = find_preset(chosen.preset or "pocket")
+        if chosen.adapter is None:
+            promoted = VersionStore(chosen.runs or runs_folder()).promoted(preset.name)
+            fields["adapter"] = promoted.id if promoted else None
+        return request_for(preset, prompt=chosen.prompt, seed=chosen.seed, **fields)
     if not chosen.settings.is_file():
         raise RequestError(
             f"There is no file {chosen.settings}.", field="--settings", way_out="Name a clip the studio made."
@@ -220,6 +233,8 @@ def _request(chosen: argparse.Namespace) -> Any:
     over = {"preset": chosen.preset, "seed": chosen.seed} | fields
     if chosen.cache == "off":
         earlier = earlier.model_copy(update={"cache": None})
+    if chosen.adapter == "none":
+        earlier = earlier.model_copy(update={"adapter": None})
     return read_request(earlier.model_dump() | {name: value for name, value in over.items() if value is not None})
 
 
@@ -420,6 +435,239 @@ def _write_comparison(comparison: Any, store: Any, folder: Path) -> None:
         ("html", tables.to_html(comparison, store)),
     ):
         write_atomically(folder / f"comparison.{ending}", text.encode("utf-8"))
+
+
+# finetune, versions, rollback ----------------------------------------------------------------------------------------
+
+_NOT_A_FLAG = ("preset", "clips", "sample_prompts")
+
+
+def _add_finetune(commands: Any) -> None:
+    from studio.finetune_request import FinetuneRequest
+
+    parser = _add_command(commands, "finetune", _finetune, "teach a model your own clips, as a version of it")
+    parser.add_argument("clip", nargs="*", type=Path, help="what to learn from: MP4, WebM, MOV or MKV files")
+    parser.add_argument("--preset", default="pocket", help="name of the preset (default: pocket)")
+    parser.add_argument(
+        "--caption",
+        action="append",
+        default=[],
+        help="what is to be seen, once for each clip in their order; left out, the clip's own prompt or file name",
+    )
+    parser.add_argument("--hold-out", action="append", type=Path, default=[], metavar="CLIP", help="only score on it")
+    parser.add_argument("--origin", default="", help="where the clips come from, for the record")
+    parser.add_argument("--licence", default="", help="under which terms they may be used, for the record")
+    parser.add_argument("--sample-prompt", action="append", default=[], help="generated before and after")
+    parser.add_argument("--go-on", metavar="VERSION", help="go on with a version that was stopped, instead")
+    for name, field in FinetuneRequest.model_fields.items():
+        if name not in _NOT_A_FLAG:
+            words = " ".join((field.description or "").split()).replace("%", "%%")
+            parser.add_argument(f"--{name.replace('_', '-')}", metavar=name.upper(), help=words)
+    parser.add_argument("--runs", type=Path, help="runs folder (default: $DAILIES_RUNS or ./runs)")
+    parser.add_argument("--dry-run", action="store_true", help="read the clips and print what would be trained on")
+
+
+def _finetune(chosen: argparse.Namespace) -> int:
+    from studio.events import TrainingFinished, event_to_json
+    from studio.finetune import finetune, go_on
+    from studio.runs import RunStore, runs_folder
+    from studio.versions import VersionStore
+
+    store = RunStore(chosen.runs or runs_folder())
+    if chosen.go_on:
+        stream = go_on(chosen.go_on, store=store)
+    else:
+        request = _finetune_request(chosen)
+        if chosen.dry_run:
+            return _print_samples(request)
+        stream = finetune(request, store=store)
+    cancelled = _cancel_on_signal()
+    printer = _TrainingPrinter()
+    version_id = ""
+    try:
+        for event in stream:
+            if chosen.json:
+                _print_json(event_to_json(event))
+            else:
+                printer.show(event)
+            version_id = getattr(event, "version_id", version_id)
+            if cancelled.is_set() and not isinstance(event, TrainingFinished):
+                stream.close()
+                print(f"stopped; go on with --go-on {version_id}" if version_id else "stopped", file=sys.stderr)
+                raise KeyboardInterrupt
+    finally:
+        printer.close()
+        stream.close()
+    versions = VersionStore(store.folder)
+    version = versions.get(version_id)
+    if not chosen.json:
+        print(f"{_version_line(version, versions)}\n{versions.path(version_id)}")
+        print(f"use it with: python -m studio generate --preset {version.request.preset} --adapter {version_id} …")
+    return 0
+
+
+def _finetune_request(chosen: argparse.Namespace) -> Any:
+    from studio.finetune.clips import caption_of
+    from studio.finetune_request import FinetuneRequest, TrainingClip, finetune_request_for
+    from studio.preset import find_preset
+
+    if len(chosen.caption) > len(chosen.clip):
+        raise RequestError(
+            f"{len(chosen.caption)} captions were given for {len(chosen.clip)} clips.",
+            field="--caption",
+            way_out="Give one for each clip, in their order.",
+        )
+    paths = [*chosen.clip, *chosen.hold_out]
+    captions = [*chosen.caption, *(caption_of(path) for path in paths[len(chosen.caption) :])]
+    clips = tuple(
+        TrainingClip(
+            path=path.absolute(),
+            caption=caption,
+            origin=chosen.origin,
+            licence=chosen.licence,
+            held_out=True if path in chosen.hold_out else None,
+        )
+        for path, caption in zip(paths, captions, strict=True)
+    )
+    fields = {name: getattr(chosen, name) for name in FinetuneRequest.model_fields if name not in _NOT_A_FLAG}
+    prompts = tuple(chosen.sample_prompt) or None
+    return finetune_request_for(find_preset(chosen.preset), clips=clips, sample_prompts=prompts, **fields)
+
+
+def _print_samples(request: Any) -> int:
+    from studio.finetune.clips import samples_of
+
+    samples, records, notices = samples_of(request)
+    _print_json(
+        {
+            "request": request.model_dump(mode="json"),
+            "clips": [asdict(record) for record in records],
+            "samples": len(samples),
+            "held_out": sum(sample.held_out for sample in samples),
+            "notices": notices,
+        }
+    )
+    return 0
+
+
+class _TrainingPrinter:
+    """A training's events as one progress bar, and a line for what is worth one, on standard error."""
+
+    def __init__(self) -> None:
+        from tqdm import tqdm
+
+        self._bar: tqdm[Any] = tqdm(unit="step", disable=None, leave=True)
+
+    def show(self, event: Any) -> None:
+        from studio import events
+
+        match event:
+            case events.TrainingStarted():
+                self._bar.total, self._bar.n = event.total_steps, event.first_step
+                self._say(f"version {event.version_id}: {event.samples} samples, {event.held_out} of them held out")
+            case events.TrainingStage():
+                self._bar.set_description(f"{event.stage} {event.done}/{event.total}" if event.total else event.stage)
+            case events.TrainingForecast():
+                self._say(f"{event.step_seconds:.1f} s a step, {event.eta_seconds / 60:.1f} min to go")
+                if event.decoder_bytes:
+                    held, full = event.decoder_bytes / 1e6, event.full_decoder_bytes / 1e6
+                    self._say(f"held for the decoder: {held:.0f} MB; by plain backpropagation: {full:.0f} MB")
+            case events.TrainingStep():
+                self._bar.set_description("training")
+                self._bar.update(event.step - self._bar.n)
+                self._bar.set_postfix_str(f"loss {event.loss:.4f}, {event.eta_seconds:.0f} s left")
+            case events.TrainingScored():
+                self._say(f"step {event.step}: {event.psnr:.2f} dB, objective {event.objective:.4f}")
+            case events.TrainingSample():
+                self._say(f"step {event.step}: {event.path}")
+            case events.Notice():
+                self._say(event.text)
+            case _:
+                pass
+
+    def _say(self, words: str) -> None:
+        self._bar.write(words, file=sys.stderr)
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+def _add_versions(commands: Any) -> None:
+    parser = _add_command(commands, "versions", _versions, "list what fine-tuning made; promote, show or delete it")
+    parser.add_argument("--preset", help="only versions of this preset")
+    one = parser.add_mutually_exclusive_group()
+    one.add_argument("--card", metavar="ID", help="print a version's model card")
+    one.add_argument("--promote", metavar="ID", help="let new requests of its preset start from this version")
+    one.add_argument("--delete", metavar="ID")
+    parser.add_argument("--runs", type=Path, help="runs folder (default: $DAILIES_RUNS or ./runs)")
+
+
+def _versions(chosen: argparse.Namespace) -> int:
+    from studio.runs import runs_folder
+    from studio.versions import VersionStore
+
+    versions = VersionStore(chosen.runs or runs_folder())
+    if chosen.card:
+        path = versions.path(versions.get(chosen.card).id) / "README.md"
+        if not path.is_file():
+            raise RequestError(
+                f"Version {chosen.card} has no card yet.", field="--card", way_out="Let it train to its end."
+            )
+        print(path.read_text(encoding="utf-8"))
+    elif chosen.promote:
+        version = versions.promote(chosen.promote)
+        print(f"{version.request.preset} starts from {version.id} now")
+    elif chosen.delete:
+        versions.delete(chosen.delete)
+        print(f"deleted {chosen.delete}")
+    else:
+        for version in versions.list(preset=chosen.preset):
+            if chosen.json:
+                _print_json(_version_record(version, versions))
+            else:
+                print(_version_line(version, versions))
+    return 0
+
+
+def _version_record(version: Any, versions: Any) -> dict[str, Any]:
+    promoted = versions.promoted(version.request.preset)
+    return {
+        "id": version.id,
+        "title": version.title,
+        "preset": version.request.preset,
+        "state": versions.state_of(version),
+        "step": version.step,
+        "scores": asdict(version.scores) if version.scores else None,
+        "base_scores": asdict(version.base_scores) if version.base_scores else None,
+        "worse_than_base": version.worse_than_base,
+        "promoted": promoted is not None and promoted.id == version.id,
+        "folder": str(versions.path(version.id)),
+    }
+
+
+def _version_line(version: Any, versions: Any) -> str:
+    told = _version_record(version, versions)
+    gain = ""
+    if version.scores and version.base_scores:
+        gain = f"{version.base_scores.psnr:.2f} → {version.scores.psnr:.2f} dB"
+        gain += ", WORSE than its base" if version.worse_than_base else ""
+    mark = "*" if told["promoted"] else " "
+    return f"{mark} {version.id}  {told['preset']:12}  {told['state']:9}  {version.title[:40]:40}  {gain}".rstrip()
+
+
+def _add_rollback(commands: Any) -> None:
+    parser = _add_command(commands, "rollback", _rollback, "undo the last promotion of a preset's version")
+    parser.add_argument("preset", help="name of the preset")
+    parser.add_argument("--runs", type=Path, help="runs folder (default: $DAILIES_RUNS or ./runs)")
+
+
+def _rollback(chosen: argparse.Namespace) -> int:
+    from studio.runs import runs_folder
+    from studio.versions import VersionStore
+
+    version = VersionStore(chosen.runs or runs_folder()).roll_back(chosen.preset)
+    print(f"{chosen.preset} starts from {version.id if version else 'the model as it came'} now")
+    return 0
 
 
 # presets, runs, doctor, download -------------------------------------------------------------------------------------

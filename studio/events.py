@@ -215,8 +215,10 @@ class TrainingScored:
 
     step: int
     psnr: float
-    objective: float
+    """Decibels of decoded one-step estimates."""
+    pixel: float
     latent: float
+    objective: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,10 +65,12 @@ class Scores:
 
     psnr: float
     """Decibels of decoded one-step estimates against the clips, mean over samples and noise levels."""
-    objective: float
-    """The objective's own loss on the same samples."""
+    pixel: float
+    """The pixel loss on the same samples, whatever the objective was."""
     latent: float
     """The flow-matching loss on the same samples."""
+    objective: float
+    """What the objective makes of these two."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ import sys
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from studio.errors import OutOfMemory, RunError, StudioError
@@ -410,7 +410,7 @@ def leaner(request: FinetuneRequest) -> str:
 
 
 def _scored(step: int, scores: Scores) -> TrainingScored:
-    return TrainingScored(step=step, psnr=scores.psnr, objective=scores.objective, latent=scores.latent)
+    return TrainingScored(step=step, **asdict(scores))
 
 
 def _memory_bytes(device: str) -> int:

@@ -40,7 +40,7 @@ def card(version: Version, preset: Preset) -> str:
         if version.held_out
         else "Too few clips to hold any out: these are scores of what was trained on.",
         "",
-        "| | PSNR | objective | flow matching |",
+        "| | PSNR | pixel loss | flow matching |",
         "| --- | --- | --- | --- |",
         _row("base", version.base_scores),
         _row("this version", version.scores),
@@ -85,7 +85,7 @@ def _settings(version: Version) -> dict[str, object]:
 def _row(name: str, scores: Scores | None) -> str:
     if scores is None:
         return f"| {name} | – | – | – |"
-    return f"| {name} | {scores.psnr:.2f} dB | {scores.objective:.4f} | {scores.latent:.4f} |"
+    return f"| {name} | {scores.psnr:.2f} dB | {scores.pixel:.4f} | {scores.latent:.4f} |"
 
 
 def _cell(words: str) -> str:

@@ -9,6 +9,9 @@ Shapes: frames are uint8, (F, H, W, 3). Knows files and frames. Refuses to know 
 from __future__ import annotations
 
 import hashlib
+import os
+import re
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,12 +22,15 @@ from studio.clip import read_clip
 from studio.clip_reading import ClipLimits
 from studio.errors import ClipError, RequestError
 from studio.finetune_request import FinetuneRequest, TrainingClip
+from studio.storage import disk_trouble
 from studio.versions import ClipRecord
 
 LIMITS = ClipLimits(frames=1500)
 """A training clip may be longer than one that is only shown."""
 ENOUGH_TO_HOLD_OUT_WHOLE = 4
 """From so many usable clips on, whole clips are held out: the ends of a clip look too much like its middle."""
+KEPT = ".training-clips"
+"""Where clips that came by the page stay, within the runs folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,3 +193,42 @@ def caption_of(path: Path) -> str:
     prompt = ((settings or {}).get("request") or {}).get("prompt")
     words = " ".join(path.stem.replace("_", " ").replace("-", " ").split())
     return prompt if isinstance(prompt, str) and prompt.strip() else words or "a clip"
+
+
+def kept(path: Path, folder: Path) -> Path:
+    """A copy that stays: `<folder>/.training-clips/<sha256>/<name>`. The same content is kept once, as it came first.
+
+    Args:
+        path: The file, which may go away afterwards.
+        folder: The runs folder.
+
+    Raises:
+        ClipError: the file cannot be read.
+        DiskFull: no room; nothing is left behind.
+    """
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ClipError(f"{path.name} cannot be read: {error.strerror}.", field="clip", value=path.name) from error
+    home = folder / KEPT / digest
+    name = _safe_name(path)
+    part = home / f".{name}.{os.getpid()}.{os.urandom(4).hex()}.tmp"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        known = next((each for each in sorted(home.iterdir()) if not each.name.startswith(".")), None)
+        if known is not None:
+            return known
+        shutil.copyfile(path, part)
+        os.replace(part, home / name)
+    except OSError as error:
+        raise disk_trouble(error, home / name) from error
+    finally:
+        part.unlink(missing_ok=True)
+    return home / name
+
+
+def _safe_name(path: Path) -> str:
+    """A file's name in letters that every system takes, short, and never hidden."""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip(".-")[:80] or "clip"
+    return stem + re.sub(r"[^a-z0-9.]", "", path.suffix.lower())[:8]

@@ -10,6 +10,7 @@ Knows models, objectives and files of state. Refuses to know versions, events an
 from __future__ import annotations
 
 import io
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -261,16 +262,19 @@ class Training:
     def scores(self, check: Callable[[], None] = lambda: None) -> Scores:
         """One-step estimates of held-out samples at fixed noise, by the averaged weights."""
         squared: list[float] = []
-        objective: list[float] = []
+        pixels: list[float] = []
         latents: list[float] = []
         with self.averaged():
             for estimate, latent, target in self.estimates(check):
                 frames = torch.cat([part for part, _ in self._decoded(estimate)], dim=2)
                 squared.append(float((frames - target).square().mean()) / 4)
                 latents.append(latent)
-                objective.append(self._objective(latent, frames, target))
-        decibels = [10 * torch.log10(torch.tensor(1 / max(each, 1e-12))).item() for each in squared]
-        return Scores(psnr=_mean(decibels), objective=_mean(objective), latent=_mean(latents))
+                loss = PixelLoss(target, structure_weight=self.request.structure_weight)
+                pixels.append(float(loss(frames, Region(slice(None)))))
+        decibels = [-10 * math.log10(max(each, 1e-12)) for each in squared]
+        latent, pixel = _mean(latents), _mean(pixels)
+        objective = {"latent": latent, "pixel": pixel, "mixed": latent + self._pixel_weight * pixel}
+        return Scores(psnr=_mean(decibels), pixel=pixel, latent=latent, objective=objective[self.request.objective])
 
     @torch.no_grad()
     def estimates(self, check: Callable[[], None]) -> Iterator[tuple[Tensor, float, Tensor]]:
@@ -317,11 +321,6 @@ class Training:
             yield from ((frames.float(), region) for frames, region in decode_values(self.decoder, z))
         else:
             yield vae.decode(z).sample.float(), None
-
-    def _objective(self, latent: float, frames: Tensor, target: Tensor) -> float:
-        loss = PixelLoss(target, structure_weight=self.request.structure_weight)
-        pixel = float(loss(frames, Region(slice(None))))
-        return {"latent": latent, "pixel": pixel, "mixed": latent + self._pixel_weight * pixel}[self.request.objective]
 
     # -- state --------------------------------------------------------------------------------------------------------
 
