@@ -153,11 +153,18 @@ def check_finetune_request(request: FinetuneRequest, preset: Preset) -> None:
     Raises:
         GridError: a size or length off the preset's grid; the nearest valid ones are named.
         PromptError: a caption that is no prompt.
+        RequestError: every clip is held out.
     """
     for side in SIDES:
         length = getattr(request, side)
         check_on_grid(side, length, preset.size.nearest(length, side), preset)
     check_on_grid("num_frames", request.num_frames, preset.frames.nearest(request.num_frames), preset)
+    if all(clip.held_out for clip in request.clips):
+        raise RequestError(
+            "Every clip is marked as held out, so that nothing is left to train on.",
+            field="clips",
+            way_out="Leave at least one clip unmarked.",
+        )
     for clip in request.clips:
         check_prompt(clip.caption, field=f"caption of {clip.path.name}")
     for prompt in request.sample_prompts:

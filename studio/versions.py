@@ -22,9 +22,9 @@ import shutil
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from studio.errors import RunError
+from studio.errors import RunError, StudioError
 from studio.finetune_request import FinetuneRequest, read_finetune_request
 from studio.runs import utc_now
 from studio.storage import FileLock, disk_trouble, write_atomically
@@ -138,7 +138,14 @@ class VersionStore:
         self.write(version)
         return version
 
-    def path(self, version_id: str) -> Path:
+    def path(self, version_id: Any) -> Path:
+        """Where it lies, or would.
+
+        Raises:
+            RunError: that is no version's id; a path in its place would lead elsewhere.
+        """
+        if not isinstance(version_id, str) or not _ID.fullmatch(version_id):
+            raise _no_such(version_id)
         return self.folder / version_id
 
     def write(self, version: Version) -> None:
@@ -154,17 +161,15 @@ class VersionStore:
         Raises:
             RunError: there is none, or its record cannot be read.
         """
-        path = self.path(version_id) if isinstance(version_id, str) and _ID.fullmatch(version_id) else None
-        if path is None or not (path / "version.json").is_file():
-            raise RunError(
-                f"There is no version {str(version_id)[:60]!r}.",
-                field="version",
-                value=version_id,
-                way_out="List them with `python -m studio versions`.",
-            )
+        path = self.path(version_id)
+        if not (path / "version.json").is_file():
+            raise _no_such(version_id)
         try:
-            return _from_record(json.loads((path / "version.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            version = _from_record(json.loads((path / "version.json").read_text(encoding="utf-8")))
+            if version.id != version_id or version.state not in get_args(VersionState):
+                raise ValueError(f"it is of {version.id}, {version.state}")
+            return version
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, StudioError) as error:
             raise RunError(
                 f"The record of version {version_id} cannot be read: {error}.", field="version", value=version_id
             ) from error
@@ -172,14 +177,14 @@ class VersionStore:
     def list(self, *, preset: str | None = None) -> list[Version]:
         """All that can be read, newest first."""
         found = []
-        for path in sorted(self.folder.glob("*/version.json"), reverse=True):
+        for path in self.folder.glob("*/version.json"):
             try:
                 version = self.get(path.parent.name)
             except RunError:
                 continue
             if preset in (None, version.request.preset):
                 found.append(version)
-        return found
+        return sorted(found, key=lambda version: (str(version.created), version.id), reverse=True)
 
     def delete(self, version_id: str) -> None:
         """Remove a version; one that is promoted is rolled back first.
@@ -212,15 +217,16 @@ class VersionStore:
         """What its training has said, as records, without the first so many; a line torn by a crash is left out."""
         found = []
         try:
-            lines = (self.path(version_id) / LOG).read_text(encoding="utf-8").splitlines()
+            # Whatever a power cut left in the file, the lines around it can be read.
+            lines = (self.path(version_id) / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
             return []
-        for line in lines[after:]:
+        for line in lines:
             try:
                 found.append(json.loads(line))
             except ValueError:
                 continue
-        return found
+        return found[after:]
 
     def lock(self, version_id: str) -> FileLock:
         """Held by whoever trains it."""
@@ -304,7 +310,17 @@ class VersionStore:
             every = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             every = {}
+        every = every if isinstance(every, dict) else {}
         write_atomically(path, json.dumps(every | {preset: ids}, indent=1).encode())
+
+
+def _no_such(version_id: Any) -> RunError:
+    return RunError(
+        f"There is no version {str(version_id)[:60]!r}.",
+        field="version",
+        value=version_id,
+        way_out="List them with `python -m studio versions`.",
+    )
 
 
 def _from_record(record: dict[str, Any]) -> Version:

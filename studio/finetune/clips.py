@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from studio.clip import read_clip
-from studio.clip_reading import ClipLimits
+from studio.clip_reading import ClipLimits, Refusal, identify
 from studio.errors import ClipError, RequestError
 from studio.finetune_request import FinetuneRequest, TrainingClip
 from studio.storage import disk_trouble
@@ -51,7 +51,7 @@ def samples_of(request: FinetuneRequest) -> tuple[list[Sample], tuple[ClipRecord
     """Everything that the request's clips give, what is known of each clip, and notices.
 
     Raises:
-        RequestError: nothing usable is left; every reason is named.
+        RequestError: nothing usable is left to train on; every reason is named.
     """
     stretches: list[list[np.ndarray]] = []
     records: list[ClipRecord] = []
@@ -62,14 +62,20 @@ def samples_of(request: FinetuneRequest) -> tuple[list[Sample], tuple[ClipRecord
         stretches.append(found)
         records.append(record)
         notices += said
+    reasons = " ".join(f"{record.name}: {record.left_out}" for record in records if record.left_out)
     if not any(stretches):
-        reasons = " ".join(f"{record.name}: {record.left_out}" for record in records)
         raise RequestError(
             f"None of the {len(records)} clips can be used. {reasons}",
             field="clips",
             way_out="Give MP4 or WebM clips of at least two frames that play in a browser.",
         )
     held = _held_out([len(each) for each in stretches], request)
+    if len(held) == sum(len(each) for each in stretches):
+        raise RequestError(
+            f"Every usable clip is marked as held out, so that nothing is left to train on. {reasons}".strip(),
+            field="clips",
+            way_out="Leave at least one usable clip unmarked.",
+        )
     samples = [
         Sample(
             clip=clip,
@@ -82,7 +88,8 @@ def samples_of(request: FinetuneRequest) -> tuple[list[Sample], tuple[ClipRecord
         for number, frames in enumerate(each)
     ]
     if not held:
-        notices.append("There is only one sample, so that nothing is held out: scores are of what was trained on.")
+        why = "There is only one sample, so that nothing" if len(samples) == 1 else "Nothing"
+        notices.append(f"{why} is held out: scores are of what was trained on.")
     counted = [
         replace(record, held_out=sum(sample.held_out for sample in samples if sample.clip == clip))
         for clip, record in enumerate(records)
@@ -113,7 +120,10 @@ def _examined(
         return [], replace(known, left_out=reason), [f"{name} was left out: {reason}"]
 
     try:
+        identify(clip.path, LIMITS)  # before it is read whole: it may be a pipe, or larger than memory
         known = replace(known, sha256=hashlib.sha256(clip.path.read_bytes()).hexdigest())
+    except Refusal as refusal:
+        return left_out(f"it {refusal.message} {refusal.way_out}".strip())
     except OSError as error:
         return left_out(f"it cannot be read: {error.strerror}.")
     if known.sha256 in seen:
@@ -150,31 +160,26 @@ def shaped(frames: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _held_out(counts: list[int], request: FinetuneRequest) -> set[tuple[int, int]]:
-    """Which stretches are held out, as (clip, number)."""
-    share = request.validation_share
-    if any(clip.held_out for clip in request.clips):
-        return {
-            (clip, number)
-            for clip, count in enumerate(counts)
-            for number in range(count)
-            if request.clips[clip].held_out
-        }
+    """Which stretches are held out, as (clip, number). What a person has said of a usable clip is followed."""
     usable = [clip for clip, count in enumerate(counts) if count]
-    total = sum(counts)
+    marked = [clip for clip in usable if request.clips[clip].held_out]
+    if marked:
+        return {(clip, number) for clip in marked for number in range(counts[clip])}
+    share, total = request.validation_share, sum(counts)
     if total < 2 or share == 0:
         return set()
+    free = [clip for clip in usable if request.clips[clip].held_out is None]
     if len(usable) >= ENOUGH_TO_HOLD_OUT_WHOLE:
-        chosen = usable[:: -max(1, round(1 / share))][: max(1, round(share * len(usable)))]
+        chosen = free[:: -max(1, round(1 / share))][: max(1, round(share * len(usable)))]
         return {(clip, number) for clip in chosen for number in range(counts[clip])}
-    wanted = max(1, round(share * total))
     # From the ends of the longest clips: the rest of such a clip goes on being trained on.
-    left = dict(enumerate(counts))
+    left = {clip: counts[clip] for clip in free}
     held: set[tuple[int, int]] = set()
-    for _ in range(wanted):
+    for _ in range(min(max(1, round(share * total)), sum(left.values()))):
         clip = max(left, key=lambda each: left[each])
         left[clip] -= 1
         held.add((clip, left[clip]))
-    return held if len(held) < total else set(sorted(held)[1:])
+    return held
 
 
 def poster(sample: Sample) -> np.ndarray:
@@ -187,12 +192,15 @@ def caption_of(path: Path) -> str:
     from studio.clip import read_settings
 
     try:
-        settings = read_settings(path)
+        settings = read_settings(path) or {}
     except ClipError:
-        settings = None
-    prompt = ((settings or {}).get("request") or {}).get("prompt")
+        settings = {}
+    request = settings.get("request")  # a stranger's, perhaps: it may be anything
     words = " ".join(path.stem.replace("_", " ").replace("-", " ").split())
-    return prompt if isinstance(prompt, str) and prompt.strip() else words or "a clip"
+    for said in (request.get("prompt") if isinstance(request, dict) else None, settings.get("caption"), words):
+        if isinstance(said, str) and said.strip():
+            return said
+    return "a clip"
 
 
 def kept(path: Path, folder: Path) -> Path:

@@ -102,12 +102,12 @@ KINDS = {
     "wan 2.1": Kind(wan_21, (4, 5, 4, 3)),
     "wan 2.2": Kind(wan_22, (4, 5, 3, 4)),
     "qwen image": Kind(qwen_image, (4, 4, 4, 3)),
-    "cogvideox odd": Kind(cogvideox, (4, 9, 4, 3)),
-    "cogvideox even": Kind(cogvideox, (4, 8, 3, 4)),
-    "hunyuan video": Kind(hunyuan_video, (4, 11, 3, 4)),
-    "hunyuan video in squares": Kind(hunyuan_video_in_squares, (4, 7, 5, 4)),
-    "ltx": Kind(ltx, (4, 7, 2, 3)),
-    "allegro": Kind(allegro, (4, 9, 6, 4)),
+    "cogvideox odd": Kind(cogvideox, (4, 7, 3, 2)),
+    "cogvideox even": Kind(cogvideox, (4, 6, 2, 3)),
+    "hunyuan video": Kind(hunyuan_video, (4, 8, 2, 3)),
+    "hunyuan video in squares": Kind(hunyuan_video_in_squares, (4, 7, 5, 2)),
+    "ltx": Kind(ltx, (4, 6, 1, 2)),
+    "allegro": Kind(allegro, (4, 7, 6, 4)),
 }
 CAUSAL = ("wan 2.1", "wan 2.2", "qwen image", "cogvideox odd", "cogvideox even")
 
