@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import signal
 import sys
@@ -484,11 +485,12 @@ def _finetune(chosen: argparse.Namespace) -> int:
     cancelled = _cancel_on_signal()
     printer = _TrainingPrinter()
     version_id = ""
+    leads = os.environ.get("RANK", "0") == "0"  # of several processes under torchrun, one speaks
     try:
         for event in stream:
-            if chosen.json:
+            if leads and chosen.json:
                 _print_json(event_to_json(event))
-            else:
+            elif leads:
                 printer.show(event)
             version_id = getattr(event, "version_id", version_id)
             if cancelled.is_set() and not isinstance(event, TrainingFinished):
@@ -500,7 +502,7 @@ def _finetune(chosen: argparse.Namespace) -> int:
         stream.close()
     versions = VersionStore(store.folder)
     version = versions.get(version_id)
-    if not chosen.json:
+    if leads and not chosen.json:
         print(f"{_version_line(version, versions)}\n{versions.path(version_id)}")
         print(f"use it with: python -m studio generate --preset {version.request.preset} --adapter {version_id} …")
     return 0

@@ -5,6 +5,7 @@
     for event in go_on(version_id, store=RunStore(folder)):
         ...
 
+Under `torchrun` several processes train as one: each takes its own samples, the first one writes, scores and samples.
 Closing the stream stops after the step under way and keeps what was learnt. A killed process loses at most the steps
 since the last checkpoint; what goes on from there is, on a CPU, bit for bit what would have been.
 
@@ -74,7 +75,11 @@ def finetune(request: FinetuneRequest, *, store: RunStore) -> Generator[Finetune
         StudioError: the request does not fit the preset, no clip is usable, memory or disk ran out, the loss became
             NaN. The version keeps its last checkpoint and says what happened.
     """
-    yield from go_on(begin(request, store=store).id, store=store)
+    from studio.pocket.together import from_the_first, join
+
+    first = join()[0] == 0
+    version_id = from_the_first(begin(request, store=store).id if first else "")
+    yield from go_on(version_id, store=store)
 
 
 def begin(request: FinetuneRequest, *, store: RunStore) -> Version:
@@ -119,6 +124,10 @@ class _Finetune:
     """One training, from the request or the last checkpoint to the finished version."""
 
     def __init__(self, preset: Preset, version: Version, versions: VersionStore) -> None:
+        from studio.pocket.together import join
+
+        self.leads = join()[0] == 0
+        """Whether this process writes; of several, the first one does."""
         self.preset = preset
         self.version = version
         self.versions = versions
@@ -131,6 +140,9 @@ class _Finetune:
 
     def run(self) -> Iterator[FinetuneEvent]:
         """What happens, written into the version's log as well."""
+        if not self.leads:
+            yield from self._run()
+            return
         with (self.folder / LOG).open("a", encoding="utf-8") as log, closing(self._run()) as events:
             for event in events:
                 log.write(json.dumps(event_to_json(event)) + "\n")
@@ -139,17 +151,23 @@ class _Finetune:
 
     def _run(self) -> Generator[FinetuneEvent]:
         lock = self.versions.lock(self.version.id)
-        if not lock.try_acquire():
+        if self.leads and not lock.try_acquire():
             raise RunError(f"Version {self.version.id} is being trained.", field="version", value=self.version.id)
         training: Training | None = None
         model: Trainable | None = None
         try:
             self._record(state="training", error=None, environment=environment())
             yield TrainingStage(stage="loading")
-            model = self._load()
-            prepared = yield from self._prepared(model)
-            from studio.finetune.training import Training
+            from studio.finetune.training import Prepared, Training
+            from studio.pocket.together import wait_for_all
 
+            model = self._load()
+            if self.leads:
+                prepared = yield from self._prepared(model)
+                wait_for_all()
+            else:
+                wait_for_all()
+                prepared = Prepared.load(self.folder / SAMPLES)
             training = Training(model, self.request, prepared)
             if (self.folder / STATE).is_file():
                 training.load(self.folder / STATE)
@@ -161,9 +179,11 @@ class _Finetune:
                 held_out=int(prepared.held_out.sum()),
                 placement=model.ready.placement,
             )
-            yield from self._before(training)
+            if self.leads:
+                yield from self._before(training)
             yield from self._train(training)
-            yield from self._after(training)
+            if self.leads:
+                yield from self._after(training)
         except GeneratorExit:
             self._stopped(training)
             raise
@@ -280,6 +300,8 @@ class _Finetune:
             self._note_memory(training)
             self._step_seconds.append(step.seconds)
             yield TrainingStep(**vars(step), eta_seconds=self._eta(training.step), peak_bytes=self._peak_bytes)
+            if not self.leads:
+                continue
             if training.step == first + FORECAST_STEPS:
                 yield self._forecast(training)
             last = training.step == request.max_train_steps
@@ -343,7 +365,7 @@ class _Finetune:
 
     def _stopped(self, training: Training | None) -> None:
         """The listener has gone: keep what was learnt, usable at once, and to go on from."""
-        if training is not None and training.step:
+        if self.leads and training is not None and training.step:
             from studio.pipelines.adapters import save_adapters
 
             self._checkpoint(training)
@@ -373,7 +395,8 @@ class _Finetune:
 
     def _record(self, **changes: Any) -> None:
         self.version = replace(self.version, **changes)
-        self.versions.write(self.version)
+        if self.leads:
+            self.versions.write(self.version)
 
     def _write_card(self) -> None:
         from studio.finetune.card import card

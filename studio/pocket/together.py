@@ -40,6 +40,15 @@ def wait_for_all() -> None:
         dist.barrier()
 
 
+def from_the_first(word: str) -> str:
+    """What the first process says, everywhere."""
+    if not dist.is_initialized():
+        return word
+    words = [word]
+    dist.broadcast_object_list(words)
+    return words[0]
+
+
 def agreed(flag: bool) -> bool:
     """True everywhere if it is true anywhere; processes whose clocks differ must stop at the same step."""
     if not dist.is_initialized():

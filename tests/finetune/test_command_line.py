@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from studio.__main__ import main
 from studio.finetune_request import TrainingClip
-from studio.versions import VersionStore
+from studio.versions import LORA_FILE, VersionStore
 
 Clips = tuple[TrainingClip, ...]
 SMALL = ["--preset", "wan", "--height", "32", "--width", "32", "--num-frames", "5", "--fps", "8"]
@@ -83,3 +88,34 @@ def test_what_will_not_do_is_said_with_its_field_and_the_way_out(
     sizes = [] if "--go-on" in arguments or "--num-frames" in arguments else SMALL
     assert main(["finetune", *arguments, *(sizes or SMALL[:2]), *runs]) > 0
     assert words in capsys.readouterr().err
+
+
+def test_two_processes_under_torchrun_make_what_one_makes_with_twice_the_samples(
+    clips: Clips, tmp_path: Path, catalogue: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [
+        "finetune",
+        *(str(clip.path) for clip in clips[:3]),
+        *SMALL,
+        "--objective",
+        "pixel",
+        "--max-train-steps",
+        "2",
+    ]
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "studio", *asked]
+        + ["--runs", str(tmp_path / "two")],
+        env=os.environ | {"DAILIES_PRESETS": str(catalogue), "OMP_NUM_THREADS": "1"},
+        cwd=Path(__file__).parent.parent.parent,
+        capture_output=True,
+        check=True,
+        timeout=200,
+    )
+    assert main([*asked, "--gradient-accumulation-steps", "2", "--runs", str(tmp_path / "one")]) == 0
+    made = []
+    for name in ("one", "two"):
+        versions = VersionStore(tmp_path / name)
+        (version,) = versions.list()
+        made.append(load_file(versions.path(version.id) / LORA_FILE))
+    for name, tensor in made[0].items():
+        torch.testing.assert_close(made[1][name], tensor, rtol=1e-4, atol=1e-7)
