@@ -423,6 +423,8 @@ def leaner(request: FinetuneRequest) -> str:
     if request.objective != "latent":
         if request.mode == "full":
             return "Set mode to exact: the same gradients, one group of frames at a time."
+        if request.mode == "exact" and request.keep_caches == "device":
+            return "Set keep_caches to disk, or to memory with a graphics card: the same gradients, a little slower."
         if not request.checkpoint_blocks:
             return "Set checkpoint_blocks: the same gradients with less memory, a little slower."
         if request.crop_size is None or request.crop_size > 8:

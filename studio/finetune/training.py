@@ -204,6 +204,7 @@ class Training:
             mode=request.mode,
             window=request.window,
             context=request.context,
+            keep_caches=request.keep_caches,
             checkpoint_blocks=request.checkpoint_blocks,
             crop=crop,
         )

@@ -72,7 +72,7 @@ def test_a_dry_run_says_what_would_be_trained_on_and_writes_nothing(
     ("arguments", "words"),
     [
         ([], "0 clips"),
-        (["nowhere.mp4"], "cannot be read"),
+        (["nowhere.mp4"], "cannot be found"),
         (["a.mp4", "--caption", "one", "--caption", "two"], "2 captions"),
         (["a.mp4", "--learning-rate", "99"], "learning_rate"),
         (["a.mp4", "--learning-rate", "quick"], "learning_rate"),
@@ -102,9 +102,9 @@ def test_two_processes_under_torchrun_make_what_one_makes_with_twice_the_samples
         "--max-train-steps",
         "2",
     ]
+    together = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "studio", *asked]
-        + ["--runs", str(tmp_path / "two")],
+        [sys.executable, *together, "-m", "studio", *asked, "--runs", str(tmp_path / "two")],
         env=os.environ | {"DAILIES_PRESETS": str(catalogue), "OMP_NUM_THREADS": "1"},
         cwd=Path(__file__).parent.parent.parent,
         capture_output=True,

@@ -264,10 +264,10 @@ def test_too_little_memory_names_the_settings_that_need_less(
     assert "mode to exact" in refused.value.way_out
     request = asked(clips)
     said = []
-    for changes in ({}, {"checkpoint_blocks": True}, {"crop_size": 8}, {"mode": "truncated"}):
+    for changes in ({}, {"keep_caches": "disk"}, {"checkpoint_blocks": True}, {"crop_size": 8}, {"mode": "truncated"}):
         request = request.model_copy(update=changes)
         said.append(leaner(request))
-    for word, words in zip(("checkpoint_blocks", "crop_size", "truncated", "fewer"), said, strict=True):
+    for word, words in zip(("keep_caches", "checkpoint_blocks", "crop_size", "truncated", "fewer"), said, strict=True):
         assert word in words
 
 
