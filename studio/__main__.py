@@ -601,6 +601,9 @@ def _add_versions(commands: Any) -> None:
     one.add_argument("--card", metavar="ID", help="print a version's model card")
     one.add_argument("--promote", metavar="ID", help="let new requests of its preset start from this version")
     one.add_argument("--delete", metavar="ID")
+    one.add_argument("--push", metavar="ID", help="send a version's weights and card to the Hub")
+    parser.add_argument("--repo", metavar="OWNER/NAME", help="where --push sends it; made where there is none")
+    parser.add_argument("--public", action="store_true", help="let everybody see a repository that --push makes")
     parser.add_argument("--runs", type=Path, help="runs folder (default: $DAILIES_RUNS or ./runs)")
 
 
@@ -622,6 +625,12 @@ def _versions(chosen: argparse.Namespace) -> int:
     elif chosen.delete:
         versions.delete(chosen.delete)
         print(f"deleted {chosen.delete}")
+    elif chosen.push:
+        from studio.finetune.publish import publish
+
+        if not chosen.repo:
+            raise RequestError("There is no repository.", field="--repo", way_out="Add --repo owner/name.")
+        print(publish(chosen.push, chosen.repo, versions=versions, private=not chosen.public))
     else:
         for version in versions.list(preset=chosen.preset):
             if chosen.json:
