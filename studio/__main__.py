@@ -466,6 +466,7 @@ def _add_finetune(commands: Any) -> None:
             parser.add_argument(f"--{name.replace('_', '-')}", metavar=name.upper(), help=words)
     parser.add_argument("--runs", type=Path, help="runs folder (default: $DAILIES_RUNS or ./runs)")
     parser.add_argument("--dry-run", action="store_true", help="read the clips and print what would be trained on")
+    parser.add_argument("--forecast", action="store_true", help="measure two steps, and say what all would take")
 
 
 def _finetune(chosen: argparse.Namespace) -> int:
@@ -481,6 +482,8 @@ def _finetune(chosen: argparse.Namespace) -> int:
         request = _finetune_request(chosen)
         if chosen.dry_run:
             return _print_samples(request)
+        if chosen.forecast:
+            return _print_forecast(request, as_json=chosen.json)
         stream = finetune(request, store=store)
     cancelled = _cancel_on_signal()
     printer = _TrainingPrinter()
@@ -538,7 +541,10 @@ def _finetune_request(chosen: argparse.Namespace) -> Any:
 
 def _print_samples(request: Any) -> int:
     from studio.finetune.clips import samples_of
+    from studio.finetune_request import check_finetune_request
+    from studio.preset import find_preset
 
+    check_finetune_request(request, find_preset(request.preset))
     samples, records, notices = samples_of(request)
     _print_json(
         {
@@ -549,6 +555,25 @@ def _print_samples(request: Any) -> int:
             "notices": notices,
         }
     )
+    return 0
+
+
+def _print_forecast(request: Any, *, as_json: bool) -> int:
+    from studio.finetune import forecast
+
+    found = forecast(request)
+    if as_json:
+        _print_json(asdict(found))
+        return 0
+    print(
+        f"{request.max_train_steps} steps of {found.step_seconds:.1f} s: {found.eta_seconds / 60:.1f} min, "
+        f"scoring and samples not counted; {found.peak_bytes / 1e9:.1f} GB in all"
+    )
+    if found.decoder_bytes:
+        print(
+            f"held for the way through the decoder: {found.decoder_bytes / 1e6:.0f} MB; "
+            f"by plain backpropagation: {found.full_decoder_bytes / 1e6:.0f} MB"
+        )
     return 0
 
 

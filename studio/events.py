@@ -180,6 +180,8 @@ class TrainingForecast:
     """Held for the way back through the decoder, as asked for; 0 for latent objectives."""
     full_decoder_bytes: int
     """What plain backpropagation through the whole clip would hold."""
+    peak_bytes: int
+    """Most memory so far: the accelerator's, or the process's."""
 
 
 @dataclass(frozen=True, kw_only=True)

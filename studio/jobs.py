@@ -605,7 +605,7 @@ class _Worker:
             stream = getattr(importlib.import_module(module_name), function_name)(version_id, store=self.store)
             with contextlib.closing(stream):
                 for _ in stream:
-                    if self.unwanted.is_set() or self._book.note("stop training") is not None:
+                    if self.unwanted.is_set() or self._book.note("stop training") == version_id:
                         break
         except StudioError as error:
             log.warning("version %s: %s", version_id, error)
@@ -979,7 +979,8 @@ class JobQueue:
             raise JobError(
                 f"Version {waits} waits to be trained already.", field="version", value=waits, way_out="Wait for it."
             )
-        self._book.take_note("stop training")
+        if self._book.note("stop training") == version_id:
+            self._book.take_note("stop training")
         self._book.set_note("train", version_id)
 
     def waits_to_be_trained(self) -> str | None:
@@ -988,8 +989,10 @@ class JobQueue:
 
     def stop_training(self) -> None:
         """Ask the worker to leave off after the step under way; what was learnt is kept."""
-        self._book.take_note("train")
-        self._book.set_note("stop training", True)
+        waited = self._book.take_note("train")
+        stopped = self.worker_state()["training"] or waited
+        if stopped is not None:
+            self._book.set_note("stop training", stopped)
 
     def worker_state(self) -> dict[str, Any]:
         """How the worker is.

@@ -208,8 +208,11 @@ class VersionStore:
         if version.state != "training":
             return version.state
         lock = self.lock(version.id)
-        if not lock.try_acquire():
-            return "training"
+        try:
+            if not lock.try_acquire():
+                return "training"
+        except OSError:  # it was deleted meanwhile
+            return "stopped"
         lock.release()
         return "stopped"
 

@@ -20,11 +20,14 @@ Knows the order of the work. Refuses to know how gradients go through a decoder 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from studio.errors import OutOfMemory, RunError, StudioError
@@ -93,6 +96,22 @@ def begin(request: FinetuneRequest, *, store: RunStore) -> Version:
     return VersionStore(store.folder).begin(request, preset_digest=preset.digest)
 
 
+def forecast(request: FinetuneRequest) -> TrainingForecast:
+    """What a training would take, measured on its first two steps; nothing is kept.
+
+    Raises:
+        StudioError: as `finetune` would, up to its second step.
+    """
+    preset = find_preset(request.preset)
+    check_finetune_request(request, preset)
+    with TemporaryDirectory(prefix="forecast-") as scratch:
+        versions = VersionStore(Path(scratch))
+        enough = request.model_copy(update={"max_train_steps": max(FORECAST_STEPS, request.max_train_steps)})
+        version = versions.begin(enough, preset_digest=preset.digest)
+        with closing(_Finetune(preset, version, versions, looks=False).run()) as events:
+            return next(event for event in events if isinstance(event, TrainingForecast))
+
+
 def go_on(version_id: str, *, store: RunStore) -> Generator[FinetuneEvent]:
     """Train a version that was begun, or go on with one that was stopped, from its last checkpoint.
 
@@ -102,7 +121,6 @@ def go_on(version_id: str, *, store: RunStore) -> Generator[FinetuneEvent]:
     """
     versions = VersionStore(store.folder)
     version = versions.get(version_id)
-    preset = find_preset(version.request.preset)
     if version.state == "complete":
         raise RunError(
             f"Version {version_id} is complete.",
@@ -110,24 +128,31 @@ def go_on(version_id: str, *, store: RunStore) -> Generator[FinetuneEvent]:
             value=version_id,
             way_out="Fine-tune anew, with more steps.",
         )
-    if preset.digest != version.preset_digest:
-        raise RunError(
-            f"The preset {preset.name} has changed since version {version_id} was begun.",
-            field="version",
-            value=version_id,
-            way_out="Fine-tune anew.",
-        )
+    try:
+        preset = find_preset(version.request.preset)
+        if preset.digest != version.preset_digest:
+            raise RunError(
+                f"The preset {preset.name} has changed since version {version_id} was begun.",
+                field="version",
+                value=version_id,
+                way_out="Fine-tune anew.",
+            )
+    except StudioError as error:  # said in the record too, for the worker that trains has nobody to tell
+        versions.write(replace(version, state="failed", error=error.to_json()))
+        raise
     yield from _Finetune(preset, version, versions).run()
 
 
 class _Finetune:
     """One training, from the request or the last checkpoint to the finished version."""
 
-    def __init__(self, preset: Preset, version: Version, versions: VersionStore) -> None:
+    def __init__(self, preset: Preset, version: Version, versions: VersionStore, *, looks: bool = True) -> None:
         from studio.pocket.together import join
 
         self.leads = join()[0] == 0
         """Whether this process writes; of several, the first one does."""
+        self.looks = looks
+        """Whether to score and sample on the way."""
         self.preset = preset
         self.version = version
         self.versions = versions
@@ -138,14 +163,18 @@ class _Finetune:
         self._step_seconds: list[float] = []
         self._other_seconds = 0.0
 
-    def run(self) -> Iterator[FinetuneEvent]:
+    def run(self) -> Generator[FinetuneEvent]:
         """What happens, written into the version's log as well."""
         if not self.leads:
             yield from self._run()
             return
-        with (self.folder / LOG).open("a", encoding="utf-8") as log, closing(self._run()) as events:
+        with (self.folder / LOG).open("a+b") as log, closing(self._run()) as events:
+            if log.tell():
+                log.seek(-1, os.SEEK_END)
+                if log.read(1) != b"\n":  # a crash tore the last line
+                    log.write(b"\n")
             for event in events:
-                log.write(json.dumps(event_to_json(event)) + "\n")
+                log.write(json.dumps(event_to_json(event)).encode() + b"\n")
                 log.flush()
                 yield event
 
@@ -179,7 +208,7 @@ class _Finetune:
                 held_out=int(prepared.held_out.sum()),
                 placement=model.ready.placement,
             )
-            if self.leads:
+            if self.leads and self.looks:
                 yield from self._before(training)
             yield from self._train(training)
             if self.leads:
@@ -322,6 +351,7 @@ class _Finetune:
             eta_seconds=self._eta(training.step),
             decoder_bytes=held,
             full_decoder_bytes=full,
+            peak_bytes=self._peak_bytes,
         )
 
     def _typical_seconds(self) -> float:
@@ -452,4 +482,4 @@ def _memory_bytes(device: str) -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-__all__ = ["begin", "finetune", "go_on", "leaner"]
+__all__ = ["begin", "finetune", "forecast", "go_on", "leaner"]

@@ -68,6 +68,18 @@ def test_a_dry_run_says_what_would_be_trained_on_and_writes_nothing(
     assert not list((tmp_path / "runs").rglob("version.json"))
 
 
+def test_a_forecast_measures_two_steps_and_keeps_nothing(
+    clips: Clips, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [str(clip.path) for clip in clips]
+    asked = ["finetune", *paths, *SMALL, "--num-frames", "9", "--objective", "pixel", "--runs", str(tmp_path / "runs")]
+    assert main([*asked, "--forecast", "--json"]) == 0
+    (said,) = records(capsys.readouterr().out)
+    assert 0 < said["decoder_bytes"] < said["full_decoder_bytes"]
+    assert said["eta_seconds"] > 50 * said["step_seconds"] > 0
+    assert not list((tmp_path / "runs").rglob("version.json"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
