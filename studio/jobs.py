@@ -997,8 +997,9 @@ class JobQueue:
     def worker_state(self) -> dict[str, Any]:
         """How the worker is.
 
-        `state` (starting, ready, busy, measuring, dead), `preset` it holds, `job` it does, `reason`, and what it
-        is `measuring` or measured last: `preset`, `running`, `done` of `total` clips, `error`.
+        `state` (starting, ready, busy, measuring, training, dead), `preset` it holds, `job` it does, the version it is
+        `training`, `reason`, and what it is `measuring` or measured last: `preset`, `running`, `done` of `total` clips,
+        `error`.
         """
         told = self._book.note("worker") or {}
         nothing = {"preset": None, "job": None, "reason": self._trouble, "measuring": None, "training": None}

@@ -19,7 +19,7 @@ def card(version: Version, preset: Preset) -> str:
     lines = [
         *front,
         "",
-        f"# {version.title}",
+        f"# {_cell(version.title)}",
         "",
         f"A low-rank update (rank {request.lora_rank}) of {preset.title}, fine-tuned with Dailies on "
         f"{sum(not clip.left_out for clip in version.clips)} clips.",

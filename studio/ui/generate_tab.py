@@ -611,6 +611,8 @@ def worker_words(worker: dict[str, Any], *, paused: bool) -> str:
         case "measuring":
             told = worker["measuring"]
             return f"Measuring {told['preset']}: clip {told['done'] + 1} of {told['total'] or '…'}"
+        case "training":
+            return "Fine-tuning a version"
         case "busy":
             return "At work" if worker.get("preset") else "The model is being loaded"
         case _ if paused:

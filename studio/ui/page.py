@@ -23,6 +23,7 @@ from studio.runs import RunStore, runs_folder
 from studio.ui.compare_tab import CompareTab
 from studio.ui.components import masthead as masthead_line
 from studio.ui.components import message
+from studio.ui.finetune_tab import FinetuneTab
 from studio.ui.generate_tab import GenerateTab
 from studio.ui.guard import Guard, Janitor
 from studio.ui.rooms import Rooms
@@ -54,16 +55,20 @@ def build_page(rooms: Rooms) -> gr.Blocks:
         generate = GenerateTab(rooms, presets, masthead, browser)
         runs = RunsTab(rooms, presets, browser)
         compare = CompareTab(rooms, browser, generate)
+        finetune = FinetuneTab(rooms, presets)
         with gr.Tabs(selected="generate", elem_id="tabs") as tabs:
             with gr.Tab("Generate", id="generate"):
                 generate.build()
             with gr.Tab("Compare", id="compare") as compare_tab:
                 compare.build()
+            with gr.Tab("Fine-tune", id="finetune") as finetune_tab:
+                finetune.build()
             with gr.Tab("Runs", id="runs") as runs_tab:
                 runs.build()
         generate.wire(page)
         runs.wire(runs_tab, tabs, generate.changed, generate.shows, generate.trouble)
         compare.wire(compare_tab, tabs, runs)
+        finetune.wire(finetune_tab)
     page.queue(status_update_rate=5, max_size=200, api_open=False, default_concurrency_limit=None)
     return page
 

@@ -1,0 +1,257 @@
+"""The settings of a fine-tune: every field as a control with a label, and the way from there to a request.
+
+Knows Gradio's controls and the fields of `FinetuneRequest`. Refuses to know what happens to a request: whatever is
+wrong with one is found in the words' own way, and names the control it is wrong in.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from studio.errors import PresetError, RequestError, StudioError, WeightsError
+from studio.finetune_request import (
+    FinetuneRequest,
+    TrainingClip,
+    check_finetune_request,
+    finetune_request_for,
+)
+from studio.preset import Preset, find_preset
+from studio.request import MAX_SEED
+
+PIPELINE = "WanPipeline"
+"""Models that can be fine-tuned."""
+LABELS = {
+    "preset": "Preset",
+    "title": "Title",
+    "objective": "Objective",
+    "max_train_steps": "Steps",
+    "learning_rate": "Learning rate",
+    "lora_rank": "LoRA rank",
+    "width": "Width",
+    "height": "Height",
+    "num_frames": "Frames",
+    "mode": "Gradients through the decoder",
+    "window": "Window",
+    "context": "Context",
+    "keep_caches": "Caches meanwhile",
+    "checkpoint_blocks": "Compute activations again",
+    "crop_size": "Crop",
+    "structure_weight": "Structure weight",
+    "pixel_weight": "Pixel weight",
+    "train_decoder": "Train the decoder as well",
+    "gradient_accumulation_steps": "Samples a step",
+    "ema_decay": "Average decay",
+    "prior_loss_weight": "Prior weight",
+    "validation_steps": "Score every",
+    "seed": "Seed",
+    "sample_prompts": "Sample prompt",
+}
+"""What each field of a request is called on the page."""
+OBJECTIVES = [
+    ("Mixed: the model's own loss, and pixels through the decoder", "mixed"),
+    ("Latent: the model's own loss; fast, blind to what the decoder does", "latent"),
+    ("Pixel: the distance of decoded frames, taken through the decoder", "pixel"),
+]
+MODES = [
+    ("Exact: the right gradients in little memory; take this", "exact"),
+    ("Truncated: for very long clips, whose exact way back takes too long", "truncated"),
+    ("Full: plain backpropagation, for reference; memory grows with the clip", "full"),
+]
+KEPT = [
+    ("beside the model", "device"),
+    ("in main memory", "memory"),
+    ("on disk: memory does not grow with the clip at all", "disk"),
+]
+_TEXTS = ("title", "crop_size", "seed", "sample_prompts")
+"""Fields that may be left empty."""
+
+
+class FinetuneForm:
+    """The controls, by field. Made inside a `gr.Blocks`; the layout calls `place_…` where it wants them."""
+
+    def __init__(self, presets: list[Preset]) -> None:
+        fitting = [preset for preset in presets if preset.pipeline == PIPELINE]
+        self.presets = sorted(fitting, key=lambda preset: preset.name != "pocket")
+        self.controls: dict[str, Any] = {}
+
+    @property
+    def first(self) -> Preset | None:
+        """What the form starts from."""
+        return self.presets[0] if self.presets else None
+
+    @property
+    def inputs(self) -> list[Any]:
+        """The controls in the order in which `finetune_request_of` takes their values."""
+        return [self.controls[field] for field in LABELS]
+
+    def place_main(self) -> None:
+        self.controls["preset"] = gr.Dropdown(
+            label=LABELS["preset"],
+            choices=[(preset.title, preset.name) for preset in self.presets],
+            value=self.first.name if self.first else None,
+            elem_id="training-preset",
+        )
+        self._text("title", "of the version; empty: the first clip's name", "night rain")
+        self.controls["objective"] = gr.Radio(
+            label=LABELS["objective"], choices=OBJECTIVES, value=_default("objective"), elem_id="training-objective"
+        )
+        with gr.Row(elem_classes="numbers"):
+            self._number("max_train_steps", "more learns more", 10)
+            self._number("learning_rate", "of AdamW", 0.0001)
+            self._number("lora_rank", "room to learn", 4)
+
+    def place_more(self) -> None:
+        with gr.Column(visible=_default("objective") != "latent", elem_id="training-decoder") as self.decoder:
+            self.controls["mode"] = gr.Radio(
+                label=LABELS["mode"], choices=MODES, value=_default("mode"), elem_id="training-mode"
+            )
+            with gr.Row(visible=False, elem_classes="numbers", elem_id="training-window-row") as self.truncated:
+                self._number("window", "groups of frames together", 1)
+                self._number("context", "groups before them", 1)
+            with gr.Row(elem_classes="numbers"):
+                self._text("crop_size", "latent pixels; less memory", "whole frames")
+                self._number("structure_weight", "of 1: SSIM beside L1", 0.1)
+                self._number("pixel_weight", "in a mixed objective", 0.1)
+            self.controls["keep_caches"] = gr.Dropdown(
+                label=LABELS["keep_caches"],
+                info="of the decoder, while exact gradients are taken",
+                choices=KEPT,
+                value=_default("keep_caches"),
+                filterable=False,
+                elem_id=_elem_id("keep_caches"),
+            )
+            self._tick("checkpoint_blocks", "Less memory, more time, the same gradients.")
+            self._tick("train_decoder", "Low rank too, by the pixel loss only.")
+        with gr.Row(elem_classes="numbers"):
+            self._number("width", "pixels", 16)
+            self._number("height", "pixels", 16)
+            self._number("num_frames", "of a sample", 4)
+        with gr.Row(elem_classes="numbers"):
+            self._number("gradient_accumulation_steps", "steadier, slower", 1)
+            self._number("ema_decay", "0 keeps the last weights", 0.01)
+            self._number("prior_loss_weight", "more forgets less", 0.1)
+        with gr.Row(elem_classes="numbers"):
+            self._number("validation_steps", "so many steps", 5)
+            self._text("seed", "of everything drawn", "0", value="0")
+        self._text(
+            "sample_prompts", "generated before and after; empty: a held-out caption", "a red car on a rainy night"
+        )
+
+    # -- controls -----------------------------------------------------------------------------------------------------
+
+    def _number(self, field: str, info: str, step: float) -> None:
+        # No precision: 128.5 must arrive as it was typed, to be refused and not rounded.
+        from_preset = getattr(self.first.defaults, field, None) if self.first else None
+        self.controls[field] = gr.Number(
+            label=LABELS[field],
+            info=info,
+            value=_default(field) if from_preset is None else from_preset,
+            step=step,
+            min_width=96,
+            elem_id=_elem_id(field),
+        )
+
+    def _text(self, field: str, info: str, placeholder: str, *, value: str = "") -> None:
+        self.controls[field] = gr.Textbox(
+            label=LABELS[field],
+            info=info,
+            value=value,
+            placeholder=placeholder,
+            max_lines=1,
+            min_width=96,
+            elem_id=_elem_id(field),
+        )
+
+    def _tick(self, field: str, info: str) -> None:
+        self.controls[field] = gr.Checkbox(
+            label=LABELS[field], info=info, value=_default(field), elem_id=_elem_id(field)
+        )
+
+    # -- what depends on what -----------------------------------------------------------------------------------------
+
+    def wire(self, light: dict[str, Any]) -> None:
+        controls = self.controls
+        sizes = [controls[field] for field in ("width", "height", "num_frames")]
+        controls["preset"].input(self.starts_from, [controls["preset"]], sizes, **light)
+        controls["objective"].change(self.fits, [controls["objective"]], [self.decoder], **light)
+        controls["mode"].change(self.windows, [controls["mode"]], [self.truncated], **light)
+
+    def starts_from(self, name: Any) -> dict[Any, Any]:
+        """A preset was chosen: its size and length."""
+        preset = next((each for each in self.presets if each.name == name), None)
+        if preset is None:
+            return {}
+        return {self.controls[field]: getattr(preset.defaults, field) for field in ("width", "height", "num_frames")}
+
+    def fits(self, objective: Any) -> dict[Any, Any]:
+        """Without pixel losses nothing goes through the decoder."""
+        return {self.decoder: gr.update(visible=objective != "latent")}
+
+    def windows(self, mode: Any) -> dict[Any, Any]:
+        return {self.truncated: gr.update(visible=mode == "truncated")}
+
+    def fps_of(self, name: Any) -> float:
+        """At which rate clips are read for a preset."""
+        preset = next((each for each in self.presets if each.name == name), self.first)
+        return preset.defaults.fps if preset else 12.0
+
+
+def _default(field: str) -> Any:
+    return FinetuneRequest.model_fields[field].get_default()
+
+
+def _elem_id(field: str) -> str:
+    return "training-" + field.replace("_", "-")
+
+
+def finetune_request_of(values: tuple[Any, ...], clips: tuple[TrainingClip, ...]) -> tuple[FinetuneRequest, Preset]:
+    """What the controls say, checked against the preset they name.
+
+    Args:
+        values: The controls' values, in the order of `FinetuneForm.inputs`.
+        clips: What to learn from.
+
+    Raises:
+        StudioError: naming the field at fault.
+    """
+    written = dict(zip(LABELS, values, strict=True))
+    for field, value in written.items():
+        if value in (None, "") and field not in _TEXTS:
+            raise RequestError(f"{LABELS[field]} is empty.", field=field, way_out="Fill it in.")
+    preset = find_preset(str(written.pop("preset")))
+    if preset.pipeline != PIPELINE:
+        raise RequestError(
+            f"{preset.title} cannot be fine-tuned.",
+            field="preset",
+            value=preset.name,
+            way_out=f"Choose one that is a {PIPELINE}.",
+        )
+    prompt = str(written["sample_prompts"] or "").strip()
+    written |= {"title": str(written["title"] or "").strip(), "sample_prompts": (prompt,) if prompt else ()}
+    written["crop_size"] = _whole(written["crop_size"], "crop_size", most=1024)
+    written["seed"] = _whole(written["seed"], "seed", most=MAX_SEED)
+    request = finetune_request_for(preset, clips=clips, **written)
+    check_finetune_request(request, preset)
+    return request, preset
+
+
+def _whole(typed: Any, field: str, *, most: int) -> int | None:
+    text = str(typed if typed is not None else "").strip()
+    if not text:
+        return None
+    if not text.isdecimal() or int(text) > most:
+        raise RequestError(
+            f"{text[:40]!r} is no whole number.", field=field, value=text, way_out=f"Type 0 to {most}, or nothing."
+        )
+    return int(text)
+
+
+def finetune_label(error: StudioError) -> str:
+    """The label of the control that an error is about."""
+    if isinstance(error, (PresetError, WeightsError)):
+        return LABELS["preset"]
+    if error.field == "clips" or error.field.startswith("caption"):
+        return "Clips"
+    return LABELS.get(error.field, "")

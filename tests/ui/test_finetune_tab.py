@@ -1,0 +1,394 @@
+"""The Fine-tune tab without a browser: clips, settings, the queue, a log as it grows, what is done with versions."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+import pytest
+from test_tabs import hosted, pressed, rooms
+
+from studio.clip import Clip, write_clip
+from studio.errors import ClipError, RequestError
+from studio.events import (
+    Placement,
+    TrainingForecast,
+    TrainingSample,
+    TrainingScored,
+    TrainingStage,
+    TrainingStarted,
+    TrainingStep,
+    event_to_json,
+)
+from studio.finetune.clips import KEPT, kept
+from studio.finetune_request import FinetuneRequest
+from studio.preset import list_presets
+from studio.request import request_for
+from studio.runs import RunStore
+from studio.ui.finetune_form import LABELS, PIPELINE, finetune_label, finetune_request_of
+from studio.ui.finetune_tab import FinetuneTab
+from studio.ui.rooms import Rooms
+from studio.ui.training_log import Told, before_and_after, plot_of
+from studio.versions import LOG, LORA_FILE, Scores, Version
+
+__all__ = ["hosted", "rooms"]
+SMALL = {"width": 64, "height": 64, "num_frames": 9, "max_train_steps": 8, "objective": "latent"}
+
+
+def tab_of(rooms: Rooms) -> FinetuneTab:
+    presets, _ = list_presets()
+    with gr.Blocks():
+        tab = FinetuneTab(rooms, presets)
+        tab.build()
+    return tab
+
+
+@pytest.fixture
+def tab(rooms: Rooms) -> FinetuneTab:
+    return tab_of(rooms)
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Callable[..., str]:
+    """Makes a clip as it lies in the page's upload folder."""
+
+    def make(name: str = "drive.mp4", *, seed: int = 0, num_frames: int = 20) -> str:
+        path = tmp_path / "uploads" / name
+        path.parent.mkdir(exist_ok=True)
+        frames = np.random.default_rng(seed).integers(0, 255, (1, 64, 64, 3), np.uint8).repeat(num_frames, 0)
+        write_clip(Clip(frames=frames, fps=12.0), path)
+        return str(path)
+
+    return make
+
+
+def settings(tab: FinetuneTab, **changes: Any) -> tuple[Any, ...]:
+    """The form's values as Gradio hands them over."""
+    values = {field: tab.form.controls[field].value for field in LABELS}
+    return tuple((values | SMALL | changes)[field] for field in LABELS)
+
+
+def uploaded(tab: FinetuneTab, *files: str, ids: Any = None) -> tuple[list[str], dict[str, Any]]:
+    """Ids and the list's value, once every file was read."""
+    updates = tab.add_clips(list(files), ids or [], {}, 9, "pocket")
+    ids, listed = updates[tab.clips.ids], updates[tab.clips.list]
+    deadline = time.monotonic() + 60
+    while any(row["state"] == "reading" for row in listed["clips"]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+        updates = tab.look_at_clips(ids, listed, 9, "pocket", None)
+        listed = updates[tab.clips.list]
+    return ids, listed
+
+
+def begun(tab: FinetuneTab, film: Callable[..., str], **changes: Any) -> Version:
+    """A version that was written down by the button, and is not waited for any more."""
+    ids, listed = uploaded(tab, film(f"{time.monotonic_ns()}.mp4", seed=time.monotonic_ns() % 1000))
+    updates = tab.begin(ids, listed, "", "", *settings(tab, **changes))
+    tab.rooms.queue.stop_training()
+    return tab.versions.get(updates[tab.chosen])
+
+
+def learnt(tab: FinetuneTab, version: Version, *, base: float, own: float) -> None:
+    """As if it had been trained to its end."""
+    scores = said(Scores, psnr=base)
+    (tab.versions.path(version.id) / LORA_FILE).write_bytes(b"weights")
+    tab.versions.write(replace(version, state="complete", base_scores=scores, scores=replace(scores, psnr=own)))
+
+
+def said(kind: Any, **known: Any) -> Any:
+    """A record in which every figure that the test does not care about is 1."""
+    return kind(**{each.name: 1 for each in fields(kind)} | known)
+
+
+def log(tab: FinetuneTab, version: Version, *events: Any) -> None:
+    with (tab.versions.path(version.id) / LOG).open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(event_to_json(event)) + "\n" for event in events)
+
+
+def step(number: int, *, pixel: float | None = None) -> TrainingStep:
+    return TrainingStep(
+        step=number,
+        loss=1 / number,
+        latent=1 / number,
+        pixel=pixel,
+        learning_rate=1e-3,
+        seconds=2.0,
+        eta_seconds=10.0,
+        peak_bytes=10**9,
+    )
+
+
+def started(version: Version, first: int = 0) -> TrainingStarted:
+    placement = Placement(
+        device="cpu",
+        device_name="a processor",
+        torch_dtype="float32",
+        vae_dtype="float32",
+        channels_last=False,
+        offload="none",
+        vae_tiling=False,
+        quantization="none",
+    )
+    return TrainingStarted(
+        version_id=version.id, total_steps=8, first_step=first, samples=4, held_out=1, placement=placement
+    )
+
+
+# -- clips ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_upload_is_kept_once_under_its_content_and_a_safe_name(tmp_path: Path, film: Callable[..., str]) -> None:
+    path = Path(film("über: <b>../drive.mp4".replace("/", "_")))
+    first = kept(path, tmp_path / "runs")
+    assert first.read_bytes() == path.read_bytes()
+    assert first.parent.parent == tmp_path / "runs" / KEPT
+    assert set(first.name) <= set("abcdefghijklmnopqrstuvwxyz0123456789._-")
+    again = path.with_name("another name.mp4")
+    again.write_bytes(path.read_bytes())
+    assert kept(again, tmp_path / "runs") == first
+    assert [each.name for each in first.parent.iterdir()] == [first.name]
+    path.unlink()
+    assert first.is_file(), "it stays when the upload goes"
+    with pytest.raises(ClipError, match="cannot be read"):
+        kept(path, tmp_path / "runs")
+
+
+def test_clips_get_a_picture_and_a_caption_and_bad_ones_a_reason(tab: FinetuneTab, film: Callable[..., str]) -> None:
+    good = film("red_car-ahead.mp4")
+    copy, broken = Path(good).with_name("copy.mp4"), Path(good).with_name("broken.mp4")
+    copy.write_bytes(Path(good).read_bytes())
+    broken.write_bytes(b"not a clip")
+    ids, listed = uploaded(tab, good, str(copy), film("short.mp4", seed=1, num_frames=4), str(broken))
+    first, second, short, bad = listed["clips"]
+    assert (first["state"], first["caption"], first["held_out"]) == ("ready", "red car ahead", False)
+    assert first["picture"].startswith("data:image/jpeg;base64,")
+    assert "64×64" in first["line"]
+    assert "same file as red_car-ahead.mp4" in second["note"]
+    assert "fewer than the 9" in short["note"]
+    assert {row["state"] for row in (second, short, bad)} == {"left out"}
+    assert bad["note"]
+    assert len(tab.clips.clips(ids, listed, "", "", num_frames=9, fps=12)) == 1
+
+    # Without the first, its copy takes its place; a shorter sample makes room for the short one.
+    updates = tab.remove_clip(ids, listed, 4, "pocket", pressed(clip=ids[0]))
+    assert [row["state"] for row in updates[tab.clips.list]["clips"]] == ["ready", "ready", "left out"]
+
+
+def test_what_was_typed_and_ticked_goes_into_the_request(tab: FinetuneTab, film: Callable[..., str]) -> None:
+    ids, listed = uploaded(tab, film("a.mp4"), film("b.mp4", seed=1))
+    listed["clips"][0] |= {"caption": " <b>a tram</b> "}
+    listed["clips"][1] |= {"held_out": True}
+    clips = tab.clips.clips(ids, listed, " by\nme ", "CC0", num_frames=9, fps=12)
+    assert [clip.caption for clip in clips] == ["<b>a tram</b>", "b"]
+    assert [clip.held_out for clip in clips] == [False, True]
+    assert {(clip.origin, clip.licence) for clip in clips} == {("by me", "CC0")}
+    assert all(KEPT in clip.path.parts for clip in clips)
+    listed["clips"][0] |= {"held_out": True}
+    with pytest.raises(RequestError, match="held out"):
+        tab.clips.clips(ids, listed, "", "", num_frames=9, fps=12)
+    listed["clips"][0] |= {"caption": "  "}
+    with pytest.raises(RequestError, match=r"a\.mp4 has no caption"):
+        tab.clips.clips(ids, listed, "", "", num_frames=9, fps=12)
+
+
+@pytest.mark.parametrize("sent", [None, [], "x", {"clips": 3}, {"clips": [None, {"id": 1}, {"id": "x"}]}])
+def test_whatever_a_browser_sends_as_the_list_is_borne(tab: FinetuneTab, sent: Any, film: Callable[..., str]) -> None:
+    ids, _ = uploaded(tab, film())
+    assert [clip.caption for clip in tab.clips.clips(ids, sent, None, 3, num_frames=9, fps=12)] == ["drive"]
+    updates = tab.look_at_clips([*ids, "0123", 7], sent, None, "nothing", None)
+    assert [row["state"] for row in updates[tab.clips.list]["clips"]] == ["ready", "left out"]
+
+
+def test_more_than_fifty_clips_are_not_taken(tab: FinetuneTab, film: Callable[..., str]) -> None:
+    updates = tab.add_clips([film("one.mp4"), film("two.mp4")], [f"{n}" for n in range(49)], {}, 9, "pocket")
+    assert len(updates[tab.clips.ids]) == 50
+    assert "two.mp4" in updates[tab.clips.said]["words"]
+
+
+# -- settings ---------------------------------------------------------------------------------------------------------
+
+
+def test_only_models_that_can_be_fine_tuned_are_offered_the_pocket_one_first(tab: FinetuneTab) -> None:
+    assert tab.form.presets[0].name == "pocket"
+    assert {preset.pipeline for preset in tab.form.presets} == {PIPELINE}
+
+
+def test_every_default_of_a_request_is_what_the_form_starts_from(tab: FinetuneTab, film: Callable[..., str]) -> None:
+    ids, listed = uploaded(tab, film(num_frames=40))
+    clips = tab.clips.clips(ids, listed, "", "", num_frames=17, fps=12)
+    values = tuple(tab.form.controls[field].value for field in LABELS)
+    request, preset = finetune_request_of(values, clips)
+    expected = {name: field.get_default() for name, field in FinetuneRequest.model_fields.items() if name in LABELS}
+    expected |= {name: getattr(preset.defaults, name) for name in ("width", "height", "num_frames")}
+    assert {name: getattr(request, name) for name in expected} == expected | {"preset": "pocket"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "label"),
+    [
+        ({"width": 72}, "Width"),
+        ({"max_train_steps": 1.5}, "Steps"),
+        ({"learning_rate": 7}, "Learning rate"),
+        ({"lora_rank": None}, "LoRA rank"),
+        ({"crop_size": "many"}, "Crop"),
+        ({"seed": "-1"}, "Seed"),
+        ({"objective": "beauty"}, "Objective"),
+        ({"preset": "mochi-1"}, "Preset"),
+        ({"preset": "nothing"}, "Preset"),
+    ],
+)
+def test_a_refusal_names_the_control(
+    tab: FinetuneTab, film: Callable[..., str], changes: dict[str, Any], label: str
+) -> None:
+    ids, listed = uploaded(tab, film())
+    updates = tab.begin(ids, listed, "", "", *settings(tab, **changes))
+    assert list(updates) == [tab.trouble], "the form keeps what was typed"
+    assert updates[tab.trouble]["field"] == label
+    assert tab.versions.list() == []
+
+
+def test_without_clips_nothing_is_begun(tab: FinetuneTab) -> None:
+    said = tab.begin([], {}, "", "", *settings(tab))[tab.trouble]
+    assert said["field"] == "Clips"
+    assert finetune_label(RequestError("x", field="caption of a.mp4")) == "Clips"
+
+
+# -- starting, stopping, going on -------------------------------------------------------------------------------------
+
+
+def test_start_writes_a_version_down_and_asks_the_worker(tab: FinetuneTab, film: Callable[..., str]) -> None:
+    ids, listed = uploaded(tab, film())
+    updates = tab.begin(ids, listed, "", "", *settings(tab, title="<i>rain</i>"))
+    (version,) = tab.versions.list()
+    assert updates[tab.chosen] == version.id == tab.rooms.queue.waits_to_be_trained()
+    assert version.title == "<i>rain</i>"
+    assert "no clip is being made" in updates[tab.status]["words"]
+    assert updates[tab.panel.list]["versions"][0]["state"] == "waiting"
+
+    refused = tab.begin(ids, listed, "", "", *settings(tab))
+    assert "waits to be trained" in refused[tab.trouble]["words"]
+    assert len(tab.versions.list()) == 1, "nothing is left of what was refused"
+
+    assert "Stopping" in tab.leave_off(version.id)[tab.answer]["words"]
+    updates = tab.open(version.id, Told(), None)
+    assert updates[tab.going_on]["visible"]
+    updates = tab.take_up(version.id, Told(), None)
+    assert tab.rooms.queue.waits_to_be_trained() == version.id
+    assert updates[tab.stopping]["visible"]
+
+
+def test_a_hosted_page_says_why_it_starts_nothing(hosted: Rooms, film: Callable[..., str]) -> None:
+    tab = tab_of(hosted)
+    assert tab.add_clips([film()], [], {}, 9, "pocket") == {tab.clips.files: None}
+    assert "shared page" in tab.begin([], {}, "", "", *settings(tab))[tab.trouble]["words"]
+    version = begun(tab_of(replace(hosted, hosted=False)), film)
+    learnt(tab, version, base=18, own=19)
+    updates = tab.open("", Told(), None)
+    assert updates[tab.panel.list]["versions"][0]["gain"] == "+1.00", "everything is shown"
+    for button in (tab.panel.promote, tab.panel.delete, tab.panel.roll_back):
+        assert updates[button]["interactive"] is False
+    for act in (tab.panel.put_forward, tab.panel.undo, tab.panel.remove):
+        assert "shared" in act(version.id)[tab.panel.said]["words"]
+    assert "shared" in tab.take_up(version.id, Told(), None)[tab.answer]["words"]
+    assert hosted.queue.waits_to_be_trained() is None
+    assert tab.versions.promoted("pocket") is None
+
+
+# -- following --------------------------------------------------------------------------------------------------------
+
+
+def test_a_log_is_followed_piece_by_piece_and_read_the_same_at_once(tab: FinetuneTab, film: Callable[..., str]) -> None:
+    version = begun(tab, film)
+    updates = tab.open(version.id, Told(), None)
+    assert tab.look(version.id, updates[tab.told], None, updates[tab.seen]) == gr.skip(), "nothing is new"
+    log(tab, version, TrainingStage(stage="loading"), started(version), said(TrainingScored, step=0, psnr=18))
+    log(tab, version, step(1), step(2, pixel=0.1))
+    forecast = said(TrainingForecast, step_seconds=2, eta_seconds=12, decoder_bytes=10**7, full_decoder_bytes=4 * 10**7)
+    updates = tab.look(version.id, updates[tab.told], None, updates[tab.seen])
+    assert [len(line["points"]) for line in updates[tab.plot]["lines"]] == [2, 1]
+    log(tab, version, forecast, step(3), TrainingStage(stage="scoring"))
+    updates = tab.look(version.id, updates[tab.told], None, updates[tab.seen])
+    plot = updates[tab.plot]
+    assert plot["memory"]["held_words"] == "10 MB"
+    assert plot["scores"] == [[0, 18]]
+    told = updates[tab.told]
+    assert told.step == 3
+    assert told.stage
+    assert tab.open(version.id, Told(), None)[tab.told] == told, "a reload shows the same"
+
+    # What was lost since the last checkpoint is made again.
+    log(tab, version, started(version, first=2), step(3), step(4))
+    assert sorted(tab.open(version.id, told, None)[tab.told].steps) == [1, 2, 3, 4]
+    assert len(plot_of(Told(steps={n: (1.0, 1.0, None) for n in range(1, 5001)}), 5000)["lines"][0]["points"]) <= 240
+
+
+def test_the_first_and_the_last_clip_lie_under_one_clock(tab: FinetuneTab, film: Callable[..., str]) -> None:
+    version = begun(tab, film)
+    store = RunStore(tab.versions.path(version.id) / "clips")
+    paths = []
+    for number in range(2):
+        request = request_for(tab.form.presets[0], prompt="a car", seed=number, height=64, width=64, num_frames=9)
+        writer = store.begin(request, preset=tab.form.presets[0], environment={})
+        run = writer.complete(Clip(frames=np.zeros((9, 64, 64, 3), np.uint8), fps=12.0))
+        paths.append(str(run.video))
+    log(tab, version, started(version), TrainingSample(step=0, prompt="a car", path=paths[0]), step(1))
+    updates = tab.open(version.id, Told(), None)
+    assert updates[tab.panel.player] == {}
+    log(tab, version, TrainingSample(step=8, prompt="a car", path=paths[1]))
+    updates = tab.open(version.id, updates[tab.told], None)
+    assert before_and_after(updates[tab.told]) is not None
+    assert [clip["title"] for clip in updates[tab.panel.player]["clips"]] == ["Before", "After"]
+    later = tab.open(version.id, updates[tab.told], updates[tab.panel.paired])
+    assert tab.panel.player not in later, "it goes on playing where it is"
+
+
+# -- versions ---------------------------------------------------------------------------------------------------------
+
+
+def test_versions_are_promoted_rolled_back_and_deleted(tab: FinetuneTab, film: Callable[..., str]) -> None:
+    better, worse = begun(tab, film, title="better"), begun(tab, film, title="worse")
+    learnt(tab, better, base=18, own=19.5)
+    learnt(tab, worse, base=18, own=17)
+    closed = tab.choose(None, pressed(version=better.id))
+    assert closed[tab.status]["tone"] == "good"
+    assert Path(closed[tab.panel.download]["value"]).read_bytes() == b"weights"
+    rows = {row["title"]: row for row in closed[tab.panel.list]["versions"]}
+    assert (rows["better"]["gain"], rows["better"]["worse"]) == ("+1.50", False)
+    assert (rows["worse"]["gain"], rows["worse"]["worse"]) == ("−1.00", True)
+    assert tab.choose(None, pressed(version=worse.id))[tab.status]["tone"] == "warn"
+
+    tab.panel.put_forward(worse.id)
+    tab.panel.put_forward(better.id)
+    promoted = tab.versions.promoted("pocket")
+    assert promoted is not None
+    assert promoted.id == better.id
+    assert "worse is promoted again" in tab.panel.undo(better.id)[tab.panel.said]["words"]
+    assert "as it came" in tab.panel.undo(better.id)[tab.panel.said]["words"]
+    assert tab.panel.undo(better.id)[tab.panel.said]["tone"] == "error"
+
+    assert tab.panel.ask()[tab.panel.confirm]["visible"]
+    assert "Deleted" in tab.panel.remove(worse.id)[tab.panel.said]["words"]
+    assert [each.id for each in tab.versions.list()] == [better.id]
+    assert tab.panel.remove("../" + better.id)[tab.panel.said]["tone"] == "error"
+    tab.rooms.queue.train(better.id)
+    assert "about to be" in tab.panel.remove(better.id)[tab.panel.said]["words"]
+
+
+def test_a_failed_version_says_why_and_can_go_on(tab: FinetuneTab, film: Callable[..., str]) -> None:
+    version = begun(tab, film)
+    failure = RequestError("The loss became NaN.", field="learning_rate", way_out="Take a lower learning rate.")
+    tab.versions.write(replace(version, state="failed", error=failure.to_json()))
+    updates = tab.choose(None, pressed(version=version.id))
+    assert "Take a lower learning rate." in updates[tab.status]["words"]
+    assert updates[tab.going_on]["visible"]
+    assert "written when" in updates[tab.panel.card]
+
+    tab.versions.write(replace(version, state="stopped", preset_digest="another"))
+    assert "Fine-tune anew" in tab.take_up(version.id, Told(), None)[tab.answer]["words"]
+    assert tab.rooms.queue.waits_to_be_trained() is None
