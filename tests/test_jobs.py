@@ -276,6 +276,7 @@ def test_a_job_becomes_a_run_and_its_events_are_replayed_in_order(store: RunStor
             "job": None,
             "reason": "",
             "measuring": None,
+            "training": None,
         }
 
 
