@@ -145,7 +145,6 @@ def row_of(name: str, way: str, version: Version, store: RunStore) -> dict[str, 
         "base_pixel": version.base_scores.pixel,
         "latent": version.scores.latent,
         "base_latent": version.base_scores.latent,
-        "seconds": version.seconds,
         "decoder_bytes": held["held"],
     }
 
@@ -153,22 +152,17 @@ def row_of(name: str, way: str, version: Version, store: RunStore) -> dict[str, 
 def write(rows: list[dict[str, Any]], steps: int) -> None:
     """The table, as Markdown and JSON, and into README."""
     lines = [
-        f"One-step denoised frames of held-out samples, {steps} steps of training each; time beside latent-only in the "
-        "same run.",
+        f"One-step denoised frames of held-out samples, {steps} steps of training each.",
         "",
-        "| clips | trained by | PSNR | gain | pixel loss | flow matching | held for the decoder | time |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| clips | trained by | PSNR | gain | pixel loss | flow matching | held for the decoder |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
-        quick = next(
-            (each["seconds"] for each in rows if each["clips"] == row["clips"] and each["way"] == "latent"), None
-        )
         held = f"{row['decoder_bytes'] / 1e6:.0f} MB" if row["decoder_bytes"] else "–"
-        took = f"{row['seconds'] / quick:.1f}×" if quick else "–"
         lines.append(
             f"| {row['clips']} | {row['way']} | {row['psnr']:.2f} dB | {row['psnr'] - row['base_psnr']:+.2f} dB "
             f"| {row['base_pixel']:.4f} → {row['pixel']:.4f} | {row['base_latent']:.4f} → {row['latent']:.4f} "
-            f"| {held} | {took} |"
+            f"| {held} |"
         )
     table = "\n".join(lines)
     RESULTS.mkdir(exist_ok=True)
