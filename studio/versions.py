@@ -26,7 +26,6 @@ from typing import Any, Literal, get_args
 
 from studio.errors import RunError, StudioError
 from studio.finetune_request import FinetuneRequest, read_finetune_request
-from studio.runs import utc_now
 from studio.storage import FileLock, disk_trouble, write_atomically
 
 VersionState = Literal["waiting", "training", "stopped", "complete", "failed"]
@@ -123,10 +122,11 @@ class VersionStore:
         Raises:
             DiskFull: no room.
         """
-        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+        now = datetime.now(UTC)
         version = Version(
-            id=f"{stamp}-{secrets.token_hex(4)}",
-            created=utc_now(),
+            id=f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(4)}",
+            # To the microsecond: versions are listed by it, and two may begin within a millisecond.
+            created=now.isoformat(timespec="microseconds"),
             state="waiting",
             request=request,
             preset_digest=preset_digest,
