@@ -5,7 +5,6 @@ Knows fields, ranges and grids. Refuses to know how training is carried out. Not
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from studio.errors import RequestError
 from studio.preset import SIDES, Preset
-from studio.request import MAX_SEED, check_on_grid, check_prompt
+from studio.request import MAX_SEED, check_on_grid, check_prompt, fault_in, record_of
 
 Objective = Literal["latent", "pixel", "mixed"]
 MAX_CLIPS = 50
@@ -121,33 +120,18 @@ def read_finetune_request(written: dict[str, Any] | str | bytes) -> FinetuneRequ
     Raises:
         RequestError: not JSON, a field nobody knows, or a value out of range; the field is named.
     """
-    if isinstance(written, (str, bytes)):
-        try:
-            written = json.loads(written)
-        except (ValueError, RecursionError) as error:
-            raise RequestError("The settings are not JSON.", field="settings") from error
-    if not isinstance(written, dict):
-        raise RequestError(f"The settings are a {type(written).__name__}, not a record.", field="settings")
+    written = record_of(written)
     try:
         return FinetuneRequest.model_validate(written)
     except ValidationError as error:
         fault = error.errors()[0]
-        field = ".".join(str(part) for part in fault["loc"])
-        if field == "clips" and fault["type"] in ("too_short", "too_long"):
+        if fault["loc"] == ("clips",) and fault["type"] in ("too_short", "too_long"):
             raise RequestError(
                 f"{len(written.get('clips') or ())} clips were given.",
                 field="clips",
                 way_out=f"Give 1 to {MAX_CLIPS} clips.",
             ) from error
-        if fault["type"] == "extra_forbidden":
-            known = ", ".join(FinetuneRequest.model_fields)
-            raise RequestError(
-                f"Unknown setting {field!r}.", field=field, way_out=f"Known settings: {known}."
-            ) from error
-        value = written.get(field)
-        raise RequestError(
-            f"{field} = {str(value)[:80]!r} will not do: {fault['msg']}.", field=field, value=value
-        ) from error
+        raise fault_in(FinetuneRequest, written, error) from error
 
 
 def check_finetune_request(request: FinetuneRequest, preset: Preset) -> None:

@@ -548,12 +548,11 @@ class _Worker:
         Returns:
             The verb, and the `warm` of its module where it has one.
         """
-        module_name, _, function_name = self.verb.partition(":")
         try:
-            module = importlib.import_module(module_name)
+            verb = _imported(self.verb)
             if self.verb == VERB:
                 importlib.import_module("studio.pipelines")
-            return getattr(module, function_name), getattr(module, "warm", None)
+            return verb, getattr(importlib.import_module(self.verb.partition(":")[0]), "warm", None)
         except Exception as error:
             self._say(state="dead", reason=f"The worker cannot work here: {error}.")
             raise
@@ -585,9 +584,7 @@ class _Worker:
 
         self._say(state="measuring", measuring=told)
         try:
-            module_name, _, function_name = MEASURE_VERB.partition(":")
-            verb = getattr(importlib.import_module(module_name), function_name)
-            for step in verb(store=self.store, check=check, **wanted):
+            for step in _imported(MEASURE_VERB)(store=self.store, check=check, **wanted):
                 told |= {name: getattr(step, name) for name in ("done", "total") if hasattr(step, name)}
                 self._say(measuring=told)
         except StudioError as error:
@@ -601,8 +598,7 @@ class _Worker:
         """Train a version; what happens to it stands in its own folder."""
         self._say(state="training", training=version_id)
         try:
-            module_name, _, function_name = TRAIN_VERB.partition(":")
-            stream = getattr(importlib.import_module(module_name), function_name)(version_id, store=self.store)
+            stream = _imported(TRAIN_VERB)(version_id, store=self.store)
             with contextlib.closing(stream):
                 for _ in stream:
                     if self.unwanted.is_set() or self._book.note("stop training") == version_id:
@@ -664,6 +660,12 @@ class _Worker:
             if run_id is not None and self.store.get(run_id).state == "complete":
                 return "complete"
         return "interrupted" if self.unwanted.is_set() else "cancelled"
+
+
+def _imported(verb: str) -> Callable[..., Any]:
+    """The function that `module:function` names."""
+    module_name, _, function_name = verb.partition(":")
+    return getattr(importlib.import_module(module_name), function_name)
 
 
 class _Telling(threading.Thread):

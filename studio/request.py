@@ -88,6 +88,19 @@ def read_request(written: dict[str, Any] | str | bytes) -> GenerationRequest:
     Raises:
         RequestError: not JSON, a field nobody knows (the known ones are named), or a value out of range.
     """
+    written = {name: value for name, value in record_of(written).items() if name != "schema_version"}
+    try:
+        return GenerationRequest.model_validate(written)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        field = ".".join(str(part) for part in fault["loc"])
+        if field.startswith("cache"):
+            raise _cache_fault(written.get("cache"), fault) from error
+        raise fault_in(GenerationRequest, written, error) from error
+
+
+def record_of(written: dict[str, Any] | str | bytes) -> dict[str, Any]:
+    """Settings from outside as a record; raises RequestError where they are none."""
     if isinstance(written, (str, bytes)):
         try:
             written = json.loads(written)
@@ -97,23 +110,18 @@ def read_request(written: dict[str, Any] | str | bytes) -> GenerationRequest:
             ) from error
     if not isinstance(written, dict):
         raise RequestError(f"The settings are a {type(written).__name__}, not a record.", field="settings")
-    written = {name: value for name, value in written.items() if name != "schema_version"}
-    try:
-        return GenerationRequest.model_validate(written)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        field = ".".join(str(part) for part in fault["loc"])
-        if field.startswith("cache"):
-            raise _cache_fault(written.get("cache"), fault) from error
-        if fault["type"] == "extra_forbidden":
-            known = ", ".join(GenerationRequest.model_fields)
-            raise RequestError(
-                f"Unknown setting {field!r}.", field=field, way_out=f"Known settings: {known}."
-            ) from error
-        value = written.get(field)
-        raise RequestError(
-            f"{field} = {str(value)[:80]!r} will not do: {fault['msg']}.", field=field, value=value
-        ) from error
+    return written
+
+
+def fault_in(model: type[BaseModel], written: dict[str, Any], error: ValidationError) -> RequestError:
+    """What pydantic found in a record first, with the field, the value and the fields there are."""
+    fault = error.errors()[0]
+    field = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        known = ", ".join(model.model_fields)
+        return RequestError(f"Unknown setting {field!r}.", field=field, way_out=f"Known settings: {known}.")
+    value = written.get(field)
+    return RequestError(f"{field} = {str(value)[:80]!r} will not do: {fault['msg']}.", field=field, value=value)
 
 
 def _cache_fault(cache: Any, fault: Any) -> RequestError:

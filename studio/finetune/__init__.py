@@ -26,6 +26,7 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,7 @@ from studio.events import (
 )
 from studio.finetune_request import FinetuneRequest, check_finetune_request
 from studio.generate import environment, generate
+from studio.machine import Machine, measure
 from studio.preset import Preset, find_preset
 from studio.request import GenerationRequest, request_for
 from studio.runs import RunStore
@@ -103,12 +105,11 @@ def forecast(request: FinetuneRequest) -> TrainingForecast:
         StudioError: as `finetune` would, up to its second step.
     """
     preset = find_preset(request.preset)
-    check_finetune_request(request, preset)
     with TemporaryDirectory(prefix="forecast-") as scratch:
-        versions = VersionStore(Path(scratch))
+        store = RunStore(Path(scratch))
         enough = request.model_copy(update={"max_train_steps": max(FORECAST_STEPS, request.max_train_steps)})
-        version = versions.begin(enough, preset_digest=preset.digest)
-        with closing(_Finetune(preset, version, versions, looks=False).run()) as events:
+        work = _Finetune(preset, begin(enough, store=store), VersionStore(store.folder), looks=False)
+        with closing(work.run()) as events:
             return next(event for event in events if isinstance(event, TrainingForecast))
 
 
@@ -235,18 +236,21 @@ class _Finetune:
     # -- before -------------------------------------------------------------------------------------------------------
 
     def _load(self) -> Trainable:
-        from studio import machine, pipelines, weights
+        from studio import pipelines, weights
         from studio.pipelines.training import Trainable
 
-        placement = pipelines.place(self.preset, self._request_of("a clip"), machine.measure())
+        placement = pipelines.place(self.preset, self._request_of("a clip"), self._machine)
         ready = pipelines.load(self.preset, placement, folder=weights.folder_of(self.preset))
         return Trainable(ready)
 
+    @cached_property
+    def _machine(self) -> Machine:
+        """Looked at once: a slow graphics driver takes seconds to answer."""
+        return measure()
+
     def _request_of(self, prompt: str, **fields: Any) -> GenerationRequest:
         """A clip at the training's size; its placement is the training's too, so that one loaded model serves both."""
-        from studio import machine
-
-        cpu = machine.measure().accelerator is None
+        cpu = self._machine.accelerator is None
         same = {name: getattr(self.request, name) for name in ("height", "width", "num_frames", "fps", "seed")}
         placement = {"torch_dtype": "float32" if cpu else "auto", "offload": "none", "vae_tiling": "off"}
         return request_for(self.preset, prompt=prompt, quantization="none", **same, **placement, **fields)

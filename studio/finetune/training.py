@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,7 +116,7 @@ class Training:
 
     # -- one step -----------------------------------------------------------------------------------------------------
 
-    def take_step(self, on_chunk: Callable[[int, int], None] | None = None) -> Step:
+    def take_step(self) -> Step:
         """One optimizer step.
 
         Raises:
@@ -128,7 +128,7 @@ class Training:
         latent = pixel = 0.0
         for turn in range(turns):
             number = (self.step * turns + turn) * self.world + self.rank
-            parts = self._take_turn(number, 1 / (turns * self.world), on_chunk)
+            parts = self._take_turn(number, 1 / (turns * self.world))
             latent, pixel = latent + parts[0], pixel + parts[1]
         latent, pixel = self._added_up(latent, pixel)
         loss = (latent if self.request.objective != "pixel" else 0.0) + pixel
@@ -163,7 +163,7 @@ class Training:
     def _pixel_weight(self) -> float:
         return self.request.pixel_weight if self.request.objective == "mixed" else 1.0
 
-    def _take_turn(self, number: int, share: float, on_chunk: Callable[[int, int], None] | None) -> tuple[float, float]:
+    def _take_turn(self, number: int, share: float) -> tuple[float, float]:
         """Add one sample's gradients, times `share`, to the parameters'; its losses times `share`."""
         generator = torch.Generator().manual_seed((self.request.seed * 1_000_003 + number) % 2**63)
         candidates = self.prepared.trained_on
@@ -184,7 +184,7 @@ class Training:
                 share=part,
             )
             vae_dtype = next(self.model.vae.parameters()).dtype
-            decoded = decode_backward(self.decoder, z.detach().to(vae_dtype), loss, how, on_chunk=on_chunk)
+            decoded = decode_backward(self.decoder, z.detach().to(vae_dtype), loss, how)
             pixel = float(decoded.loss)
             total = total + (z * decoded.gradient.to(z.dtype)).sum()
         if self.request.prior_loss_weight and len(self.prepared.prior_latents):
@@ -260,13 +260,13 @@ class Training:
         return _Averaged(self)
 
     @torch.no_grad()
-    def scores(self, check: Callable[[], None] = lambda: None) -> Scores:
+    def scores(self) -> Scores:
         """One-step estimates of held-out samples at fixed noise, by the averaged weights."""
         squared: list[float] = []
         pixels: list[float] = []
         latents: list[float] = []
         with self.averaged():
-            for estimate, latent, target in self.estimates(check):
+            for estimate, latent, target in self._estimates():
                 frames = torch.cat([part for part, _ in self._decoded(estimate)], dim=2)
                 squared.append(float((frames - target).square().mean()) / 4)
                 latents.append(latent)
@@ -278,13 +278,12 @@ class Training:
         return Scores(psnr=_mean(decibels), pixel=pixel, latent=latent, objective=objective[self.request.objective])
 
     @torch.no_grad()
-    def estimates(self, check: Callable[[], None]) -> Iterator[tuple[Tensor, float, Tensor]]:
+    def _estimates(self) -> Iterator[tuple[Tensor, float, Tensor]]:
         """Denoised estimate, flow-matching loss and target of every scored sample at every scored noise level."""
         for number in self.prepared.scored:
             clean = self.prepared.latents[number][None]
             target = self.prepared.target(number).to(self.model.device)
             for level, sigma in enumerate(SCORED_LEVELS):
-                check()
                 noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(1000 * number + level))
                 estimate, latent = self._one_step(number, clean, noise, sigma)
                 yield estimate, float(latent), target
