@@ -12,7 +12,7 @@ from typing import Any
 import imageio_ffmpeg
 import numpy as np
 import pytest
-from conftest import asked, moving_square
+from small_training import asked, moving_square
 
 from studio.clip import Clip, write_clip
 from studio.errors import RequestError

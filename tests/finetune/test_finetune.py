@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import asked
 from safetensors.torch import load_file
+from small_training import asked
 
 from studio.clip import read_clip
 from studio.errors import DiskFull, NumericalError, OutOfMemory, RequestError, RunError

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from conftest import asked
+from small_training import asked
 
 from studio.errors import DownloadError, RequestError
 from studio.finetune import finetune

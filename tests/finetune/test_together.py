@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import asked
 from safetensors.torch import load_file
+from small_training import asked
 
 from studio.finetune.training import Prepared
 from studio.finetune_request import TrainingClip

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import asked
 from patience import until
+from small_training import asked
 
 from studio.errors import JobError
 from studio.finetune import begin
