@@ -42,6 +42,8 @@ from studio.weights import folder_of
 
 LOOK_SECONDS = 0.15
 """How often an attached page looks for news of its job."""
+PATIENCE_SECONDS = 5.0
+"""How long a page that attaches anew waits for its earlier attachment to end."""
 ENDED_JOBS_LISTED = 4
 """Jobs that have ended and are still listed under the queue."""
 IDLE_WORDS = "Nothing is being made."
@@ -68,12 +70,22 @@ class _Watchers:
     """Which attachment each open page listens to, and what it shows: a new one ends the one before it."""
 
     newest: dict[str, str] = field(default_factory=dict)
+    going: dict[str, list[str]] = field(default_factory=dict)
+    """By session: the attachments that have not ended yet."""
     watched: dict[str, str] = field(default_factory=dict)
     """By session: the job that its attachment shows."""
 
     def begin(self, session: str) -> str:
-        self.newest[session] = secrets.token_hex(8)
-        return self.newest[session]
+        token = self.newest[session] = secrets.token_hex(8)
+        self.going.setdefault(session, []).append(token)
+        return token
+
+    async def alone(self, session: str, token: str) -> None:
+        """Wait for the attachments before this one to end, so that their last words do not come after its first."""
+        patience = PATIENCE_SECONDS
+        while self.still(session, token) and self.going[session] != [token] and patience > 0:
+            await asyncio.sleep(LOOK_SECONDS / 5)
+            patience -= LOOK_SECONDS / 5
 
     def still(self, session: str, token: str) -> bool:
         return self.newest.get(session) == token
@@ -83,6 +95,9 @@ class _Watchers:
             self.watched[session] = job
 
     def end(self, session: str, token: str) -> None:
+        self.going[session].remove(token)
+        if not self.going[session]:
+            del self.going[session]
         if self.still(session, token):
             del self.newest[session]
             self.watched.pop(session, None)
@@ -460,8 +475,9 @@ class GenerateTab:
             return self._watchers.still(session, token)
 
         try:
+            await self._watchers.alone(session, token)
             job = await asyncio.to_thread(self._job_to_show, browser, chosen, goes_on)
-            if job is None:
+            if job is None and wanted():
                 yield await asyncio.to_thread(self._idle, browser)
             while job is not None:
                 self._watchers.shows(session, token, job.id)
@@ -493,7 +509,8 @@ class GenerateTab:
                 if state != told:
                     update |= await asyncio.to_thread(self._around, browser, news.job, progress)
                 told = state
-                yield update
+                if wanted():
+                    yield update
             if news.job.final:
                 return
             await asyncio.sleep(LOOK_SECONDS)

@@ -7,6 +7,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -200,6 +201,48 @@ def test_what_was_chosen_stays_when_the_attachment_of_an_earlier_click_comes_lat
     updates = asyncio.run(go())
     shown = [update[tab.status]["prompt"] for update in updates if isinstance(update, dict) and tab.status in update]
     assert shown[0] == "steps=2 waits"
+
+
+def test_once_another_job_is_shown_nothing_more_is_heard_of_the_one_before(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tab, _ = tabs_of(rooms)
+    browser = submit(tab, AT_HOME, "steps=400 pause=0.01 blocks=1 at work")[tab.browser]
+    submit(tab, browser, "steps=2 waits")
+    waits = rooms.queue.jobs()[1]
+    news_of = tab._news_of
+
+    def late(job_id: str, *rest: Any) -> Any:
+        news = news_of(job_id, *rest)
+        if job_id == browser["job"]:
+            time.sleep(0.3)  # on its way while the other is chosen
+        return news
+
+    monkeypatch.setattr(tab, "_news_of", late)
+    shown: list[str] = []
+
+    async def follow(kept: Any, *, chosen: bool) -> None:
+        request: Any = SimpleNamespace(session_hash="one")
+        async for update in tab.attach_chosen(kept, True, request) if chosen else tab.attach(kept, request):
+            if isinstance(update, dict) and tab.status in update:
+                shown.append(update[tab.status]["prompt"])
+
+    async def go() -> list[str]:
+        first = asyncio.create_task(follow(browser, chosen=False))
+        await asyncio.sleep(1)
+        second = asyncio.create_task(follow(browser | {"job": waits.id}, chosen=True))
+        await asyncio.sleep(1)
+        meanwhile = list(shown)
+        rooms.queue.cancel(waits.id)
+        rooms.queue.cancel(browser["job"])
+        await asyncio.wait_for(asyncio.gather(first, second), 30)
+        return meanwhile
+
+    rooms.queue.start()
+    shown = asyncio.run(go())
+    changed_at = shown.index("steps=2 waits")
+    assert set(shown[:changed_at]) == {"steps=400 pause=0.01 blocks=1 at work"}
+    assert set(shown[changed_at:]) == {"steps=2 waits"}
 
 
 @pytest.mark.parametrize("job", ["f" * 32, "nonsense", 7, None])
