@@ -60,6 +60,9 @@ class FinetuneRequest(BaseModel):
     """Of the pixel loss in a mixed objective; larger follows pixels more."""
     structure_weight: float = Field(default=0.2, ge=0, le=1)
     """Share of the structural term (1 - SSIM) in the pixel loss; the rest is L1."""
+    perceptual_weight: float = Field(default=0.0, ge=0, le=10)
+    """Of LPIPS beside these in the pixel loss: more looks at textures than at levels. Needs torchvision and AlexNet's
+    weights on this machine."""
     mode: Literal["exact", "truncated", "full"] = "exact"
     """How gradients go through the decoder: exact is right and lean; truncated for very long clips; full for
     reference, with memory that grows with the clip."""

@@ -26,7 +26,7 @@ WORDS = {
     "doctor",
     "storage",
 }
-MODELS = {"pipelines", "pocket", "driving_world", "caching", "chopgrad", "mobius", "pvdm", "metrics"}
+MODELS = {"pipelines", "pocket", "driving_world", "caching", "chopgrad", "mobius", "pvdm", "metrics", "together"}
 VERBS = {
     "calibrate",
     "generate",
@@ -43,7 +43,7 @@ FLOOR = {room: floor for floor, rooms in enumerate((WORDS, MODELS, VERBS, DOORS)
 
 VISITS = {
     "pipelines": {"pvdm", "mobius"},
-    "pocket": {"driving_world", "mobius", "pvdm", "chopgrad"},
+    "pocket": {"driving_world", "mobius", "pvdm", "chopgrad", "together"},
 }
 """The named visits between neighbours on the models floor."""
 

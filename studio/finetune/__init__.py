@@ -31,7 +31,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from studio.errors import OutOfMemory, RunError, StudioError
+from studio.errors import OutOfMemory, RequestError, RunError, StudioError
 from studio.events import (
     CheckpointWritten,
     FinetuneEvent,
@@ -80,7 +80,7 @@ def finetune(request: FinetuneRequest, *, store: RunStore) -> Generator[Finetune
         StudioError: the request does not fit the preset, no clip is usable, memory or disk ran out, the loss became
             NaN. The version keeps its last checkpoint and says what happened.
     """
-    from studio.pocket.together import from_the_first, join
+    from studio.together import from_the_first, join
 
     first = join()[0] == 0
     version_id = from_the_first(begin(request, store=store).id if first else "")
@@ -95,7 +95,23 @@ def begin(request: FinetuneRequest, *, store: RunStore) -> Version:
     """
     preset = find_preset(request.preset)
     check_finetune_request(request, preset)
+    _check_perceptual(request)
     return VersionStore(store.folder).begin(request, preset_digest=preset.digest)
+
+
+def _check_perceptual(request: FinetuneRequest) -> None:
+    """LPIPS can be had, if it is asked for."""
+    from studio.metrics.fidelity import LPIPS_LEAST_SIDE, lpips_missing
+
+    if request.perceptual_weight == 0 or request.objective == "latent":
+        return
+    missing = lpips_missing()
+    if missing is None and min(request.height, request.width) < LPIPS_LEAST_SIDE:
+        missing = f"LPIPS needs frames of at least {LPIPS_LEAST_SIDE} pixels."
+    if missing is not None:
+        raise RequestError(
+            missing, field="perceptual_weight", value=request.perceptual_weight, way_out="Set it to 0, or mend that."
+        )
 
 
 def forecast(request: FinetuneRequest) -> TrainingForecast:
@@ -148,7 +164,7 @@ class _Finetune:
     """One training, from the request or the last checkpoint to the finished version."""
 
     def __init__(self, preset: Preset, version: Version, versions: VersionStore, *, looks: bool = True) -> None:
-        from studio.pocket.together import join
+        from studio.together import join
 
         self.leads = join()[0] == 0
         """Whether this process writes; of several, the first one does."""
@@ -189,7 +205,7 @@ class _Finetune:
             self._record(state="training", error=None, environment=environment())
             yield TrainingStage(stage="loading")
             from studio.finetune.training import Prepared, Training
-            from studio.pocket.together import wait_for_all
+            from studio.together import wait_for_all
 
             model = self._load()
             if self.leads:
@@ -209,11 +225,10 @@ class _Finetune:
                 held_out=int(prepared.held_out.sum()),
                 placement=model.ready.placement,
             )
-            if self.leads and self.looks:
+            if self.looks:
                 yield from self._before(training)
             yield from self._train(training)
-            if self.leads:
-                yield from self._after(training)
+            yield from self._after(training)
         except GeneratorExit:
             self._stopped(training)
             raise
@@ -312,7 +327,9 @@ class _Finetune:
 
     def _before(self, training: Training) -> Iterator[FinetuneEvent]:
         """Score and sample the model as it was, once."""
-        if self.version.base_scores is None:
+        from studio.together import from_the_first
+
+        if from_the_first(self.version.base_scores is None):
             yield TrainingStage(stage="scoring")
             began = time.perf_counter()
             with self._room():
@@ -320,7 +337,7 @@ class _Finetune:
             self._other_seconds += time.perf_counter() - began
             self._record(base_scores=scores)
             yield _scored(0, scores)
-        if not list((self.folder / "clips").glob("*")):
+        if from_the_first(not list((self.folder / "clips").glob("*"))):
             yield from self._sample(training)
 
     # -- training -----------------------------------------------------------------------------------------------------
@@ -333,12 +350,10 @@ class _Finetune:
             self._note_memory(training)
             self._step_seconds.append(step.seconds)
             yield TrainingStep(**vars(step), eta_seconds=self._eta(training.step), peak_bytes=self._peak_bytes)
-            if not self.leads:
-                continue
-            if training.step == first + FORECAST_STEPS:
+            if self.leads and training.step == first + FORECAST_STEPS:
                 yield self._forecast(training)
             last = training.step == request.max_train_steps
-            if training.step % request.checkpointing_steps == 0 or last:
+            if self.leads and (training.step % request.checkpointing_steps == 0 or last):
                 self._checkpoint(training)
                 yield CheckpointWritten(step=training.step)
             if training.step % request.validation_steps == 0 and not last:
@@ -386,6 +401,8 @@ class _Finetune:
         yield _scored(training.step, scores)
         self._record(scores=scores)
         yield from self._sample(training)
+        if not self.leads:
+            return
         yield TrainingStage(stage="saving")
         with training.averaged():
             save_adapters(training.model, self.request, self.folder)
@@ -408,15 +425,21 @@ class _Finetune:
         self._record(state="stopped")
 
     def _sample(self, training: Training) -> Iterator[FinetuneEvent]:
-        """Generate with the averaged weights, in a store of the version's own: these are no runs of the bare preset."""
-        for prompt in self._sample_prompts():
-            request = self._request_of(prompt)
-            with training.averaged():
-                for event in generate(request, store=self._clips):
+        """Generate with the averaged weights, in a store of the version's own: these are no runs of the bare preset.
+
+        Processes that share the weights out all take part; what the first one makes is kept.
+        """
+        from studio.together import from_the_first
+
+        with TemporaryDirectory(prefix="samples-") as scratch, training.averaged():
+            clips = self._clips if self.leads else RunStore(Path(scratch))
+            for prompt in from_the_first(self._sample_prompts()):
+                request = self._request_of(prompt)
+                for event in generate(request, store=clips):
                     if isinstance(event, StepFinished):
                         yield TrainingStage(stage="sampling", done=event.step + 1, total=request.num_inference_steps)
-                    elif isinstance(event, RunFinished):
-                        path = self._clips.get(event.run_id).video
+                    elif isinstance(event, RunFinished) and self.leads:
+                        path = clips.get(event.run_id).video
                         yield TrainingSample(step=training.step, prompt=prompt, path=str(path))
 
     def _sample_prompts(self) -> tuple[str, ...]:

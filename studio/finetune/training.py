@@ -2,7 +2,7 @@
 
 Whatever is random in a sample's turn is drawn from a generator seeded by the request's seed and the turn's number, so
 that a training that was killed and went on is, on a CPU, bit for bit the one that never stopped. Several processes take
-turns in the same order as one process would alone, and add up their gradients.
+turns in the same order as one process would alone, add up their gradients, and share out the frozen denoiser.
 
 Knows models, objectives and files of state. Refuses to know versions, events and where clips come from.
 """
@@ -25,9 +25,11 @@ from studio.chopgrad import Backprop, CropSize, Region, SavedBytes, chunked, dec
 from studio.errors import NumericalError
 from studio.finetune.objectives import PixelLoss
 from studio.finetune_request import FinetuneRequest
+from studio.metrics.fidelity import lpips_network
 from studio.pipelines.adapters import open_adapters
 from studio.pipelines.training import Trainable
 from studio.storage import write_atomically
+from studio.together import share_out
 from studio.versions import Scores
 
 WARM_UP_STEPS = 10
@@ -107,9 +109,13 @@ class Training:
         self.step = 0
         self.seconds = 0.0
         self.decoder = chunked(model.vae) if request.objective != "latent" else None
+        seen = self.decoder is not None and request.perceptual_weight > 0
+        self.perceptual = lpips_network().to(model.device) if seen else None
         self.parameters = open_adapters(model, request)
         if request.checkpoint_blocks:
             model.transformer.enable_gradient_checkpointing()
+        for transformer, blocks in zip(model.ready.transformers, model.ready.stacks, strict=True):
+            share_out(transformer, blocks, trained=self.parameters.values())
         self.optimizer = torch.optim.AdamW(self.parameters.values(), lr=request.learning_rate, weight_decay=0.0)
         self.average = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
@@ -177,12 +183,8 @@ class Training:
         if self.decoder is not None:
             z = self.model.for_decoder(estimate)
             how, part = self._how(z, generator)
-            loss = PixelLoss(
-                self.prepared.target(chosen).to(z.device),
-                structure_weight=self.request.structure_weight,
-                weight=self._pixel_weight * share,
-                share=part,
-            )
+            target = self.prepared.target(chosen).to(z.device)
+            loss = self._pixel_loss(target, weight=self._pixel_weight * share, share=part)
             vae_dtype = next(self.model.vae.parameters()).dtype
             decoded = decode_backward(self.decoder, z.detach().to(vae_dtype), loss, how)
             pixel = float(decoded.loss)
@@ -191,6 +193,15 @@ class Training:
             total = total + self.request.prior_loss_weight * share * self._prior_loss(generator)
         total.backward()
         return float(latent.detach()) * share, pixel
+
+    def _pixel_loss(self, target: Tensor, **how: float) -> PixelLoss:
+        return PixelLoss(
+            target,
+            structure_weight=self.request.structure_weight,
+            perceptual_weight=self.request.perceptual_weight,
+            perceptual=self.perceptual,
+            **how,
+        )
 
     def _how(self, z: Tensor, generator: torch.Generator) -> tuple[Backprop, float]:
         """How to go through the decoder, and which share of the picture is looked at."""
@@ -270,8 +281,7 @@ class Training:
                 frames = torch.cat([part for part, _ in self._decoded(estimate)], dim=2)
                 squared.append(float((frames - target).square().mean()) / 4)
                 latents.append(latent)
-                loss = PixelLoss(target, structure_weight=self.request.structure_weight)
-                pixels.append(float(loss(frames, Region(slice(None)))))
+                pixels.append(float(self._pixel_loss(target)(frames, Region(slice(None)))))
         decibels = [-10 * math.log10(max(each, 1e-12)) for each in squared]
         latent, pixel = _mean(latents), _mean(pixels)
         objective = {"latent": latent, "pixel": pixel, "mixed": latent + self._pixel_weight * pixel}

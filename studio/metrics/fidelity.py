@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib.util
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -144,18 +145,30 @@ def lpips(clip: np.ndarray, reference: np.ndarray) -> float:
     """
     check_pair(clip, reference)
     check_side(clip, LPIPS_LEAST_SIDE, "LPIPS")
+    network = lpips_network()
+    import torch
+
+    def picture(frame: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(frame.transpose(2, 0, 1)[None] * np.float32(2 / PEAK) - 1)
+
+    with torch.inference_mode():
+        pairs = zip(clip, reference, strict=True)
+        distances = [float(network(picture(shown), picture(meant))) for shown, meant in pairs]
+    return sum(distances) / len(distances)
+
+
+def lpips_network() -> Any:
+    """What measures LPIPS, frozen: two batches of pictures (N, 3, H, W) in -1..1 become distances (N, 1, 1, 1).
+
+    Raises:
+        WeightsMissing: torchvision or AlexNet's weights are not on this machine.
+    """
     missing = lpips_missing()
     if missing is not None:
         raise WeightsMissing(missing, field="lpips", way_out="Leave LPIPS out, or put what it needs in place.")
-    import torch
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-    distance = LearnedPerceptualImagePatchSimilarity(net_type="alex", reduction="mean", normalize=True)
-    with torch.inference_mode():
-        for shown, meant in zip(clip, reference, strict=True):
-            pair = (torch.from_numpy(frame.transpose(2, 0, 1)[None] / np.float32(PEAK)) for frame in (shown, meant))
-            distance.update(*pair)
-        return float(distance.compute())
+    return LearnedPerceptualImagePatchSimilarity(net_type="alex").net.requires_grad_(False)
 
 
 def lpips_missing() -> str | None:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from studio.pocket import together
+from studio import together
 from studio.pocket.optimizer import MuonWithAdamW
 
 

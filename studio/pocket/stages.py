@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from studio import together
 from studio.pocket import autoencoder_recipe as recipe
 from studio.pocket import denoiser_recipe as denoising
-from studio.pocket import denoiser_twin, together
+from studio.pocket import denoiser_twin
 from studio.pocket import text_recipe as reading
 from studio.pocket.architecture import (
     FLOW_SHIFT,

@@ -95,7 +95,8 @@ def _run(
     export_to: Path | None,
     on_event: Callable[[Any], None],
 ) -> None:
-    from studio.pocket import stages, together
+    from studio import together
+    from studio.pocket import stages
 
     steps = steps or SHIPPED.steps.get(stage)
     seconds = None if minutes is None else 60 * minutes

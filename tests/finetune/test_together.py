@@ -55,7 +55,10 @@ def train(name, turns, rank=0, world=1):
         losses.append(step.loss)
         kept |= {f"{step.step} {key}": tensor.detach().clone() for key, tensor in training.parameters.items()}
     kept |= {f"average {key}": tensor for key, tensor in training.average.items()}
+    parameters = [getattr(each, "_local_tensor", each) for each in model.transformer.parameters()]
+    held = sum(each.numel() for each in parameters if not each.requires_grad)
     kept |= {"losses": torch.tensor(losses, dtype=torch.float64), "taken": torch.tensor(taken)}
+    kept |= {"held": torch.tensor(held)}
     save_file({key: tensor.cpu().contiguous() for key, tensor in kept.items()}, folder / f"{name}.safetensors")
     if world > 1:
         dist.destroy_process_group()
@@ -107,12 +110,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory, catalogue: Path) -> dict[s
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 Trained = dict[str, dict[str, torch.Tensor]]
+OWN = {"taken", "held"}
+"""What is each process's own."""
 
 
 def test_two_processes_end_in_the_weights_of_one_that_takes_both_turns(trained: Trained) -> None:
     alone, first = trained["alone"], trained["first"]
     assert alone.keys() == first.keys()
-    for name in alone.keys() - {"losses", "taken"}:
+    for name in alone.keys() - {"losses", *OWN}:
         torch.testing.assert_close(first[name], alone[name], rtol=1e-4, atol=1e-7, msg=name)
     torch.testing.assert_close(first["losses"], alone["losses"], rtol=1e-5, atol=0)
     # Something was learnt on the way: otherwise the weights would be equal whatever had happened.
@@ -128,6 +133,13 @@ def test_the_processes_share_the_turns_and_take_none_twice(trained: Trained) -> 
 
 def test_both_processes_hold_the_same_bits_after_every_step(trained: Trained) -> None:
     first, second = trained["first"], trained["second"]
-    assert len({name.split()[0] for name in first} - {"average", "losses", "taken"}) == STEPS + 1
-    for name in first.keys() - {"taken"}:
+    assert len({name.split()[0] for name in first} - {"average", "losses", *OWN}) == STEPS + 1
+    for name in first.keys() - OWN:
         assert torch.equal(first[name], second[name]), name
+
+
+def test_the_frozen_weights_are_shared_out(trained: Trained) -> None:
+    whole = trained["alone"]["held"].item()
+    shares = [trained[name]["held"].item() for name in ("first", "second")]
+    assert sum(shares) == whole
+    assert max(shares) < 0.6 * whole
