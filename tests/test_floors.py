@@ -38,7 +38,7 @@ VERBS = {
     "scale_out",
     "zero_gpu",
 }
-DOORS = {"ui", "__main__"}
+DOORS = {"ui", "command_line", "__main__"}
 FLOOR = {room: floor for floor, rooms in enumerate((WORDS, MODELS, VERBS, DOORS)) for room in rooms}
 
 VISITS = {

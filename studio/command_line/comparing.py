@@ -1,0 +1,147 @@
+"""`compare`: flags become a grid, its cells lines of a table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from studio.cache_settings import METHODS
+from studio.command_line.grammar import add_command, add_runs_folder, add_sizes, cancel_on_signal, print_json
+from studio.errors import RequestError
+
+_COMPARED_FIELDS = ("height", "width", "num_frames", "fps", "num_inference_steps", "guidance_scale", "flow_shift")
+
+
+def add_compare(commands: Any) -> None:
+    parser = add_command(commands, "compare", _compare, "hold faster ways of making a clip against the full one")
+    parser.add_argument("--prompt", action="append", default=[], help="what is to be seen; may be given several times")
+    parser.add_argument("--seed", action="append", type=int, default=[], help="may be given several times; 0 if not")
+    parser.add_argument(
+        "--method",
+        action="append",
+        default=[],
+        metavar="METHOD",
+        help="adacache, budget:speedup=2, steps:15, set:guidance_scale=1 … may be given several times; "
+        f"caches are {', '.join(METHODS)}",
+    )
+    parser.add_argument(
+        "--axis", action="append", default=[], metavar="FIELD=VALUE,VALUE", help="a further field to be varied"
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=1, help="make each cell so often, interleaved with its reference"
+    )
+    parser.add_argument("--preset", default="pocket", help="name of the preset (default: pocket)")
+    add_sizes(parser)
+    earlier = parser.add_mutually_exclusive_group()
+    earlier.add_argument(
+        "--resume", metavar="ID", help="go on with a comparison that was stopped, failed cells included"
+    )
+    earlier.add_argument("--delete", metavar="ID", help="delete a comparison; its clips stay among the runs")
+    parser.add_argument("-o", "--output", type=Path, help="folder for comparison.csv, .json and .html")
+    add_runs_folder(parser)
+
+
+def _compare(chosen: argparse.Namespace) -> int:
+    from studio.compare import (
+        CellFinished,
+        CellStarted,
+        Comparisons,
+        Grid,
+        compare,
+        parse_axis,
+        parse_method,
+        summaries_of,
+        tables,
+        to_json,
+    )
+    from studio.preset import find_preset
+    from studio.request import request_for
+    from studio.runs import RunStore, runs_folder
+
+    book = Comparisons(RunStore(chosen.runs or runs_folder()))
+    if chosen.delete:
+        book.delete(chosen.delete)
+        if chosen.json:
+            print_json({"event": "ComparisonDeleted", "id": chosen.delete})
+        else:
+            print(f"deleted {chosen.delete}; its clips stay among the runs")
+        return 0
+    if chosen.resume:
+        comparison = book.go_on(chosen.resume, again=True)
+    else:
+        if not chosen.prompt:
+            raise RequestError("There is no prompt.", field="--prompt", way_out='Add --prompt "a red car".')
+        fields = {name: getattr(chosen, name) for name in _COMPARED_FIELDS}
+        seeds = tuple(chosen.seed) or (0,)
+        base = request_for(find_preset(chosen.preset), prompt=chosen.prompt[0], seed=seeds[0], **fields)
+        grid = Grid(
+            base=base,
+            prompts=tuple(chosen.prompt),
+            seeds=seeds,
+            methods=tuple(parse_method(text) for text in chosen.method),
+            axes=tuple(parse_axis(text) for text in chosen.axis),
+            repeats=chosen.repeats,
+        )
+        comparison = book.begin(grid)
+    if chosen.output is not None:
+        try:
+            chosen.output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RequestError(
+                f"{chosen.output} cannot be made: {error.strerror}.", field="--output", way_out="Write elsewhere."
+            ) from error
+
+    from studio.generate import warm
+
+    cancelled = cancel_on_signal()
+    # The first run would carry the loading and the first step's one-off costs, and it is the reference.
+    warm(comparison.cells[0].request.preset, store=book.store)
+    stream = compare(comparison, store=book.store)
+    if not chosen.json:
+        print(f"comparison {comparison.id}, {len(comparison.cells)} clips\n{tables.heading_line()}", flush=True)
+    group = -1
+    try:
+        for event in stream:
+            if isinstance(event, CellStarted) and event.cell.group != group and not chosen.json:
+                group = event.cell.group
+                print(f"-- {event.cell.request.prompt[:90]} · seed {event.cell.request.seed}", flush=True)
+            if isinstance(event, CellFinished):
+                comparison = event.comparison
+                if chosen.json:
+                    record = to_json(comparison)["cells"][event.cell.number]
+                    print_json({"event": "CellFinished", "of": len(comparison.cells), "cell": record})
+                else:
+                    print(tables.cell_line(comparison, event.cell), flush=True)
+            if cancelled.is_set():
+                stream.close()
+                print(f"go on with --resume {comparison.id}", file=sys.stderr)
+                raise KeyboardInterrupt
+    finally:
+        stream.close()
+        if chosen.output is not None:
+            _write_comparison(book.get(comparison.id), book.store, chosen.output)
+    comparison = book.get(comparison.id)
+    if chosen.json:
+        print_json({"event": "ComparisonFinished"} | json.loads(tables.to_json_text(comparison)))
+    else:
+        print()
+        for line in summaries_of(comparison):
+            print(tables.summary_line(line))
+        if chosen.output is not None:
+            print(f"{chosen.output / 'comparison.html'}, .csv and .json")
+    return 1 if any(cell.state == "failed" for cell in comparison.cells) else 0
+
+
+def _write_comparison(comparison: Any, store: Any, folder: Path) -> None:
+    from studio.compare import tables
+    from studio.storage import write_atomically
+
+    for ending, text in (
+        ("csv", tables.to_csv(comparison)),
+        ("json", tables.to_json_text(comparison)),
+        ("html", tables.to_html(comparison, store)),
+    ):
+        write_atomically(folder / f"comparison.{ending}", text.encode("utf-8"))

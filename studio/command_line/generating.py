@@ -1,0 +1,209 @@
+"""`generate`: flags become a request, its events a progress bar."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from studio.cache_settings import METHODS
+from studio.command_line.grammar import add_command, add_runs_folder, add_sizes, cancel_on_signal, print_json
+from studio.errors import RequestError
+
+
+def add_generate(commands: Any) -> None:
+    parser = add_command(commands, "generate", _generate, "make a clip from a prompt")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--prompt", help="what is to be seen")
+    source.add_argument(
+        "--settings", type=Path, metavar="FILE", help="do it again: an mp4 of the studio's, or its JSON"
+    )
+    parser.add_argument("--preset", default=None, help="name of the preset (default: pocket)")
+    parser.add_argument("--negative-prompt")
+    add_sizes(parser)
+    parser.add_argument("--seed", type=int, help="0 to 4294967295; chosen and printed when left out")
+    parser.add_argument("--torch-dtype", choices=("auto", "float32", "bfloat16", "float16"))
+    parser.add_argument("--offload", choices=("auto", "none", "model", "group", "sequential"))
+    parser.add_argument("--vae-tiling", choices=("auto", "on", "off"))
+    parser.add_argument("--quantization", choices=("auto", "none", "int8"))
+    parser.add_argument(
+        "--adapter",
+        metavar="VERSION",
+        help="a fine-tuned version, of those that `python -m studio versions` lists, or none; "
+        "left out, the one that is promoted",
+    )
+    parser.add_argument("--cache", metavar="METHOD", help=f"reuse what hardly changes: off, {', '.join(METHODS)}")
+    parser.add_argument(
+        "--cache-option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting of the cache, such as moreg=true or threshold=0.2; may be given several times",
+    )
+    parser.add_argument("-o", "--output", type=Path, help="copy the clip here")
+    add_runs_folder(parser)
+    parser.add_argument("--dry-run", action="store_true", help="print the request and what it would take")
+
+
+_REQUEST_FIELDS = (
+    "negative_prompt",
+    "height",
+    "width",
+    "num_frames",
+    "fps",
+    "num_inference_steps",
+    "guidance_scale",
+    "flow_shift",
+    "torch_dtype",
+    "offload",
+    "vae_tiling",
+    "quantization",
+    "adapter",
+)
+
+
+def _generate(chosen: argparse.Namespace) -> int:
+    from studio import calibration
+    from studio.events import RunFinished, RunStarted, event_to_json
+    from studio.preset import find_preset
+    from studio.request import check_request, request_to_json
+    from studio.runs import RunStore, runs_folder
+
+    request = _request(chosen)
+    preset = find_preset(request.preset)
+    check_request(request, preset)
+    if chosen.output is not None and not chosen.output.resolve().parent.is_dir():
+        raise RequestError(
+            f"There is no folder {chosen.output.resolve().parent}.",
+            field="--output",
+            way_out="Make it, or write elsewhere.",
+        )
+    folder = chosen.runs or runs_folder()
+    if chosen.dry_run:
+        prediction = calibration.predict(request, folder)
+        print_json({"request": request_to_json(request), "prediction": asdict(prediction) if prediction else None})
+        return 0
+
+    from studio.generate import generate
+
+    store = RunStore(folder)
+    printer = _EventPrinter(request.num_inference_steps)
+    keep = threading.Event()
+    stream = generate(request, store=store, keep=keep)
+    cancelled = cancel_on_signal()
+    run_id = ""
+    try:
+        for event in stream:
+            if chosen.json:
+                print_json(event_to_json(event))
+            else:
+                printer.show(event)
+            if isinstance(event, (RunStarted, RunFinished)):
+                run_id = event.run_id
+            if cancelled.is_set():
+                stream.close()
+                raise KeyboardInterrupt
+    finally:
+        printer.close()
+        stream.close()
+    run = store.get(run_id)
+    if chosen.output is not None:
+        shutil.copyfile(run.video, chosen.output)
+    if not chosen.json:
+        print(f"{chosen.output or run.video}  (run {run.id}, seed {request.seed})")
+    return 0
+
+
+def _request(chosen: argparse.Namespace) -> Any:
+    """The request that the flags ask for: over a preset's defaults, or over the settings of an earlier clip."""
+    from studio.clip import read_settings
+    from studio.preset import find_preset
+    from studio.request import read_request, request_for
+    from studio.runs import request_in_settings, runs_folder
+    from studio.versions import VersionStore
+
+    fields = {name: getattr(chosen, name) for name in _REQUEST_FIELDS} | {"cache": _cache(chosen)}
+    fields["adapter"] = None if chosen.adapter == "none" else chosen.adapter
+    if chosen.settings is None:
+        preset = find_preset(chosen.preset or "pocket")
+        if chosen.adapter is None:
+            promoted = VersionStore(chosen.runs or runs_folder()).promoted(preset.name)
+            fields["adapter"] = promoted.id if promoted else None
+        return request_for(preset, prompt=chosen.prompt, seed=chosen.seed, **fields)
+    if not chosen.settings.is_file():
+        raise RequestError(
+            f"There is no file {chosen.settings}.", field="--settings", way_out="Name a clip the studio made."
+        )
+    if chosen.settings.suffix == ".json":
+        written: Any = json.loads(chosen.settings.read_text(encoding="utf-8"))
+    else:
+        written = read_settings(chosen.settings)
+    if not isinstance(written, dict):
+        raise RequestError(
+            f"{chosen.settings.name} carries no settings.", field="--settings", way_out="Choose a clip the studio made."
+        )
+    earlier = request_in_settings(written)
+    over = {"preset": chosen.preset, "seed": chosen.seed} | fields
+    if chosen.cache == "off":
+        earlier = earlier.model_copy(update={"cache": None})
+    if chosen.adapter == "none":
+        earlier = earlier.model_copy(update={"adapter": None})
+    return read_request(earlier.model_dump() | {name: value for name, value in over.items() if value is not None})
+
+
+def _cache(chosen: argparse.Namespace) -> dict[str, Any] | None:
+    """`--cache METHOD` with its `--cache-option NAME=VALUE`s; values are JSON where they can be."""
+    if chosen.cache in (None, "off"):
+        if chosen.cache_option:
+            raise RequestError(
+                "--cache-option needs a cache.",
+                field="--cache-option",
+                way_out=f"Add --cache, of {', '.join(METHODS)}.",
+            )
+        return None
+    record: dict[str, Any] = {"method": chosen.cache}
+    for option in chosen.cache_option:
+        name, sign, value = option.partition("=")
+        if not sign:
+            raise RequestError(f"{option!r} is no NAME=VALUE.", field="--cache-option", way_out="Write moreg=true.")
+        try:
+            record[name] = json.loads(value)
+        except ValueError:
+            record[name] = value
+    return record
+
+
+class _EventPrinter:
+    """A generation's events as one progress bar and a line for each stage, on standard error."""
+
+    def __init__(self, total_steps: int) -> None:
+        from tqdm import tqdm
+
+        self._bar: tqdm[Any] = tqdm(total=total_steps, unit="step", disable=None, leave=True)
+
+    def show(self, event: Any) -> None:
+        from studio.events import Notice, RunStarted, StageStarted, StepFinished
+
+        match event:
+            case RunStarted():
+                place = event.placement
+                self._bar.write(f"{place.device_name}, {place.torch_dtype}", file=sys.stderr)
+                if event.predicted_seconds is not None:
+                    self._bar.write(f"about {event.predicted_seconds:.0f} s", file=sys.stderr)
+            case StageStarted():
+                self._bar.set_description(event.stage)
+            case StepFinished():
+                self._bar.update(1)
+                self._bar.set_postfix_str(f"{event.seconds * 1000:.0f} ms/step, {event.eta_seconds:.0f} s left")
+            case Notice():
+                self._bar.write(event.text, file=sys.stderr)
+            case _:
+                pass
+
+    def close(self) -> None:
+        self._bar.close()

@@ -1,0 +1,136 @@
+"""`presets`, `download`, `calibrate`, `doctor`: the models, and what this machine makes of them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from studio.command_line.grammar import add_command, cancel_on_signal, print_json
+
+
+def add_presets(commands: Any) -> None:
+    parser = add_command(commands, "presets", _presets, "list the models, and whether this machine can run them")
+    parser.add_argument("name", nargs="?", help="show one preset whole")
+
+
+def _presets(chosen: argparse.Namespace) -> int:
+    from studio import machine, weights
+    from studio.preset import find_preset, list_presets
+
+    here = machine.measure()
+    if chosen.name:
+        presets, faults = [find_preset(chosen.name)], []
+    else:
+        presets, faults = list_presets()
+    for preset in presets:
+        verdict, state = machine.verdict(preset, here), weights.state(preset)
+        if chosen.json:
+            print_json(preset.model_dump(mode="json") | {"verdict": asdict(verdict), "weights_state": state.kind})
+        elif chosen.name:
+            print(f"{preset.title} ({preset.name})\n{preset.summary}\n")
+            print(f"here:     {'fits' if verdict.fits else 'does not fit'}: {verdict.why}")
+            print(f"weights:  {state.kind}\nlicence:  {preset.weights.licence}. {preset.weights.licence_note}")
+            for field, value in preset.defaults.model_dump(exclude={"prompts"}).items():
+                print(f"{field + ':':22}{value}")
+            print(f"\n{preset.notes}")
+        else:
+            print(f"{preset.name:20} {'fits' if verdict.fits else '–':5} {state.kind:9} {preset.title}")
+    for fault in faults:
+        print(f"unreadable: {fault}", file=sys.stderr)
+    return 0
+
+
+def add_doctor(commands: Any) -> None:
+    add_command(commands, "doctor", _doctor, "what this machine can run, and why not")
+
+
+def _doctor(chosen: argparse.Namespace) -> int:
+    from studio.doctor import examine
+
+    findings = examine()
+    for finding in findings:
+        if chosen.json:
+            print_json(asdict(finding))
+        else:
+            print(finding)
+    return 0
+
+
+def add_download(commands: Any) -> None:
+    parser = add_command(commands, "download", _download, "fetch a preset's weights from the Hub")
+    parser.add_argument("name", help="the preset")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be fetched, fetch nothing")
+
+
+def _download(chosen: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from studio import weights
+    from studio.preset import find_preset
+
+    preset = find_preset(chosen.name)
+    plan = weights.plan_download(preset)
+    if chosen.json:
+        print_json(asdict(plan))
+    else:
+        print(
+            f"{preset.title}: {plan.missing_bytes / 1e9:.1f} of {plan.total_bytes / 1e9:.1f} GB to fetch, "
+            f"{plan.free_bytes / 1e9:.1f} GB free, licence {preset.weights.licence}. {preset.weights.licence_note}"
+        )
+    if chosen.dry_run:
+        return 0
+    cancelled = cancel_on_signal()
+    with tqdm(total=plan.missing_bytes, unit="B", unit_scale=True, disable=None) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        folder = weights.download(preset, on_progress=show, cancelled=cancelled.is_set)
+    print(folder)
+    return 0
+
+
+def add_calibrate(commands: Any) -> None:
+    parser = add_command(commands, "calibrate", _calibrate, "measure a model once, so that caches know it")
+    parser.add_argument("name", help="the preset")
+    parser.add_argument("--prompt", action="append", default=[], help="what to make; may be given several times")
+    parser.add_argument("--clips", type=int, default=4, help="whole clips: more hold for more prompts (default: 4)")
+    parser.add_argument(
+        "--growth-clips", type=int, default=3, help="of how many the growth of errors is measured (default: 3)"
+    )
+    parser.add_argument("--num-inference-steps", "--steps", type=int, dest="num_inference_steps")
+    parser.add_argument("--flow-shift", type=float)
+    parser.add_argument("--folder", type=Path, help="where the profile goes (default: profiles/ in the runs folder)")
+
+
+def _calibrate(chosen: argparse.Namespace) -> int:
+    from studio.calibrate import Calibrated, calibrate
+    from studio.generate import PROFILES
+    from studio.preset import find_preset
+    from studio.runs import runs_folder
+
+    preset = find_preset(chosen.name)
+    told = calibrate(
+        preset,
+        folder=chosen.folder or runs_folder() / PROFILES,
+        clips=chosen.clips,
+        growth_clips=chosen.growth_clips,
+        prompts=chosen.prompt,
+        num_inference_steps=chosen.num_inference_steps,
+        flow_shift=chosen.flow_shift,
+    )
+    for event in told:
+        if isinstance(event, Calibrated):
+            if chosen.json:
+                print_json({"event": "Calibrated", "path": str(event.path), "plot": str(event.plot)})
+            else:
+                print(f"{event.path}  (a skipped step costs {event.profile.skipped_share:.1%} of a computed one)")
+        elif chosen.json:
+            print_json({"event": "CalibrationStep"} | asdict(event))
+        else:
+            print(f"{event.done}/{event.total}  {event.what}", flush=True)
+    return 0

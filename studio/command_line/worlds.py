@@ -1,0 +1,66 @@
+"""`world` and `pocket`: scenes from seeds, and the model that learnt from them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from studio.command_line.grammar import add_command, print_json
+
+
+def add_world(commands: Any) -> None:
+    parser = commands.add_parser("world", help="the driving world: render a scene from a seed")
+    world = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    render = add_command(world, "render", _world_render, "render a scene to an mp4, with its control maps if asked")
+    render.add_argument("--seed", type=int, required=True)
+    render.add_argument("--height", type=int, default=256)
+    render.add_argument("--width", type=int, default=256)
+    render.add_argument("--num-frames", type=int, default=49)
+    render.add_argument("--fps", type=float, default=12.0)
+    render.add_argument("--maps", type=Path, metavar="FILE", help="write the control maps here, as .npz")
+    render.add_argument("-o", "--output", type=Path, required=True)
+
+
+def _world_render(chosen: argparse.Namespace) -> int:
+    import numpy as np
+
+    from studio import driving_world
+    from studio.clip import write_clip
+
+    size = {name: getattr(chosen, name) for name in ("height", "width", "num_frames", "fps")}
+    scene = driving_world.sample_scene(chosen.seed)
+    if chosen.maps is None:
+        clip = driving_world.render(scene, **size)
+    else:
+        clip, maps = driving_world.render_with_maps(scene, **size)
+        written: dict[str, Any] = {name: value for name, value in vars(maps).items() if isinstance(value, np.ndarray)}
+        written["boxes"] = json.dumps([[asdict(box) for box in frame] for frame in maps.boxes or ()])
+        written["semantic_labels"] = list(maps.semantic_labels)
+        np.savez_compressed(chosen.maps, **written)
+    write_clip(clip, chosen.output, settings={"world": {"seed": chosen.seed, **size}, "caption": clip.caption})
+    if chosen.json:
+        print_json(
+            {"output": str(chosen.output), "caption": clip.caption, "attributes": driving_world.attributes(scene)}
+        )
+    else:
+        print(f"{chosen.output}: {clip.caption}")
+    return 0
+
+
+def add_pocket(commands: Any) -> None:
+    parser = commands.add_parser("pocket", help="the pocket models: train them from nothing")
+    pocket = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    train = pocket.add_parser("train", help="train or go on training", description="Train a pocket model from nothing.")
+    from studio.pocket.train import add_arguments
+
+    add_arguments(train)
+    train.set_defaults(command=_pocket_train)
+
+
+def _pocket_train(chosen: argparse.Namespace) -> int:
+    from studio.pocket import train
+
+    return train.main(chosen)
