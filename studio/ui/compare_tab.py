@@ -2,13 +2,12 @@
 
 A click writes a comparison down and returns; the driver walks it behind the page, and the tab looks at the record. So a
 reload, another tab or a restarted studio finds it as it stands. Knows the comparisons, the form's values and the
-player. Refuses to know how a clip is made and how a score is measured.
+player. Refuses to know how a clip is made, how a score is measured, and how either is drawn.
 """
 
 from __future__ import annotations
 
 import html
-import math
 import secrets
 import shutil
 from pathlib import Path
@@ -17,36 +16,33 @@ from typing import Any
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from studio.cache_settings import METHODS, why_not
 from studio.calibration import predict
 from studio.compare import (
-    FULL,
     Cell,
     Comparison,
     Comparisons,
     Grid,
-    Method,
-    MethodSummary,
-    Pace,
-    Point,
     cells_of,
     method_of,
-    pareto_front,
-    parse_axis,
-    parse_method,
-    plotted,
-    summaries_of,
     tables,
 )
 from studio.errors import JobError, RequestError, RunError, StudioError
-from studio.metrics import METRICS
-from studio.request import MAX_SEED, GenerationRequest
 from studio.runs import Run
+from studio.ui.compare_form import LABELS, grid_label, grid_of, method_choices
 from studio.ui.comparison_export import export_html
+from studio.ui.comparison_shown import (
+    MOST_PICKED,
+    may_be_shown,
+    name_of,
+    player_value,
+    plot_value,
+    status_of,
+    table_value,
+)
 from studio.ui.components import message
 from studio.ui.components.comparison_table import comparison_table
 from studio.ui.components.pareto_plot import pareto_plot
-from studio.ui.components.synced_player import FrameScores, PlayerClip, player_record, served, synced_player
+from studio.ui.components.synced_player import served, synced_player
 from studio.ui.form import label_of, request_of
 from studio.ui.generate_tab import LIGHT, GenerateTab
 from studio.ui.rooms import Rooms
@@ -55,16 +51,12 @@ from studio.ui.serving import clip_to_serve
 from studio.ui.shown import seconds_text, settings_line
 from studio.ui.visitor import owner_of
 
-MOST_PICKED = 3
-"""Clips beside one reference in the player."""
 MOST_CELLS_OF_A_VISITOR = 24
 """Where strangers share the machine."""
 LISTED = 12
 """Earlier comparisons to choose among."""
 PLAYER_BYTES = 40 * 10**6
 """Above this the player's own page is not prepared: a browser should not be handed it unasked."""
-PACES: tuple[Pace, ...] = ("denoising", "whole")
-SHOWN_IN_TABLE = ("psnr", "ssim", "ms_ssim", "lpips", "flicker", "flow_warp_error")
 NOTHING_YET = (
     "No comparison yet. Faster ways of making a clip are held against the full one, from the same noise: how much "
     "faster, how near, frame by frame. Choose methods and press Compare, or press Compare with full beside any clip "
@@ -72,14 +64,6 @@ NOTHING_YET = (
 )
 USUAL = ("adacache", "adacache+moreg")
 """Methods that are ticked on a new page."""
-LABELS = {
-    "prompt": "Prompts",
-    "seed": "Seeds",
-    "method": "Methods",
-    "axis": "Further fields",
-    "repeats": "Repeats",
-    "grid": "Grid",
-}
 
 
 class CompareTab:
@@ -487,7 +471,7 @@ class CompareTab:
             keep_player: The player shows these already, and is not to be started anew.
         """
         if picked is None:
-            first = next((cell.number for cell in comparison.cells if _may_be_shown(comparison, cell)), None)
+            first = next((cell.number for cell in comparison.cells if may_be_shown(comparison, cell)), None)
             picked, keep_player = (None, False) if first is None else ([first], False)
         at_work = comparison.state == "running"
         here = comparison.door == "page"
@@ -534,7 +518,7 @@ class CompareTab:
         """The player with a reference and the clips that were picked; empty where one of them is gone."""
         nothing = {self.player: {}, self.player_file: gr.update(visible=False)}
         cells = [comparison.cells[number] for number in picked if number < len(comparison.cells)]
-        cells = [cell for cell in cells if _may_be_shown(comparison, cell)]
+        cells = [cell for cell in cells if may_be_shown(comparison, cell)]
         if not cells:
             return nothing
         reference = comparison.cells[cells[0].reference]
@@ -605,269 +589,5 @@ class CompareTab:
 _TO_THE_PLAYER = "() => { document.getElementById('compare-player')?.scrollIntoView({block: 'nearest'}); }"
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# From the controls to a grid
-
-AS_ON_THE_FORM = "form"
-
-
-def method_choices(pipeline: str) -> list[tuple[str, str]]:
-    """Methods that work on a model, by title; the last is whatever cache the Generate tab has."""
-    found = [(parse_method(name).title, name) for name in METHODS if why_not(name, pipeline) is None]
-    at = next((place + 1 for place, (_, name) in enumerate(found) if name == "adacache"), 0)
-    found.insert(at, (parse_method("adacache+moreg").title, "adacache+moreg"))
-    return [*found, ("The Generate tab's cache", AS_ON_THE_FORM)]
-
-
-def grid_of(values: tuple[Any, ...], *, prompt: str | None = None) -> Grid:
-    """What the tab's controls and the form say.
-
-    Args:
-        values: The grid's own controls in the order of `CompareTab._asked`, then the form's.
-        prompt: Taken where neither names one, to count a grid that is not begun yet.
-
-    Raises:
-        StudioError: naming the field at fault.
-    """
-    prompts, seeds, repeats, ticked, steps, rows, axes = values[:7]
-    typed = _lines(prompts)
-    request, _ = request_of(values[7:], prompt=typed[0] if typed else prompt)
-    if not isinstance(repeats, (int, float)) or not math.isfinite(repeats) or int(repeats) != repeats:
-        raise RequestError(f"{repeats!r} is no number of repeats.", field="repeats", way_out="Choose 1 or more.")
-    methods = [_ticked(name, request) for name in ticked or [] if isinstance(name, str)]
-    methods += [parse_method(f"steps:{word}") for word in _words(steps)]
-    methods += [parse_method(line) for line in _lines(rows)]
-    if not any(method.fields for method in methods):
-        raise RequestError("No method is chosen.", field="method", way_out="Tick one, or name fewer steps.")
-    return Grid(
-        base=request,
-        prompts=tuple(typed),
-        seeds=tuple(_seed(word) for word in _words(seeds)),
-        methods=tuple(methods),
-        axes=tuple(parse_axis(line) for line in _lines(axes)),
-        repeats=int(repeats),
-    )
-
-
-def grid_label(error: StudioError) -> str:
-    """The label of the control that an error is about."""
-    return LABELS.get(error.field) or label_of(error)
-
-
-def _ticked(name: str, request: GenerationRequest) -> Method:
-    if name != AS_ON_THE_FORM:
-        return parse_method(name)
-    if request.cache is None:
-        raise RequestError(
-            "The Generate tab's cache is off.", field="method", way_out="Choose one there, or untick it here."
-        )
-    return method_of(request)
-
-
-def _lines(text: Any) -> list[str]:
-    return [line.strip() for line in text.splitlines() if line.strip()] if isinstance(text, str) else []
-
-
-def _words(text: Any) -> list[str]:
-    return text.replace(",", " ").replace(";", " ").split() if isinstance(text, str) else []
-
-
-def _seed(word: str) -> int:
-    if not word.isdecimal() or int(word) > MAX_SEED:
-        raise RequestError(
-            f"{word[:40]!r} is no seed.", field="seed", value=word, way_out=f"Write 0 to {MAX_SEED}, with commas."
-        )
-    return int(word)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# From a comparison to what is drawn
-
-
 def _numbers(picked: Any) -> list[int] | None:
     return [number for number in picked if isinstance(number, int)] if isinstance(picked, list) else None
-
-
-def _may_be_shown(comparison: Comparison, cell: Cell) -> bool:
-    """Whether there are two clips to lay side by side."""
-    return not cell.is_reference and cell.state == "complete" and comparison.cells[cell.reference].state == "complete"
-
-
-def name_of(comparison: Comparison) -> str:
-    """A comparison in one line, for a list."""
-    first = comparison.cells[0].request.prompt
-    short = first if len(first) <= 40 else first[:39] + "…"
-    methods = [tables.title_of(method) for method in comparison.methods if method != FULL]
-    more = f" and {len(methods) - 2} more" if len(methods) > 2 else ""
-    return f"{comparison.created[5:16].replace('T', ' ')} · {', '.join(methods[:2])}{more} · {short}"
-
-
-def status_of(comparison: Comparison) -> dict[str, Any]:
-    """The value of the message over the table."""
-    total, ended = len(comparison.cells), comparison.ended
-    failures = sum(cell.state == "failed" for cell in comparison.cells)
-    words = f"{ended} of {total} clips" + (f", {failures} failed" if failures else "")
-    if comparison.state == "stopped":
-        return message.warn(f"Stopped: {words}.")
-    if comparison.state == "complete":
-        return message.warn(f"Done: {words}.") if failures else message.good(f"Done: {words}.")
-    cell = next((cell for cell in comparison.cells if cell.state == "running"), None)
-    now = f" Making {tables.title_of(cell.method)}, seed {cell.request.seed}." if cell else ""
-    if ended == total:
-        now = " Measuring the last scores."
-    return message.quiet(f"{words}.{now}") | {"share": ended / total}
-
-
-def _metrics_of(comparison: Comparison, names: tuple[str, ...]) -> list[str]:
-    return [name for name in names if any(name in cell.scores for cell in comparison.cells)]
-
-
-def _heads(names: list[str]) -> list[str]:
-    return [METRICS[name].title + (f", {METRICS[name].unit}" if METRICS[name].unit else "") for name in names]
-
-
-def table_value(comparison: Comparison, picked: list[int]) -> dict[str, Any]:
-    """The value of `comparison_table`."""
-    names = _metrics_of(comparison, SHOWN_IN_TABLE)
-    speeds = tables.speed_by_cell(comparison)
-    repeated = any(cell.repeat for cell in comparison.cells)
-    groups: list[dict[str, Any]] = []
-    for cell in comparison.cells:
-        if not groups or groups[-1]["number"] != cell.group:
-            request = cell.request
-            groups.append(
-                {"number": cell.group, "title": request.prompt[:300], "line": settings_line(request), "rows": []}
-            )
-        denoising, _ = speeds[cell.number]
-        done = cell.seconds is not None and cell.state == "complete"
-        marks = [f"no. {cell.repeat + 1}"] if repeated else []
-        marks += ["stored"] if cell.reused else []
-        marks += ["cold start"] if cell.cold else []
-        groups[-1]["rows"].append(
-            {
-                "cell": cell.number,
-                "shape": comparison.methods.index(cell.method),
-                "title": tables.title_of(cell.method),
-                "state": cell.state,
-                "reference": cell.is_reference,
-                "denoising": seconds_text(cell.seconds.denoising) if done and cell.seconds else "",
-                "whole": seconds_text(cell.seconds.whole) if done and cell.seconds else "",
-                "parts": _parts_of(cell) if done else "",
-                "faster": "–" if denoising is None or cell.is_reference else f"{denoising:.2f}×",
-                "scores": [tables.score_text(name, cell.scores.get(name)) for name in names],
-                "marks": marks,
-                "note": " ".join(cell.notices) if done else tables.error_text(cell),
-            }
-        )
-    lines = summaries_of(comparison) if len(groups) > 1 or repeated else []
-    return {
-        "heads": _heads(names),
-        "groups": groups,
-        "picked": picked,
-        "most": MOST_PICKED,
-        "summary": [_summary_line(comparison, line, names) for line in lines if line.complete or line.failed],
-    }
-
-
-def _parts_of(cell: Cell) -> str:
-    """What a whole run is made of."""
-    if cell.seconds is None:
-        return ""
-    text, steps, decoding = (
-        seconds_text(getattr(cell.seconds, part)) for part in ("encoding", "denoising", "decoding")
-    )
-    return f"text {text}, denoising {steps}, decoding {decoding}"
-
-
-def _summary_line(comparison: Comparison, line: MethodSummary, names: list[str]) -> dict[str, Any]:
-    return {
-        "shape": comparison.methods.index(line.method),
-        "title": tables.title_of(line.method),
-        "clips": f"{line.complete}" + (f" ({line.failed} failed)" if line.failed else ""),
-        "denoising": "–" if line.method == FULL else tables.ratio_text(line.denoising, spread=True),
-        "whole": "–" if line.method == FULL else tables.ratio_text(line.whole, spread=True),
-        "computed": "–" if line.computed_share is None else f"{100 * line.computed_share:.0f}%",
-        "scores": [tables.score_text(name, line.scores.get(name)) for name in names],
-    }
-
-
-def plot_value(comparison: Comparison, chosen: int | None) -> dict[str, Any]:
-    """The value of `pareto_plot`. Where there are several groups the front is that of the methods' medians."""
-    points, medians = plotted(comparison)
-    names = _metrics_of(comparison, tuple(METRICS))
-    return {
-        "methods": [
-            {"shape": shape, "title": tables.title_of(method)} for shape, method in enumerate(comparison.methods)
-        ],
-        "metrics": [
-            {
-                "name": name,
-                "title": METRICS[name].title,
-                "unit": METRICS[name].unit,
-                "higher_is_better": METRICS[name].higher_is_better,
-            }
-            for name in names
-        ],
-        "points": [_point(comparison, point) for point in points],
-        "medians": [_point(comparison, point) for point in medians],
-        "fronts": {
-            pace: {
-                name: _front(medians or points, name, pace)
-                for name in names
-                if METRICS[name].higher_is_better is not None
-            }
-            for pace in PACES
-        },
-        "chosen": chosen,
-    }
-
-
-def _point(comparison: Comparison, point: Point) -> dict[str, Any]:
-    line = ""
-    if point.cell >= 0:
-        request = comparison.cells[point.cell].request
-        line = f"{request.prompt[:60]} · seed {request.seed}"
-    return {
-        "cell": point.cell,
-        "shape": comparison.methods.index(point.method),
-        "title": tables.title_of(point.method),
-        "line": line,
-        "speeds": {pace: _median(point, pace) for pace in PACES},
-        "scores": {name: "inf" if value == math.inf else value for name, value in point.scores.items()},
-    }
-
-
-def _median(point: Point, pace: Pace) -> float | None:
-    ratio = point.denoising if pace == "denoising" else point.whole
-    return None if ratio is None else ratio.median
-
-
-def _front(points: list[Point], metric: str, pace: Pace) -> list[list[Any]]:
-    front = pareto_front(points, metric, pace)
-    return [
-        [_median(point, pace), "inf" if point.scores[metric] == math.inf else point.scores[metric]] for point in front
-    ]
-
-
-def player_value(
-    comparison: Comparison, reference: Cell, cells: list[Cell], addresses: list[dict[str, Any]]
-) -> dict[str, Any]:
-    """The player's value: the reference first, then the cells, each with speed, scores and PSNR by frame."""
-    speeds = tables.speed_by_cell(comparison)
-    num_frames = max([len(cell.frame_psnr) for cell in cells] + [0]) or reference.request.num_frames
-
-    def clip(cell: Cell, url: dict[str, Any]) -> PlayerClip:
-        denoising, _ = speeds[cell.number]
-        facts = [] if cell.is_reference or denoising is None else [f"{denoising:.1f}× as fast"]
-        facts += [
-            f"{METRICS[name].title} {tables.score_text(name, cell.scores[name])} {METRICS[name].unit}".strip()
-            for name in ("psnr", "ssim")
-            if name in cell.scores
-        ]
-        scores = None
-        if len(cell.frame_psnr) == num_frames:
-            scores = FrameScores(name="PSNR", unit="dB", values=cell.frame_psnr)
-        return PlayerClip(title=tables.title_of(cell.method), url=url, facts=facts, scores=scores)
-
-    first, *others = (clip(cell, url) for cell, url in zip((reference, *cells), addresses, strict=True))
-    return player_record(reference=first, others=others, fps=reference.request.fps, num_frames=num_frames)

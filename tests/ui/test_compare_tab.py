@@ -20,7 +20,9 @@ from studio.errors import RequestError, StudioError
 from studio.preset import find_preset, list_presets
 from studio.request import request_for
 from studio.runs import Run
-from studio.ui.compare_tab import CompareTab, grid_of, method_choices, name_of, plot_value, status_of, table_value
+from studio.ui.compare_form import grid_of, method_choices
+from studio.ui.compare_tab import CompareTab
+from studio.ui.comparison_shown import name_of, plot_value, status_of, table_value
 from studio.ui.components import masthead
 from studio.ui.generate_tab import GenerateTab
 from studio.ui.rooms import Rooms
