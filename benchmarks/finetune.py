@@ -71,7 +71,13 @@ def main() -> None:
 
 def request_for_way(title: str, clips: tuple[TrainingClip, ...], steps: int, fields: dict[str, Any]) -> FinetuneRequest:
     return finetune_request_for(
-        find_preset("pocket"), clips=clips, title=title, max_train_steps=steps, validation_steps=10**6, **fields
+        find_preset("pocket"),
+        clips=clips,
+        title=title,
+        max_train_steps=steps,
+        validation_steps=10**6,
+        keep_caches="device",
+        **fields,
     )
 
 
@@ -146,23 +152,26 @@ def row_of(name: str, way: str, version: Version, store: RunStore) -> dict[str, 
         "latent": version.scores.latent,
         "base_latent": version.base_scores.latent,
         "decoder_bytes": held["held"],
+        "minutes": version.seconds / 60,
+        "threads": int(version.environment["torch_threads"]),
     }
 
 
 def write(rows: list[dict[str, Any]], steps: int) -> None:
     """The table, as Markdown and JSON, and into README."""
     lines = [
-        f"One-step denoised frames of held-out samples, {steps} steps of training each.",
+        f"One-step denoised frames of held-out samples, {steps} steps of training each; minutes of these steps "
+        f"(CPU threads: {' or '.join(str(each) for each in sorted({row['threads'] for row in rows}))}).",
         "",
-        "| clips | trained by | PSNR | gain | pixel loss | flow matching | held for the decoder |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| clips | trained by | PSNR | gain | pixel loss | flow matching | held for the decoder | minutes |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
         held = f"{row['decoder_bytes'] / 1e6:.0f} MB" if row["decoder_bytes"] else "–"
         lines.append(
             f"| {row['clips']} | {row['way']} | {row['psnr']:.2f} dB | {row['psnr'] - row['base_psnr']:+.2f} dB "
             f"| {row['base_pixel']:.4f} → {row['pixel']:.4f} | {row['base_latent']:.4f} → {row['latent']:.4f} "
-            f"| {held} |"
+            f"| {held} | {row['minutes']:.1f} |"
         )
     table = "\n".join(lines)
     RESULTS.mkdir(exist_ok=True)
