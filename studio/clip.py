@@ -275,7 +275,7 @@ class ClipInfo:
     """libavcodec's name of the decoder."""
     width: int
     height: int
-    """As handed over: upright, with square pixels."""
+    """Upright, with square pixels; handed over so, unless it was asked to be scaled down."""
     fps: float
     """Frames a second; where they come unevenly, the rate they are evened out to."""
     constant_rate: bool
@@ -296,7 +296,13 @@ class LoadedClip:
     """Each thing that was changed or found damaged, as a sentence about the file (“its rate varies: …”)."""
 
 
-def read_clip(path: Path, *, limits: ClipLimits = ClipLimits(), fps: float | None = None) -> LoadedClip:  # noqa: B008
+def read_clip(
+    path: Path,
+    *,
+    limits: ClipLimits = ClipLimits(),  # noqa: B008
+    fps: float | None = None,
+    least: tuple[int, int] | None = None,
+) -> LoadedClip:
     """Reads a clip that may come from anyone, in a limited process of its own (see `studio.clip_reading`).
 
     The frames come upright, with square pixels, evenly timed, as RGB over black; whatever had to be done for that is in
@@ -305,6 +311,8 @@ def read_clip(path: Path, *, limits: ClipLimits = ClipLimits(), fps: float | Non
     Args:
         path: A regular file; links, pipes and folders are refused.
         fps: Frames a second to hand over, each the nearest in time; None keeps the file's own rate, evened out.
+        least: Height and width. A clip too large for the limits is scaled down picture by picture, but so that it
+            still covers these; None keeps its size, and refuses it.
 
     Raises:
         ClipRefused: It breaks a limit, is damaged beyond `limits.lost_share`, is no video of a known kind, or the
@@ -312,7 +320,7 @@ def read_clip(path: Path, *, limits: ClipLimits = ClipLimits(), fps: float | Non
     """
     if fps is not None and not 0.01 <= fps <= 1000:
         raise ClipRefused(f"No clip can be read at {fps} frames a second.", field="fps", value=fps)
-    with _Reading(Path(path), "read", limits, fps) as reading:
+    with _Reading(Path(path), "read", limits, fps, least) as reading:
         header = reading.header()
         frames = reading.frames(header)
         ending = reading.ending()
@@ -322,7 +330,7 @@ def read_clip(path: Path, *, limits: ClipLimits = ClipLimits(), fps: float | Non
 
 def probe_clip(path: Path, *, limits: ClipLimits = ClipLimits()) -> ClipInfo:  # noqa: B008
     """What `read_clip` would find, after decoding one picture; raises `ClipRefused` as it would, damage apart."""
-    with _Reading(Path(path), "probe", limits, None) as reading:
+    with _Reading(Path(path), "probe", limits) as reading:
         header = reading.header()
         reading.ending()
     return header.info
@@ -333,7 +341,7 @@ def read_settings(path: Path, *, limits: ClipLimits = ClipLimits()) -> dict[str,
 
     They come from outside all the same: check them as a form's input.
     """
-    with _Reading(Path(path), "settings", limits, None) as reading:
+    with _Reading(Path(path), "settings", limits) as reading:
         text = reading.ending()["settings"]
     if not isinstance(text, str) or len(text) > MAX_SETTINGS_BYTES:
         return None
@@ -372,7 +380,14 @@ class _Reading:
     So each length is checked before it is read, each wait has an end, and the whole process group is killed at the end.
     """
 
-    def __init__(self, path: Path, mode: str, limits: ClipLimits, fps: float | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        mode: str,
+        limits: ClipLimits,
+        fps: float | None = None,
+        least: tuple[int, int] | None = None,
+    ) -> None:
         self._path = path
         self._limits = limits
         try:
@@ -384,6 +399,7 @@ class _Reading:
             "demuxer": demuxer,
             "mode": mode,
             "fps": fps,
+            "least": least,
             "limits": asdict(limits),
             "import_from": _folders_of("av"),
         }

@@ -5,7 +5,7 @@ nothing worth stealing, may open one file and write none, has little memory and 
 nobody. `studio.clip` starts this file as a program (`python -I`, empty environment, own session) and believes nothing
 it says without measuring it.
 
-    request   one JSON object on standard input: {path, demuxer, mode, fps, limits, import_from}
+    request   one JSON object on standard input: {path, demuxer, mode, fps, least, limits, import_from}
     answer    messages on standard output, each `MESSAGE` (kind, repeats, length) and then `length` bytes:
               H  JSON: info, fps, most_frames, shape (see `Shape`)     once, before the pictures
               F  stored height × stored width × 3 bytes of RGB, to be shown `repeats` times
@@ -28,13 +28,14 @@ import contextlib
 import importlib
 import itertools
 import json
+import math
 import os
 import pkgutil
 import stat
 import struct
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -73,8 +74,8 @@ SHORTER = "Cut it shorter."
 class ClipLimits:
     """How much a clip from outside may be, and may cost to read. Beyond any of these it is refused, never cut."""
 
-    file_bytes: int = 100_000_000
-    """Size of the file."""
+    file_bytes: int = 200_000_000
+    """Size of the file; no larger one is taken as an upload either."""
     seconds: float = 60.0
     """From the first picture to the end of the last."""
     frames: int = 300
@@ -84,9 +85,13 @@ class ClipLimits:
     stored_frames: int = 3600
     """Pictures in the file, which may be more than are handed over: one minute at 60 a second."""
     side: int = 4096
-    """Height and width, in pixels, as stored and as handed over."""
+    """Height and width, in pixels, as handed over."""
     area: int = 4_200_000
-    """Height × width, in pixels, as stored and as handed over."""
+    """Height × width, in pixels, as handed over."""
+    stored_side: int = 4096
+    """Height and width, in pixels, as stored: larger pictures than are handed over can only be scaled down."""
+    stored_area: int = 4_200_000
+    """Height × width, in pixels, as stored."""
     total_pixels: int = 320_000_000
     """Frames × height × width handed over; at 3 bytes each, just under 1 GB of this process's memory."""
     streams: int = 16
@@ -235,7 +240,7 @@ def open_container(path: Path, demuxer: str, limits: ClipLimits) -> av.container
         "protocol_whitelist": "file",
         "codec_whitelist": ",".join(sorted(CODECS)),
         # A tenth above the limit, as coded sizes are rounded up to whole blocks; the decoded frame is measured again.
-        "max_pixels": str(limits.area * 11 // 10),
+        "max_pixels": str(limits.stored_area * 11 // 10),
         "threads": "1",
     }
     return av.open(str(path), format=demuxer, options=options, metadata_errors="replace")
@@ -266,15 +271,14 @@ def find_video(container: av.container.InputContainer, limits: ClipLimits) -> av
     if context is None or context.codec.name not in CODECS:
         name = "unknown" if context is None else context.codec.name
         raise Refusal(f"has video of a kind that is not read here ({name}).", field="codec", value=name)
-    _check_size(context.width, context.height, limits)
+    _check_size(context.width, context.height, limits.stored_side, limits.stored_area)
     return stream
 
 
-def _check_size(width: int, height: int, limits: ClipLimits) -> None:
-    if max(width, height) > limits.side or width * height > limits.area:
+def _check_size(width: int, height: int, side: int, area: int) -> None:
+    if max(width, height) > side or width * height > area:
         raise Refusal(
-            f"shows {width}×{height} pixels; at most {limits.side} a side and {limits.area / 1e6:g} million in all "
-            "are read.",
+            f"shows {width}×{height} pixels; at most {side} a side and {area / 1e6:g} million in all are read.",
             field="size",
             value=f"{width}×{height}",
             way_out="Scale it down.",
@@ -465,7 +469,7 @@ def decode(
             continue
         tally.repaired = _complaints() - complaints
         for frame in frames:
-            _check_size(frame.width, frame.height, limits)
+            _check_size(frame.width, frame.height, limits.stored_side, limits.stored_area)
             size = size or (frame.width, frame.height)
             if (frame.width, frame.height) != size:
                 raise Refusal(
@@ -507,7 +511,7 @@ def _decoder(stream: av.video.stream.VideoStream, limits: ClipLimits, tally: Tal
         except (ValueError, FFmpegError):
             tally.note("its transparency could not be read")
     context.thread_count = 1
-    context.options = {"max_pixels": str(limits.area * 11 // 10), "threads": "1"}
+    context.options = {"max_pixels": str(limits.stored_area * 11 // 10), "threads": "1"}
     return context  # type: ignore[return-value]
 
 
@@ -546,7 +550,7 @@ class Shape:
 
     stored_width: int
     stored_height: int
-    """After squaring, before turning."""
+    """After squaring and scaling down, before turning."""
     transpose: bool
     mirror: bool
     """Columns reversed, after transposing."""
@@ -570,11 +574,32 @@ def shape_of(frame: av.VideoFrame, stream: av.video.stream.VideoStream, limits: 
         # Enlarged along the short side, so that no stored pixel is lost.
         width, height = (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))
         tally.note(f"its pixels are {aspect} wide for their height: squared to {width}×{height}")
-        _check_size(width, height, limits)
+        _check_size(width, height, limits.stored_side, limits.stored_area)
     across, down, transpose = _display_axes(frame, tally)
     shape = Shape(stored_width=width, stored_height=height, transpose=transpose, mirror=across < 0, upend=down < 0)
     if transpose or shape.mirror or shape.upend:
         tally.note(f"it says how to hold it: turned upright, to {shape.width}×{shape.height}")
+    return shape
+
+
+def scaled_down(shape: Shape, frames: int, least: list[int] | None, limits: ClipLimits, tally: Tally) -> Shape:
+    """The shape in which so many frames are within the limits, where the clip may be read smaller than it is.
+
+    Args:
+        shape: As it is.
+        frames: How many are to be handed over.
+        least: Height and width that a smaller picture still covers; None keeps the size.
+    """
+    width, height = shape.width, shape.height
+    area = min(limits.area, limits.total_pixels // max(1, min(frames, limits.frames)))
+    if least is not None and (width * height > area or max(width, height) > limits.side):
+        wanted = min(math.sqrt(area / (width * height)), limits.side / max(width, height))
+        lowest = min(1.0, max(least[0] / height, least[1] / width))
+        scale, rounded = (wanted, math.floor) if wanted > lowest else (lowest, math.ceil)
+        sides = [max(1, rounded(side * scale)) for side in (shape.stored_width, shape.stored_height)]
+        shape = replace(shape, stored_width=sides[0], stored_height=sides[1])
+        tally.note(f"it is large: scaled down from {width}×{height} to {shape.width}×{shape.height} as it was read")
+    _check_size(shape.width, shape.height, limits.side, limits.area)
     return shape
 
 
@@ -689,9 +714,10 @@ def deliver(answer: BinaryIO, request: dict[str, Any], limits: ClipLimits) -> No
         if first is None:
             check_damage(found, tally, limits)  # which refuses
             return
-        shape = shape_of(first, stream, limits, tally)
-        header = _header(container, stream, found, shape, rate, path)
-        _check_delivery(header, limits)
+        whole = shape_of(first, stream, limits, tally)
+        shape = scaled_down(whole, int(found.seconds * rate), request["least"], limits, tally)
+        header = _header(container, stream, found, whole, shape, rate, path)
+        _check_delivery(header, shape, limits)
         say_json(answer, b"H", header)
         if request["mode"] == "read":
             _send(answer, itertools.chain([(first, repeats)], pictures), shape, header["most_frames"], tally)
@@ -718,6 +744,7 @@ def _header(
     container: av.container.InputContainer,
     stream: av.video.stream.VideoStream,
     found: Survey,
+    whole: Shape,
     shape: Shape,
     rate: Fraction,
     path: Path,
@@ -725,8 +752,8 @@ def _header(
     info = {
         "container": DEMUXERS[container.format.name.split(",")[0]],
         "codec": stream.codec_context.codec.name,
-        "width": shape.width,
-        "height": shape.height,
+        "width": whole.width,
+        "height": whole.height,
         "fps": float(found.rate),
         "constant_rate": found.constant_rate,
         "num_frames": found.stored_frames,
@@ -737,15 +764,13 @@ def _header(
     return {"info": info, "fps": float(rate), "most_frames": most, "shape": asdict(shape)}
 
 
-def _check_delivery(header: dict[str, Any], limits: ClipLimits) -> None:
+def _check_delivery(header: dict[str, Any], shape: Shape, limits: ClipLimits) -> None:
     """Before the first pixel goes out: would all of them be too many?"""
     frames, fps, seconds = header["most_frames"] - 2, header["fps"], header["info"]["seconds"]
-    width, height = header["info"]["width"], header["info"]["height"]
-    area = width * height
-    most = min(limits.frames, limits.total_pixels // area)
+    most = min(limits.frames, limits.total_pixels // (shape.width * shape.height))
     if frames <= most:
         return
-    size = f" of {width}×{height}" if most < limits.frames else ""
+    size = f" of {shape.width}×{shape.height}" if most < limits.frames else ""
     raise Refusal(
         f"would give {frames} frames ({seconds:.4g} s at {fps:.4g} a second); at most {most}{size} are read.",
         field="frames",

@@ -171,7 +171,7 @@ class TrainingStarted:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingForecast:
-    """What the training will take, measured on its first two steps."""
+    """What the training will take, measured on two steps."""
 
     step_seconds: float
     eta_seconds: float
@@ -188,7 +188,7 @@ class TrainingForecast:
 class TrainingStage:
     """Where the work is besides training steps."""
 
-    stage: Literal["loading", "reading", "preparing", "scoring", "sampling", "saving"]
+    stage: Literal["loading", "reading", "preparing", "measuring", "scoring", "sampling", "saving"]
     done: int = 0
     total: int = 0
 
@@ -201,7 +201,7 @@ class TrainingStep:
     """How many are done."""
     loss: float
     latent: float
-    """The flow-matching part of it."""
+    """The part of the model's own loss."""
     pixel: float | None
     """The part of decoded frames; None where the objective has none."""
     learning_rate: float

@@ -536,7 +536,7 @@ def _other_layers(ready: Ready) -> Iterator[nn.Module]:
         if model not in ready.transformers:
             for module in model.modules():
                 if isinstance(module, nn.ModuleList):
-                    yield from module
+                    yield from (layer for layer in module if layer is not None)  # Mochi's has gaps
 
 
 def environment() -> dict[str, str]:

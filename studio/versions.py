@@ -4,6 +4,7 @@
         version.json                        the record: request, clips, scores, state
         README.md                           model card in the Hub's format
         pytorch_lora_weights.safetensors    diffusers' LoRA format
+        pytorch_lora_weights_2.safetensors  the same for a second denoiser, where there is one
         decoder_lora.safetensors            where the decoder learnt as well
         state.pt, samples.safetensors       to go on from; removed when the version is complete
         log.jsonl                           what the training said
@@ -31,6 +32,7 @@ from studio.storage import FileLock, disk_trouble, write_atomically
 VersionState = Literal["waiting", "training", "stopped", "complete", "failed"]
 FOLDER = ".versions"
 LORA_FILE = "pytorch_lora_weights.safetensors"
+LORA_2_FILE = "pytorch_lora_weights_2.safetensors"
 DECODER_FILE = "decoder_lora.safetensors"
 LOG = "log.jsonl"
 RECORD_VERSION = 1
@@ -67,7 +69,7 @@ class Scores:
     pixel: float
     """The pixel loss on the same samples, whatever the objective was."""
     latent: float
-    """The flow-matching loss on the same samples."""
+    """The model's own loss on the same samples."""
     objective: float
     """What the objective makes of these two."""
 

@@ -851,10 +851,10 @@ def _long_name(folder: Path) -> Path:
     return folder / ("x" * 5000)
 
 
-@case("over-100-mb", refused("at most 100 MB"))
+@case("over-200-mb", refused("at most 200 MB"))
 def _hollow(folder: Path) -> Path:
     path = written(folder, "a.mp4", seed("mp4"))
-    os.truncate(path, 100_000_001)
+    os.truncate(path, 200_000_001)
     return path
 
 

@@ -1,8 +1,10 @@
-"""A Hub of one repository on the loopback, just enough of it for the real client: revision, tree and files.
+"""Hubs on the loopback, just enough of them for the real client: one gives a repository's revision, tree and files, and
+one takes commits.
 
-It lets the tests of `studio/weights.py` run huggingface_hub itself instead of a stand-in, without a network.
+They let the tests run huggingface_hub itself instead of a stand-in, without a network.
 """
 
+import base64
 import hashlib
 import json
 import threading
@@ -42,16 +44,8 @@ class LoopbackHub:
 @contextmanager
 def serving(files: dict[str, bytes]) -> Iterator[LoopbackHub]:
     hub = LoopbackHub(files)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, hub))
-    hub.endpoint = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with _served(partial(_Handler, hub)) as hub.endpoint:
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -120,3 +114,68 @@ def _tree_entry(name: str, content: bytes) -> dict[str, Any]:
     if name.endswith(".safetensors"):
         entry["lfs"] = {"oid": _digest(name, content), "size": len(content), "pointerSize": 134}
     return entry
+
+
+class TakingHub:
+    """Takes commits for any repository; `refusal` is answered to everything instead."""
+
+    def __init__(self) -> None:
+        self.made: list[dict[str, Any]] = []
+        self.files: dict[str, bytes] = {}
+        self.tokens: set[str | None] = set()
+        """What the requests were signed with."""
+        self.refusal: int | None = None
+        self.endpoint = ""
+
+    def answer(self, path: str, body: bytes) -> Any:
+        if path == "/api/repos/create":
+            self.made.append(json.loads(body))
+            name = self.made[-1]["name"]
+            return {"url": f"{self.endpoint}/someone/{name}", "name": f"someone/{name}"}
+        if path.endswith("/preupload/main"):
+            files = [{"path": file["path"], "uploadMode": "regular"} for file in json.loads(body)["files"]]
+            return {"files": [file | {"shouldIgnore": False, "oid": None} for file in files]}
+        if path.endswith("/commit/main"):
+            for line in body.decode().splitlines():
+                record = json.loads(line)
+                if record["key"] == "file":
+                    self.files[record["value"]["path"]] = base64.b64decode(record["value"]["content"])
+            return {"success": True, "commitOid": "c0ffee", "commitUrl": f"{self.endpoint}/someone/x/commit/c0ffee"}
+        return {}
+
+
+@contextmanager
+def taking() -> Iterator[TakingHub]:
+    hub = TakingHub()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            hub.tokens.add(self.headers.get("Authorization"))
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            said = json.dumps(hub.answer(self.path.split("?")[0], body)).encode()
+            self.send_response(hub.refusal or 200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(said)))
+            self.end_headers()
+            self.wfile.write(said)
+
+        do_GET = do_POST
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with _served(Handler) as hub.endpoint:
+        yield hub
+
+
+@contextmanager
+def _served(handler: Any) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

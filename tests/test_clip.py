@@ -456,6 +456,28 @@ def test_every_limit_is_kept_and_named(counting: Path, limits: ClipLimits, says:
     assert refusal.value.way_out
 
 
+def test_a_clip_too_large_is_scaled_down_as_it_is_read_where_that_is_asked_for(counting: Path, tmp_path: Path) -> None:
+    whole = read_clip(counting)
+    small = read_clip(counting, limits=ClipLimits(area=800), least=(12, 16))
+    assert small.clip.frames.shape == (8, 24, 32, 3)
+    assert (small.info.width, small.info.height) == (64, 48)
+    assert "it is large: scaled down from 64×48 to 32×24 as it was read" in small.notices
+    halved = whole.clip.frames.reshape(8, 24, 2, 32, 2, 3).mean((2, 4))
+    assert decibels(small.clip.frames, halved) > 25
+    turned = tmp_path / "turned.mp4"
+    clip_corpus.ffmpeg("-display_rotation", "90", "-i", counting, "-c", "copy", turned)
+    assert read_clip(turned, limits=ClipLimits(area=800), least=(16, 12)).clip.frames.shape == (8, 32, 24, 3)
+
+    # Where it need not be, it is not, and never to less than was asked for.
+    assert np.array_equal(read_clip(counting, least=(12, 16)).clip.frames, whole.clip.frames)
+    few = ClipLimits(total_pixels=24 * 32 * 7)
+    with pytest.raises(ClipRefused, match="at most 7 of 32×24"):
+        read_clip(counting, limits=few, least=(24, 16))
+    assert read_clip(counting, limits=few, least=(1, 1)).clip.num_frames == 8
+    with pytest.raises(ClipRefused, match="at most 63 a side"):
+        read_clip(counting, limits=ClipLimits(stored_side=63), least=(1, 1))
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="address space is limited on Linux only")
 def test_too_little_memory_is_a_refusal(tmp_path: Path) -> None:
     path = clip_corpus.encode(tmp_path / "a.mp4", *clip_corpus.H264, height=1024, width=1024, count=2)

@@ -20,10 +20,10 @@ import psutil
 import pytest
 from patience import until
 
-from studio import jobs as jobs_module
 from studio.errors import JobError
 from studio.events import BlockComputed, GenerationEvent, PreviewFrame, RunFinished, RunStarted, StepFinished
-from studio.jobs import Job, JobQueue, _Book
+from studio.jobs import Job, JobQueue, book
+from studio.jobs.book import Book
 from studio.preset import find_preset
 from studio.request import GenerationRequest, request_for
 from studio.runs import RunStore
@@ -231,7 +231,7 @@ def test_a_damaged_queue_is_set_aside_and_a_new_one_begun(store: RunStore) -> No
 
 
 def test_of_old_jobs_only_the_job_is_kept(idle: JobQueue, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs_module, "KEPT_EVENT_LOGS", 2)
+    monkeypatch.setattr(book, "KEPT_EVENT_LOGS", 2)
     made = [idle.submit(ask(str(number))) for number in range(4)]
     for job in made:
         assert idle._book.claim(1) is not None
@@ -485,12 +485,12 @@ while True:
             time.sleep(wait)
             writer.kill()
             acknowledged |= {line.strip() for line in writer.stdout if line.endswith("\n")}
-    book = _Book(store.folder)
-    assert book._connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
-    found = {job.id for job in book.select(None, None, 100_000)}
+    opened = Book(store.folder)
+    assert opened._connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+    found = {job.id for job in opened.select(None, None, 100_000)}
     assert len(acknowledged) > 3
     assert acknowledged <= found
-    book.close()
+    opened.close()
 
 
 def test_a_full_disk_refuses_a_job_and_keeps_the_queue(store: RunStore) -> None:

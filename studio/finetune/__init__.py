@@ -53,11 +53,11 @@ from studio.machine import Machine, measure
 from studio.preset import Preset, find_preset
 from studio.request import GenerationRequest, request_for
 from studio.runs import RunStore
-from studio.versions import LOG, Scores, Version, VersionStore
+from studio.versions import LOG, LORA_2_FILE, LORA_FILE, Scores, Version, VersionStore
 
 if TYPE_CHECKING:
     from studio.finetune.training import Prepared, Training
-    from studio.pipelines.training import Trainable
+    from studio.pipelines.training import Prompt, Trainable
 
 STATE, SAMPLES = "state.pt", "samples.safetensors"
 PRIOR_CLIPS = 4
@@ -115,22 +115,25 @@ def _check_perceptual(request: FinetuneRequest) -> None:
 
 
 def forecast(request: FinetuneRequest) -> TrainingForecast:
-    """What a training would take, measured on its first two steps; nothing is kept.
+    """What a training would take, measured on two steps; nothing is kept.
 
     Raises:
         StudioError: as `finetune` would, up to its second step.
     """
-    preset = find_preset(request.preset)
     with TemporaryDirectory(prefix="forecast-") as scratch:
         store = RunStore(Path(scratch))
-        enough = request.model_copy(update={"max_train_steps": max(FORECAST_STEPS, request.max_train_steps)})
-        work = _Finetune(preset, begin(enough, store=store), VersionStore(store.folder), looks=False)
-        with closing(work.run()) as events:
+        with closing(go_on(begin(request, store=store).id, store=store, predict=True)) as events:
             return next(event for event in events if isinstance(event, TrainingForecast))
 
 
-def go_on(version_id: str, *, store: RunStore) -> Generator[FinetuneEvent]:
+def go_on(version_id: str, *, store: RunStore, predict: bool = False) -> Generator[FinetuneEvent]:
     """Train a version that was begun, or go on with one that was stopped, from its last checkpoint.
+
+    Args:
+        version_id: Which.
+        store: Runs' folder.
+        predict: Only say what the steps to come would take, measured on two that are not kept. The version is left
+            stopped where it was, with its samples prepared; training it later is as if nothing had happened.
 
     Raises:
         RunError: there is none, it is complete, or somebody is training it.
@@ -157,19 +160,19 @@ def go_on(version_id: str, *, store: RunStore) -> Generator[FinetuneEvent]:
     except StudioError as error:  # said in the record too, for the worker that trains has nobody to tell
         versions.write(replace(version, state="failed", error=error.to_json()))
         raise
-    yield from _Finetune(preset, version, versions).run()
+    yield from _Finetune(preset, version, versions, predicts=predict).run()
 
 
 class _Finetune:
     """One training, from the request or the last checkpoint to the finished version."""
 
-    def __init__(self, preset: Preset, version: Version, versions: VersionStore, *, looks: bool = True) -> None:
+    def __init__(self, preset: Preset, version: Version, versions: VersionStore, *, predicts: bool) -> None:
         from studio.together import join
 
         self.leads = join()[0] == 0
         """Whether this process writes; of several, the first one does."""
-        self.looks = looks
-        """Whether to score and sample on the way."""
+        self.predicts = predicts
+        """Whether only to measure; no step is kept then."""
         self.preset = preset
         self.version = version
         self.versions = versions
@@ -225,8 +228,11 @@ class _Finetune:
                 held_out=int(prepared.held_out.sum()),
                 placement=model.ready.placement,
             )
-            if self.looks:
-                yield from self._before(training)
+            if self.predicts:
+                yield from self._predict(training)
+                self._record(state="stopped")
+                return
+            yield from self._before(training)
             yield from self._train(training)
             yield from self._after(training)
         except GeneratorExit:
@@ -252,11 +258,11 @@ class _Finetune:
 
     def _load(self) -> Trainable:
         from studio import pipelines, weights
-        from studio.pipelines.training import Trainable
+        from studio.pipelines.training import to_train
 
         placement = pipelines.place(self.preset, self._request_of("a clip"), self._machine)
         ready = pipelines.load(self.preset, placement, folder=weights.folder_of(self.preset))
-        return Trainable(ready)
+        return to_train(ready)
 
     @cached_property
     def _machine(self) -> Machine:
@@ -265,9 +271,13 @@ class _Finetune:
 
     def _request_of(self, prompt: str, **fields: Any) -> GenerationRequest:
         """A clip at the training's size; its placement is the training's too, so that one loaded model serves both."""
+        from studio.pipelines import family_of
+
         cpu = self._machine.accelerator is None
         same = {name: getattr(self.request, name) for name in ("height", "width", "num_frames", "fps", "seed")}
-        placement = {"torch_dtype": "float32" if cpu else "auto", "offload": "none", "vae_tiling": "off"}
+        # Tiles would each have a graph of their own; a family that knows no other way keeps them.
+        tiling = "auto" if family_of(self.preset).always_tiles else "off"
+        placement = {"torch_dtype": "float32" if cpu else "auto", "offload": "none", "vae_tiling": tiling}
         return request_for(self.preset, prompt=prompt, quantization="none", **same, **placement, **fields)
 
     def _prepared(self, model: Trainable) -> Generator[FinetuneEvent, None, Prepared]:
@@ -294,12 +304,12 @@ class _Finetune:
                 pixels = torch.from_numpy(sample.frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
                 latents.append(model.latents_of(pixels).cpu())
                 if sample.caption not in prompts:
-                    prompts[sample.caption] = model.prompt(sample.caption).cpu()
-            prior = yield from self._prior(model)
+                    prompts[sample.caption] = _in_memory(model.prompt(sample.caption))
+            prior = yield from self._prior(model, like=latents[0])
         prepared = Prepared(
             pixels=torch.from_numpy(np.stack([sample.frames for sample in samples])),
             latents=torch.cat(latents),
-            prompts=torch.cat([prompts[sample.caption] for sample in samples]),
+            prompts=tuple(prompts[sample.caption] for sample in samples),
             held_out=torch.tensor([sample.held_out for sample in samples]),
             prior_latents=prior[0],
             prior_prompts=prior[1],
@@ -307,23 +317,24 @@ class _Finetune:
         prepared.save(self.folder / SAMPLES)
         return prepared
 
-    def _prior(self, model: Trainable) -> Generator[FinetuneEvent, None, tuple[Any, Any]]:
+    def _prior(self, model: Trainable, *, like: Any) -> Generator[FinetuneEvent, None, tuple[Any, Any]]:
         """Latents of clips that the model makes of the preset's own prompts, before it learns anything."""
         import torch
 
         known = self.preset.defaults.prompts
         if not self.request.prior_loss_weight or not known:
-            return torch.zeros(0), torch.zeros(0)
+            return torch.zeros(0), ()
         latents, prompts = [], []
         for number in range(PRIOR_CLIPS):
             yield TrainingStage(stage="preparing", done=number, total=PRIOR_CLIPS)
             request = self._request_of(known[number % len(known)], num_inference_steps=PRIOR_STEPS)
             family, pipe = model.ready.family, model.pipe
+            family.prepare(pipe, request)
             generator = torch.Generator().manual_seed(self.request.seed + number)
             made = pipe(**family.arguments(pipe, self.preset, request), generator=generator, output_type="latent")
-            latents.append(made.frames.float().cpu())
-            prompts.append(model.prompt(request.prompt).cpu())
-        return torch.cat(latents), torch.cat(prompts)
+            latents.append(model.unpacked(made.frames, like).float().cpu())
+            prompts.append(_in_memory(model.prompt(request.prompt)))
+        return torch.cat(latents), tuple(prompts)
 
     def _before(self, training: Training) -> Iterator[FinetuneEvent]:
         """Score and sample the model as it was, once."""
@@ -337,10 +348,24 @@ class _Finetune:
             self._other_seconds += time.perf_counter() - began
             self._record(base_scores=scores)
             yield _scored(0, scores)
-        if from_the_first(not list((self.folder / "clips").glob("*"))):
-            yield from self._sample(training)
+        # By the log, for a clip that was being made when the training stopped has left a part of itself.
+        told = self.versions.events(self.version.id)
+        there = {event["prompt"] for event in told if event["event"] == "TrainingSample" and event["step"] == 0}
+        missing = from_the_first(tuple(prompt for prompt in self._sample_prompts() if prompt not in there))
+        if missing and training.step == 0:
+            yield from self._sample(training, missing)
 
     # -- training -----------------------------------------------------------------------------------------------------
+
+    def _predict(self, training: Training) -> Iterator[FinetuneEvent]:
+        first = training.step
+        for number in range(FORECAST_STEPS):
+            yield TrainingStage(stage="measuring", done=number, total=FORECAST_STEPS)
+            with self._room():
+                step = training.take_step()
+            self._note_memory(training)
+            self._step_seconds.append(step.seconds)
+        yield self._forecast(training, done=first)
 
     def _train(self, training: Training) -> Iterator[FinetuneEvent]:
         request, first = self.request, training.step
@@ -351,7 +376,7 @@ class _Finetune:
             self._step_seconds.append(step.seconds)
             yield TrainingStep(**vars(step), eta_seconds=self._eta(training.step), peak_bytes=self._peak_bytes)
             if self.leads and training.step == first + FORECAST_STEPS:
-                yield self._forecast(training)
+                yield self._forecast(training, done=training.step)
             last = training.step == request.max_train_steps
             if self.leads and (training.step % request.checkpointing_steps == 0 or last):
                 self._checkpoint(training)
@@ -363,11 +388,11 @@ class _Finetune:
                 self._record(scores=scores)
                 yield _scored(training.step, scores)
 
-    def _forecast(self, training: Training) -> TrainingForecast:
+    def _forecast(self, training: Training, *, done: int) -> TrainingForecast:
         held, full = training.decoder_bytes()
         return TrainingForecast(
             step_seconds=self._typical_seconds(),
-            eta_seconds=self._eta(training.step),
+            eta_seconds=self._eta(done),
             decoder_bytes=held,
             full_decoder_bytes=full,
             peak_bytes=self._peak_bytes,
@@ -394,13 +419,14 @@ class _Finetune:
 
     def _after(self, training: Training) -> Iterator[FinetuneEvent]:
         from studio.pipelines.adapters import save_adapters
+        from studio.together import from_the_first
 
         yield TrainingStage(stage="scoring")
         with self._room():
             scores = training.scores()
         yield _scored(training.step, scores)
         self._record(scores=scores)
-        yield from self._sample(training)
+        yield from self._sample(training, from_the_first(self._sample_prompts()))
         if not self.leads:
             return
         yield TrainingStage(stage="saving")
@@ -416,7 +442,7 @@ class _Finetune:
 
     def _stopped(self, training: Training | None) -> None:
         """The listener has gone: keep what was learnt, usable at once, and to go on from."""
-        if self.leads and training is not None and training.step:
+        if self.leads and not self.predicts and training is not None and training.step:
             from studio.pipelines.adapters import save_adapters
 
             self._checkpoint(training)
@@ -424,16 +450,14 @@ class _Finetune:
                 save_adapters(training.model, self.request, self.folder)
         self._record(state="stopped")
 
-    def _sample(self, training: Training) -> Iterator[FinetuneEvent]:
+    def _sample(self, training: Training, prompts: tuple[str, ...]) -> Iterator[FinetuneEvent]:
         """Generate with the averaged weights, in a store of the version's own: these are no runs of the bare preset.
 
         Processes that share the weights out all take part; what the first one makes is kept.
         """
-        from studio.together import from_the_first
-
         with TemporaryDirectory(prefix="samples-") as scratch, training.averaged():
             clips = self._clips if self.leads else RunStore(Path(scratch))
-            for prompt in from_the_first(self._sample_prompts()):
+            for prompt in prompts:
                 request = self._request_of(prompt)
                 for event in generate(request, store=clips):
                     if isinstance(event, StepFinished):
@@ -459,7 +483,8 @@ class _Finetune:
         from studio.finetune.card import card
         from studio.storage import write_atomically
 
-        write_atomically(self.folder / "README.md", card(self.version, self.preset).encode())
+        files = tuple(name for name in (LORA_FILE, LORA_2_FILE) if (self.folder / name).is_file())
+        write_atomically(self.folder / "README.md", card(self.version, self.preset, files).encode())
 
     @contextmanager
     def _room(self) -> Iterator[None]:
@@ -489,6 +514,10 @@ def leaner(request: FinetuneRequest) -> str:
         if request.mode == "exact":
             return "Set mode to truncated with window 1 and context 1."
     return f"Take fewer frames than {request.num_frames}, or a smaller size than {request.width}×{request.height}."
+
+
+def _in_memory(prompt: Prompt) -> Prompt:
+    return {name: tensor.cpu() for name, tensor in prompt.items()}
 
 
 def _scored(step: int, scores: Scores) -> TrainingScored:

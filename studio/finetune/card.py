@@ -9,8 +9,14 @@ from studio.preset import Preset
 from studio.versions import Scores, Version
 
 
-def card(version: Version, preset: Preset) -> str:
-    """A README.md: what it is, how to use it, what it learnt from, how well, under which terms."""
+def card(version: Version, preset: Preset, files: tuple[str, ...]) -> str:
+    """A README.md: what it is, how to use it, what it learnt from, how well, under which terms.
+
+    Args:
+        version: Which.
+        preset: What it is a version of.
+        files: The denoisers' updates, by name.
+    """
     request = version.request
     base = f"{preset.weights.repo}" if preset.weights.repo else preset.name
     front = ["---", "library_name: diffusers", "tags:", "- text-to-video", "- lora", "- chopgrad"]
@@ -25,7 +31,7 @@ def card(version: Version, preset: Preset) -> str:
         f"{sum(not clip.left_out for clip in version.clips)} clips.",
         "",
         "```python",
-        f'pipeline.load_lora_weights("path/to/this/folder", adapter_name="{version.id}")',
+        *_use(version.id, preset.pipeline, files),
         "```",
         "",
         "## Training",
@@ -40,7 +46,7 @@ def card(version: Version, preset: Preset) -> str:
         if version.held_out
         else "Too few clips to hold any out: these are scores of what was trained on.",
         "",
-        "| | PSNR | pixel loss | flow matching |",
+        "| | PSNR | pixel loss | own loss |",
         "| --- | --- | --- | --- |",
         _row("base", version.base_scores),
         _row("this version", version.scores),
@@ -62,6 +68,20 @@ def card(version: Version, preset: Preset) -> str:
         )
     lines += ["", "Origins and licences are as whoever trained it stated them.", ""]
     return "\n".join(lines)
+
+
+def _use(version_id: str, pipeline: str, files: tuple[str, ...]) -> list[str]:
+    """How diffusers takes it up; not all of its pipelines have a loader, nor all of its models."""
+    folder = "path/to/this/folder"
+    if pipeline in ("AllegroPipeline", "LattePipeline"):
+        return [f"# diffusers loads no update into a {pipeline}; `studio.pipelines.adapters.put_in` does."]
+    if pipeline == "HunyuanVideo15Pipeline":
+        return [f'pipeline.transformer.load_lora_adapter("{folder}", weight_name="{files[0]}", prefix="transformer")']
+    load = f'pipeline.load_lora_weights("{folder}", adapter_name="{version_id}"'
+    if len(files) == 1:
+        return [f"{load})"]
+    first, second = (f'{load}, weight_name="{name}"' for name in files)
+    return [f"{first})", f"{second}, load_into_transformer_2=True)"]
 
 
 def _settings(version: Version) -> dict[str, object]:

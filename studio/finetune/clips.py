@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import shutil
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,14 +24,24 @@ from studio.clip_reading import ClipLimits, Refusal, identify
 from studio.errors import ClipError, RequestError
 from studio.finetune_request import FinetuneRequest, TrainingClip
 from studio.storage import disk_trouble
+from studio.versions import FOLDER as VERSIONS
 from studio.versions import ClipRecord
 
-LIMITS = ClipLimits(frames=1500)
-"""A training clip may be longer than one that is only shown."""
+LIMITS = ClipLimits(
+    frames=1500,
+    stored_side=8192,
+    stored_area=36_000_000,
+    memory_bytes=2_000_000_000,
+    cpu_seconds=120,
+    wall_seconds=300.0,
+)
+"""A training clip may be longer than one that is only shown, and as large as 8K: it is scaled down as it is read."""
 ENOUGH_TO_HOLD_OUT_WHOLE = 4
 """From so many usable clips on, whole clips are held out: the ends of a clip look too much like its middle."""
 KEPT = ".training-clips"
 """Where clips that came by the page stay, within the runs folder."""
+KEPT_SECONDS = 24 * 3600.0
+"""For how long they stay without a version that refers to them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +141,7 @@ def _examined(
         return left_out(f"it is the same file as {seen[known.sha256]}.")
     seen[known.sha256] = name
     try:
-        loaded = read_clip(clip.path, limits=LIMITS, fps=request.fps)
+        loaded = read_clip(clip.path, limits=LIMITS, fps=request.fps, least=(request.height, request.width))
     except ClipError as error:
         return left_out(str(error))
     info = loaded.info
@@ -224,8 +235,9 @@ def kept(path: Path, folder: Path) -> Path:
     part = home / f".{name}.{os.getpid()}.{os.urandom(4).hex()}.tmp"
     try:
         home.mkdir(parents=True, exist_ok=True)
-        known = next((each for each in sorted(home.iterdir()) if not each.name.startswith(".")), None)
+        known = clip_kept(digest, folder)
         if known is not None:
+            os.utime(home)
             return known
         shutil.copyfile(path, part)
         os.replace(part, home / name)
@@ -234,6 +246,34 @@ def kept(path: Path, folder: Path) -> Path:
     finally:
         part.unlink(missing_ok=True)
     return home / name
+
+
+def clip_kept(digest: str, folder: Path) -> Path | None:
+    """The copy of a content in a runs folder; None where there is none, or where that is no SHA-256."""
+    if not re.fullmatch("[0-9a-f]{64}", digest):
+        return None
+    try:
+        names = sorted((folder / KEPT / digest).iterdir())
+    except OSError:
+        return None
+    return next((path for path in names if not path.name.startswith(".")), None)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the copies that no version refers to and that nobody has asked for in `KEPT_SECONDS`."""
+    oldest = time.time() - KEPT_SECONDS
+    try:
+        old = [home for home in (folder / KEPT).iterdir() if home.stat().st_mtime < oldest]
+        if not old:
+            return
+        # As text, for a record that this version of the studio cannot read refers to its clips all the same.
+        records = [path.read_text(encoding="utf-8") for path in (folder / VERSIONS).glob("*/version.json")]
+    except OSError:
+        return  # what cannot be looked at now may be needed
+    needed = {digest for record in records for digest in re.findall("[0-9a-f]{64}", record)}
+    for home in old:
+        if home.name not in needed:
+            shutil.rmtree(home, ignore_errors=True)
 
 
 def _safe_name(path: Path) -> str:

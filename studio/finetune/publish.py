@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from studio.errors import DownloadError, RequestError
-from studio.versions import DECODER_FILE, LORA_FILE, VersionStore
+from studio.versions import DECODER_FILE, LORA_2_FILE, LORA_FILE, VersionStore
 
-SENT = (LORA_FILE, DECODER_FILE, "README.md")
+SENT = (LORA_FILE, LORA_2_FILE, DECODER_FILE, "README.md")
 
 
 def publish(
@@ -41,7 +41,7 @@ def publish(
         RequestError: it is not complete, or the name will not do.
         DownloadError: the Hub refused or cannot be reached.
     """
-    from huggingface_hub import HfApi, errors
+    from huggingface_hub import HfApi, errors, get_token
     from huggingface_hub.utils import validate_repo_id
 
     version = versions.get(version_id)
@@ -55,6 +55,10 @@ def publish(
         raise RequestError(
             f"{repo[:100]!r} is no repository's name.", field="repo", value=repo, way_out="Write owner/name."
         ) from error
+    if token is None and get_token() is None:
+        raise _not_sent(
+            repo, "there is no token on this machine.", "Log in with `hf auth login`, or set HF_TOKEN, and push again."
+        )
     api: Any = HfApi(token=token, endpoint=endpoint)
     try:
         made = api.create_repo(repo, private=private, exist_ok=True)
@@ -64,10 +68,6 @@ def publish(
             allow_patterns=list(SENT),
             commit_message=f"{version.title}, fine-tuned with Dailies",
         )
-    except errors.LocalTokenNotFoundError as error:
-        raise _not_sent(
-            repo, "there is no token that may write.", "Log in with `hf auth login`, or set HF_TOKEN."
-        ) from error
     except errors.HfHubHTTPError as error:
         status = getattr(error.response, "status_code", None)
         if status in (401, 403):

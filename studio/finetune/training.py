@@ -21,13 +21,22 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from studio.chopgrad import Backprop, CropSize, Region, SavedBytes, chunked, decode_backward, decode_values
+from studio.chopgrad import (
+    Backprop,
+    ChunkedDecoder,
+    CropSize,
+    Region,
+    SavedBytes,
+    chunked,
+    decode_backward,
+    decode_values,
+)
 from studio.errors import NumericalError
 from studio.finetune.objectives import PixelLoss
 from studio.finetune_request import FinetuneRequest
 from studio.metrics.fidelity import lpips_network
-from studio.pipelines.adapters import open_adapters
-from studio.pipelines.training import Trainable
+from studio.pipelines.adapters import open_adapters, without_adapters
+from studio.pipelines.training import Prompt, Trainable
 from studio.storage import write_atomically
 from studio.together import share_out
 from studio.versions import Scores
@@ -36,9 +45,10 @@ WARM_UP_STEPS = 10
 GRADIENT_CLIP = 1.0
 SCORED_LEVELS = (0.3, 0.6, 0.85)
 """Noise levels at which samples are scored: fine detail, objects, layout."""
+HIGH_LEVEL = 0.95
+"""One more, where low noise has a denoiser of its own; it would be all that is scored."""
 MOST_SCORED = 8
 """Held-out samples that are scored; more tell little more and cost as much each."""
-LEAST_NOISE, MOST_NOISE = 0.02, 0.98
 
 
 @dataclass(frozen=True)
@@ -49,23 +59,34 @@ class Prepared:
     """(N, F, H, W, 3), uint8."""
     latents: Tensor
     """(N, c, t, h, w), float32, normalised."""
-    prompts: Tensor
-    """(N, L, d), float32."""
+    prompts: tuple[Prompt, ...]
+    """Of each sample."""
     held_out: Tensor
     """(N,), bool."""
     prior_latents: Tensor
     """(P, c, t, h, w): what the model made of other prompts before; P may be 0."""
-    prior_prompts: Tensor
-    """(P, L, d)."""
+    prior_prompts: tuple[Prompt, ...]
+    """Of each of these."""
 
     def save(self, path: Path) -> None:
+        tensors = {name: value.contiguous() for name, value in vars(self).items() if isinstance(value, Tensor)}
+        for which in ("prompts", "prior_prompts"):
+            for number, prompt in enumerate(getattr(self, which)):
+                # Samples of one caption share it; a file does not know how to.
+                tensors |= {f"{which}/{number}/{name}": tensor.clone() for name, tensor in prompt.items()}
         part = path.with_suffix(".part")
-        save_file({name: tensor.contiguous() for name, tensor in vars(self).items()}, part)
+        save_file(tensors, part)
         part.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Prepared:
-        return cls(**load_file(path))
+        tensors = load_file(path)
+        prompts: dict[str, dict[int, Prompt]] = {"prompts": {}, "prior_prompts": {}}
+        for key in [key for key in tensors if "/" in key]:
+            which, number, name = key.split("/")
+            prompts[which].setdefault(int(number), {})[name] = tensors.pop(key)
+        told, prior_told = (tuple(each[number] for number in sorted(each)) for each in prompts.values())
+        return cls(prompts=told, prior_prompts=prior_told, **tensors)
 
     def target(self, number: int) -> Tensor:
         """Pixels (1, 3, F, H, W) in -1..1, float32."""
@@ -92,7 +113,7 @@ class Step:
     """How many are done."""
     loss: float
     latent: float
-    """The flow-matching part."""
+    """The part of the model's own loss."""
     pixel: float | None
     """The part of decoded frames; None where the objective has none."""
     learning_rate: float
@@ -108,14 +129,19 @@ class Training:
         self.prepared = prepared
         self.step = 0
         self.seconds = 0.0
-        self.decoder = chunked(model.vae) if request.objective != "latent" else None
+        self.decoder: ChunkedDecoder | None = None
+        if request.objective != "latent":
+            model.decode_in_groups()
+            self.decoder = chunked(model.vae)
         seen = self.decoder is not None and request.perceptual_weight > 0
         self.perceptual = lpips_network().to(model.device) if seen else None
         self.parameters = open_adapters(model, request)
         if request.checkpoint_blocks:
-            model.transformer.enable_gradient_checkpointing()
-        for transformer, blocks in zip(model.ready.transformers, model.ready.stacks, strict=True):
-            share_out(transformer, blocks, trained=self.parameters.values())
+            for denoiser in model.denoisers.values():
+                denoiser.enable_gradient_checkpointing()
+        # Of two denoisers, processes at different noise levels use different ones: each holds both of them whole.
+        if len(model.denoisers) == 1:
+            share_out(model.denoisers["transformer"], model.ready.blocks, trained=self.parameters.values())
         self.optimizer = torch.optim.AdamW(self.parameters.values(), lr=request.learning_rate, weight_decay=0.0)
         self.average = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
@@ -176,8 +202,8 @@ class Training:
         chosen = candidates[int(torch.randint(len(candidates), (1,), generator=generator))]
         clean = self.prepared.latents[chosen][None]
         noise = torch.randn(clean.shape, generator=generator)
-        sigma = self._noise_level(generator)
-        estimate, latent = self._one_step(chosen, clean, noise, sigma)
+        level = self.model.draw_level(generator, clean)
+        estimate, latent = self._one_step(chosen, clean, noise, level)
         total = latent * share if self.request.objective != "pixel" else estimate.sum() * 0
         pixel = 0.0
         if self.decoder is not None:
@@ -221,36 +247,26 @@ class Training:
         )
         return how, share
 
-    def _noise_level(self, generator: torch.Generator) -> float:
-        """Logit-normal, shifted as the preset's schedule is."""
-        shift = self.model.ready.preset.defaults.flow_shift or 1.0
-        level = float(torch.randn((), generator=generator).sigmoid())
-        return min(max(shift * level / (1 + (shift - 1) * level), LEAST_NOISE), MOST_NOISE)
-
-    def _one_step(self, number: int, clean: Tensor, noise: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
-        """The denoised estimate of a sample (1, c, t, h, w), and the flow-matching loss."""
-        device = self.model.device
+    def _one_step(self, number: int, clean: Tensor, noise: Tensor, level: float) -> tuple[Tensor, Tensor]:
+        """The denoised estimate of a sample (1, c, t, h, w), and the model's own loss."""
+        model, device = self.model, self.model.device
         clean, noise = clean.to(device), noise.to(device)
-        noisy = (1 - sigma) * clean + sigma * noise
-        prompt = self.prepared.prompts[number][None].to(device)
-        velocity = self.model.velocity(noisy, torch.tensor([sigma], device=device), prompt)
-        return noisy - sigma * velocity, (velocity - (noise - clean)).square().mean()
+        noisy = model.noised(clean, noise, level)
+        said = model.predict(noisy, torch.tensor([level], device=device), _on(device, self.prepared.prompts[number]))
+        return model.estimate(noisy, said, level), (said - model.target(clean, noise, level)).square().mean()
 
     def _prior_loss(self, generator: torch.Generator) -> Tensor:
         """How far the model has gone from what it said, before, of its own clips of other prompts."""
-        device = self.model.device
+        model, device = self.model, self.model.device
         chosen = int(torch.randint(len(self.prepared.prior_latents), (1,), generator=generator))
         clean = self.prepared.prior_latents[chosen][None]
         noise = torch.randn(clean.shape, generator=generator)
-        sigma = self._noise_level(generator)
-        noisy = ((1 - sigma) * clean + sigma * noise).to(device)
-        prompt = self.prepared.prior_prompts[chosen][None].to(device)
-        level = torch.tensor([sigma], device=device)
-        self.model.transformer.disable_adapters()
-        with torch.no_grad():
-            before = self.model.velocity(noisy, level, prompt)
-        self.model.transformer.enable_adapters()
-        return (self.model.velocity(noisy, level, prompt) - before).square().mean()
+        level = model.draw_level(generator, clean)
+        noisy = model.noised(clean, noise, level).to(device)
+        told = torch.tensor([level], device=device), _on(device, self.prepared.prior_prompts[chosen])
+        with torch.no_grad(), without_adapters(model):
+            before = model.predict(noisy, *told)
+        return (model.predict(noisy, *told) - before).square().mean()
 
     def _added_up(self, latent: float, pixel: float) -> tuple[float, float]:
         """Over all processes: gradients in place, and the losses."""
@@ -289,13 +305,14 @@ class Training:
 
     @torch.no_grad()
     def _estimates(self) -> Iterator[tuple[Tensor, float, Tensor]]:
-        """Denoised estimate, flow-matching loss and target of every scored sample at every scored noise level."""
+        """Denoised estimate, the model's own loss and target of every scored sample at every scored noise level."""
+        levels = SCORED_LEVELS if len(self.model.denoisers) == 1 else (*SCORED_LEVELS, HIGH_LEVEL)
         for number in self.prepared.scored:
             clean = self.prepared.latents[number][None]
             target = self.prepared.target(number).to(self.model.device)
-            for level, sigma in enumerate(SCORED_LEVELS):
-                noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(1000 * number + level))
-                estimate, latent = self._one_step(number, clean, noise, sigma)
+            for turn, level in enumerate(levels):
+                noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(1000 * number + turn))
+                estimate, latent = self._one_step(number, clean, noise, level)
                 yield estimate, float(latent), target
 
     def decoder_bytes(self) -> tuple[int, int]:
@@ -325,12 +342,11 @@ class Training:
         return held(how, len(plan)), two + (len(plan) - 2) * (three - two)
 
     def _decoded(self, estimate: Tensor) -> Iterator[tuple[Tensor, object]]:
-        vae = self.model.vae
-        z = self.model.for_decoder(estimate).to(next(vae.parameters()).dtype)
-        if self.decoder is not None:
-            yield from ((frames.float(), region) for frames, region in decode_values(self.decoder, z))
-        else:
-            yield vae.decode(z).sample.float(), None
+        if self.decoder is None:
+            yield self.model.decoded(estimate), None
+            return
+        z = self.model.for_decoder(estimate).to(next(self.model.vae.parameters()).dtype)
+        yield from ((frames.float(), region) for frames, region in decode_values(self.decoder, z))
 
     # -- state --------------------------------------------------------------------------------------------------------
 
@@ -373,6 +389,10 @@ class _Averaged:
     def __exit__(self, *_: object) -> None:
         for name, parameter in self._training.parameters.items():
             parameter.copy_(self._own.pop(name))
+
+
+def _on(device: torch.device, prompt: Prompt) -> Prompt:
+    return {name: tensor.to(device) for name, tensor in prompt.items()}
 
 
 def _mean(values: list[float]) -> float:

@@ -5,6 +5,9 @@ Knows peft and safetensors. Refuses to know what is trained with them.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,9 +20,13 @@ from torch import nn
 from studio.finetune_request import FinetuneRequest
 from studio.pipelines.training import Trainable
 from studio.storage import write_atomically
-from studio.versions import DECODER_FILE, LORA_FILE
+from studio.versions import DECODER_FILE, LORA_2_FILE, LORA_FILE
 
 NAME = "version"
+PREFIX = "transformer."
+"""Of every name in a file; diffusers wants the same one for a second denoiser."""
+FILES = {"transformer": LORA_FILE, "transformer_2": LORA_2_FILE}
+"""By component."""
 
 
 def open_adapters(model: Trainable, request: FinetuneRequest) -> dict[str, nn.Parameter]:
@@ -28,34 +35,45 @@ def open_adapters(model: Trainable, request: FinetuneRequest) -> dict[str, nn.Pa
     Returns:
         What is to be trained, by name, float32.
     """
-    alpha = request.lora_alpha or request.lora_rank
-    model.pipe.text_encoder.requires_grad_(False)
-    model.vae.requires_grad_(False).eval()
-    model.transformer.requires_grad_(False)
+    for each in model.ready.models.values():
+        each.requires_grad_(False)
+    model.vae.eval()
+    places: dict[str, tuple[nn.Module, str]] = {
+        name: (denoiser, model.lora_pattern) for name, denoiser in model.denoisers.items()
+    }
+    if request.train_decoder:
+        places["vae"] = (model.vae, model.decoder_targets)
+    found: dict[str, nn.Parameter] = {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(request.seed)  # peft draws the first factor
-        model.transformer.add_adapter(
-            LoraConfig(r=request.lora_rank, lora_alpha=alpha, target_modules=list(model.lora_targets)),
-            adapter_name=NAME,
-        )
-        if request.train_decoder:
-            config = LoraConfig(r=request.lora_rank, lora_alpha=alpha, target_modules=model.decoder_targets)
-            inject_adapter_in_model(config, model.vae, adapter_name=NAME)
-    found: dict[str, nn.Parameter] = {}
-    for part, module in (("transformer", model.transformer), ("vae", model.vae)):
-        for name, parameter in module.named_parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()
-                found[f"{part}.{name}"] = parameter
+        for part, (module, layers) in places.items():
+            _inject(module, layers, rank=request.lora_rank, alpha=_alpha(request))
+            for name, parameter in module.named_parameters():
+                if parameter.requires_grad:
+                    parameter.data = parameter.data.float()
+                    found[f"{part}.{name}"] = parameter
     return found
 
 
 def close_adapters(model: Trainable) -> None:
     """Take the updates out again; the models are as they were."""
-    model.transformer.disable_gradient_checkpointing()
-    if NAME in getattr(model.transformer, "peft_config", {}):
-        model.transformer.delete_adapters(NAME)
+    for denoiser in model.denoisers.values():
+        denoiser.disable_gradient_checkpointing()
+        _unwrap(denoiser)
     _unwrap(model.vae)
+
+
+@contextmanager
+def without_adapters(model: Trainable) -> Iterator[None]:
+    """Within it, the denoisers are what they were before."""
+    layers = [layer for denoiser in model.denoisers.values() for _, layer in _wrapped(denoiser)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
 
 
 def save_adapters(model: Trainable, request: FinetuneRequest, folder: Path) -> None:
@@ -63,7 +81,7 @@ def save_adapters(model: Trainable, request: FinetuneRequest, folder: Path) -> N
 
     The scale, alpha / rank, is taken into the second factors: without further words a reader takes it for 1.
     """
-    scale = (request.lora_alpha or request.lora_rank) / request.lora_rank
+    scale = _alpha(request) / request.lora_rank
 
     def written(module: Any, prefix: str) -> bytes:
         update = get_peft_model_state_dict(module, adapter_name=NAME)
@@ -73,7 +91,8 @@ def save_adapters(model: Trainable, request: FinetuneRequest, folder: Path) -> N
         }
         return save(tensors, metadata={"format": "pt", "rank": str(request.lora_rank)})
 
-    write_atomically(folder / LORA_FILE, written(model.transformer, "transformer."))
+    for name, denoiser in model.denoisers.items():
+        write_atomically(folder / FILES[name], written(denoiser, PREFIX))
     if request.train_decoder:
         write_atomically(folder / DECODER_FILE, written(model.vae, ""))
 
@@ -86,23 +105,42 @@ def put_in(pipe: Any, folder: Path, *, fuse: bool = True) -> None:
         folder: The version's.
         fuse: Add them to the weights, so that they cost nothing in any step; weights in 8 bits cannot take them.
     """
-    pipe.load_lora_weights(folder, weight_name=LORA_FILE, adapter_name=NAME)
-    if fuse:
-        pipe.fuse_lora()
+    for name, file in FILES.items():
+        if getattr(pipe, name, None) is None:
+            continue
+        if not hasattr(pipe, "load_lora_weights"):
+            _put_in(getattr(pipe, name), folder / file, prefix=PREFIX, fuse=fuse)
+            continue
+        second = {"load_into_transformer_2": True} if name == "transformer_2" else {}
+        pipe.load_lora_weights(folder, weight_name=file, adapter_name=NAME, **second)
+        if fuse:
+            pipe.fuse_lora(components=[name])
+    if fuse and hasattr(pipe, "unload_lora_weights"):
         pipe.unload_lora_weights()
     if (folder / DECODER_FILE).is_file():
-        _put_in_decoder(pipe.vae, folder / DECODER_FILE)
+        _put_in(pipe.vae, folder / DECODER_FILE, prefix="", fuse=True)
 
 
-def _put_in_decoder(vae: nn.Module, path: Path) -> None:
+def _put_in(module: nn.Module, path: Path, *, prefix: str, fuse: bool) -> None:
+    """As diffusers does, for models that it has no loader for."""
     with safe_open(path, framework="pt") as file:
         rank = int(file.metadata()["rank"])
-    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=Trainable.decoder_targets)
-    inject_adapter_in_model(config, vae, adapter_name=NAME)
-    set_peft_model_state_dict(cast(Any, vae), load_file(path), adapter_name=NAME)
-    for _, module in _wrapped(vae):
-        module.merge()
-    _unwrap(vae)
+    update = {name.removeprefix(prefix): tensor for name, tensor in load_file(path).items()}
+    layers = "|".join(sorted({re.escape(name.partition(".lora_")[0]) for name in update}))
+    _inject(module, layers, rank=rank, alpha=rank)
+    set_peft_model_state_dict(cast(Any, module), update, adapter_name=NAME)
+    if fuse:
+        for _, layer in _wrapped(module):
+            layer.merge()
+        _unwrap(module)
+
+
+def _alpha(request: FinetuneRequest) -> int:
+    return request.lora_alpha or request.lora_rank
+
+
+def _inject(module: nn.Module, layers: str, *, rank: int, alpha: int) -> None:
+    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, target_modules=layers), module, adapter_name=NAME)
 
 
 def _wrapped(model: nn.Module) -> list[tuple[str, Any]]:
@@ -114,3 +152,4 @@ def _unwrap(model: nn.Module) -> None:
     for name, module in _wrapped(model):
         parent, _, last = name.rpartition(".")
         setattr(model.get_submodule(parent), last, module.base_layer)
+    model.__dict__.pop("peft_config", None)

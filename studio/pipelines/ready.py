@@ -154,7 +154,7 @@ class Ready:
         call = self.family.arguments(self.pipe, self.preset, request)
         with (
             out_of_memory(f"{self.preset.title} at {request.height}×{request.width}, {request.num_frames} frames"),
-            _private_randomness(request.seed),
+            private_randomness(request.seed),
             torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
         ):
             # Undone by `reset`, on every way out.
@@ -182,7 +182,7 @@ class Ready:
         if self._request is None:
             raise ValueError("a preview belongs to a run, and none has begun")
         vae = self.pipe.vae
-        with torch.no_grad(), _private_randomness(0):
+        with torch.no_grad(), private_randomness(0):
             z = self.family.preview_latents(self.pipe, estimate, self._request)
             z = z.to(_device_of(vae, self.placement), vae.dtype)
             decoded = self.family.preview_decode(vae, z).float()
@@ -348,7 +348,7 @@ def _out_of_memory(doing: str) -> OutOfMemory:
 
 
 @contextmanager
-def _private_randomness(seed: int) -> Iterator[None]:
+def private_randomness(seed: int) -> Iterator[None]:
     """The global generators seeded for this clip, and put back afterwards.
 
     LTX-Video's decoder adds noise from them; without this its clips would not be the same twice.

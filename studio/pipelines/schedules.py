@@ -61,6 +61,11 @@ def fresh(scheduler: Any, flow_shift: float | None) -> Any:
     return type(scheduler).from_config(scheduler.config, **overrides)
 
 
+def shift(scheduler: Any) -> float:
+    """Of a flow schedule, as it was written down with the weights; 1 where there is none."""
+    return float(next((scheduler.config[name] for name in _SHIFT_NAMES if name in scheduler.config), 1.0))
+
+
 def sigma(scheduler: Any, index: int) -> float:
     """Noise level that step `index` starts from: the noise's share for flow and alphas, its deviation for sigmas."""
     if SCHEDULERS[type(scheduler).__name__] == "alphas":

@@ -16,12 +16,13 @@ from studio.finetune_request import (
     TrainingClip,
     check_finetune_request,
     finetune_request_for,
+    objectives_of,
+    trainable,
 )
 from studio.preset import Preset, find_preset
 from studio.request import MAX_SEED
+from studio.ui.form import whole_number
 
-PIPELINE = "WanPipeline"
-"""Models that can be fine-tuned."""
 LABELS = {
     "preset": "Preset",
     "title": "Title",
@@ -29,9 +30,11 @@ LABELS = {
     "max_train_steps": "Steps",
     "learning_rate": "Learning rate",
     "lora_rank": "LoRA rank",
+    "lora_alpha": "LoRA alpha",
     "width": "Width",
     "height": "Height",
     "num_frames": "Frames",
+    "fps": "Frames a second",
     "mode": "Gradients through the decoder",
     "window": "Window",
     "context": "Context",
@@ -40,13 +43,16 @@ LABELS = {
     "crop_size": "Crop",
     "structure_weight": "Structure weight",
     "pixel_weight": "Pixel weight",
+    "perceptual_weight": "LPIPS weight",
     "train_decoder": "Train the decoder as well",
     "gradient_accumulation_steps": "Samples a step",
     "ema_decay": "Average decay",
     "prior_loss_weight": "Prior weight",
     "validation_steps": "Score every",
+    "validation_share": "Held out",
+    "checkpointing_steps": "Checkpoint every",
     "seed": "Seed",
-    "sample_prompts": "Sample prompt",
+    "sample_prompts": "Sample prompts",
 }
 """What each field of a request is called on the page."""
 OBJECTIVES = [
@@ -64,17 +70,23 @@ KEPT = [
     ("in main memory", "memory"),
     ("on disk: memory does not grow with the clip at all", "disk"),
 ]
-_TEXTS = ("title", "crop_size", "seed", "sample_prompts")
+MOST_PROMPTS = 4
+_TEXTS = ("title", "lora_alpha", "crop_size", "seed", "sample_prompts")
 """Fields that may be left empty."""
+_PRESET_FIELDS = ("width", "height", "num_frames", "fps")
+SIZE = ("num_frames", "fps", "height", "width")
+"""What decides how many samples a clip gives."""
 
 
 class FinetuneForm:
     """The controls, by field. Made inside a `gr.Blocks`; the layout calls `place_…` where it wants them."""
 
-    def __init__(self, presets: list[Preset]) -> None:
-        fitting = [preset for preset in presets if preset.pipeline == PIPELINE]
+    def __init__(self, presets: list[Preset], *, accelerated: bool = False) -> None:
+        """Args: presets: the catalogue. accelerated: whether models run beside main memory rather than in it."""
+        fitting = [preset for preset in presets if not trainable(preset)]
         self.presets = sorted(fitting, key=lambda preset: preset.name != "pocket")
         self.controls: dict[str, Any] = {}
+        self._accelerated = accelerated
 
     @property
     def first(self) -> Preset | None:
@@ -86,6 +98,11 @@ class FinetuneForm:
         """The controls in the order in which `finetune_request_of` takes their values."""
         return [self.controls[field] for field in LABELS]
 
+    @property
+    def size(self) -> list[Any]:
+        """The controls that say what a sample is."""
+        return [self.controls[field] for field in SIZE]
+
     def place_main(self) -> None:
         self.controls["preset"] = gr.Dropdown(
             label=LABELS["preset"],
@@ -94,8 +111,12 @@ class FinetuneForm:
             elem_id="training-preset",
         )
         self._text("title", "of the version; empty: the first clip's name", "night rain")
+        offered = _objectives(self.first)
         self.controls["objective"] = gr.Radio(
-            label=LABELS["objective"], choices=OBJECTIVES, value=_default("objective"), elem_id="training-objective"
+            label=LABELS["objective"],
+            choices=offered,
+            value=offered[0][1] if offered else None,
+            elem_id="training-objective",
         )
         with gr.Row(elem_classes="numbers"):
             self._number("max_train_steps", "more learns more", 10)
@@ -103,7 +124,8 @@ class FinetuneForm:
             self._number("lora_rank", "room to learn", 4)
 
     def place_more(self) -> None:
-        with gr.Column(visible=_default("objective") != "latent", elem_id="training-decoder") as self.decoder:
+        pixels = self.controls["objective"].value != "latent"
+        with gr.Column(visible=pixels, elem_id="training-decoder") as self.decoder:
             self.controls["mode"] = gr.Radio(
                 label=LABELS["mode"], choices=MODES, value=_default("mode"), elem_id="training-mode"
             )
@@ -112,13 +134,15 @@ class FinetuneForm:
                 self._number("context", "groups before them", 1)
             with gr.Row(elem_classes="numbers"):
                 self._text("crop_size", "latent pixels; less memory", "whole frames")
-                self._number("structure_weight", "of 1: SSIM beside L1", 0.1)
                 self._number("pixel_weight", "in a mixed objective", 0.1)
+            with gr.Row(elem_classes="numbers"):
+                self._number("structure_weight", "of 1: SSIM beside L1", 0.1)
+                self._number("perceptual_weight", "more looks at textures", 0.1)
             self.controls["keep_caches"] = gr.Dropdown(
                 label=LABELS["keep_caches"],
                 info="of the decoder, while exact gradients are taken",
                 choices=KEPT,
-                value=_default("keep_caches"),
+                value="memory" if self._accelerated else _default("keep_caches"),
                 filterable=False,
                 elem_id=_elem_id("keep_caches"),
             )
@@ -127,16 +151,25 @@ class FinetuneForm:
         with gr.Row(elem_classes="numbers"):
             self._number("width", "pixels", 16)
             self._number("height", "pixels", 16)
-            self._number("num_frames", "of a sample", 4)
         with gr.Row(elem_classes="numbers"):
+            self._number("num_frames", "of a sample; longer clips give several", 4)
+            self._number("fps", "at which clips are read", 1)
+        with gr.Row(elem_classes="numbers"):
+            self._text("lora_alpha", "scale: alpha / rank", "the rank")
             self._number("gradient_accumulation_steps", "steadier, slower", 1)
             self._number("ema_decay", "0 keeps the last weights", 0.01)
-            self._number("prior_loss_weight", "more forgets less", 0.1)
         with gr.Row(elem_classes="numbers"):
+            self._number("prior_loss_weight", "more forgets less", 0.1)
+            self._number("validation_share", "of the samples, to score", 0.05)
             self._number("validation_steps", "so many steps", 5)
+        with gr.Row(elem_classes="numbers"):
+            self._number("checkpointing_steps", "steps; most that is lost", 5)
             self._text("seed", "of everything drawn", "0", value="0")
         self._text(
-            "sample_prompts", "generated before and after; empty: a held-out caption", "a red car on a rainy night"
+            "sample_prompts",
+            "generated before and after, one a line, up to four; empty: a held-out caption",
+            "a red car on a rainy night",
+            lines=2,
         )
 
     # -- controls -----------------------------------------------------------------------------------------------------
@@ -153,13 +186,14 @@ class FinetuneForm:
             elem_id=_elem_id(field),
         )
 
-    def _text(self, field: str, info: str, placeholder: str, *, value: str = "") -> None:
+    def _text(self, field: str, info: str, placeholder: str, *, value: str = "", lines: int = 1) -> None:
         self.controls[field] = gr.Textbox(
             label=LABELS[field],
             info=info,
             value=value,
             placeholder=placeholder,
-            max_lines=1,
+            lines=lines,
+            max_lines=1 if lines == 1 else MOST_PROMPTS,
             min_width=96,
             elem_id=_elem_id(field),
         )
@@ -173,17 +207,21 @@ class FinetuneForm:
 
     def wire(self, light: dict[str, Any]) -> None:
         controls = self.controls
-        sizes = [controls[field] for field in ("width", "height", "num_frames")]
-        controls["preset"].input(self.starts_from, [controls["preset"]], sizes, **light)
+        changed = [controls[field] for field in (*_PRESET_FIELDS, "objective")]
+        controls["preset"].input(self.starts_from, [controls["preset"], controls["objective"]], changed, **light)
         controls["objective"].change(self.fits, [controls["objective"]], [self.decoder], **light)
         controls["mode"].change(self.windows, [controls["mode"]], [self.truncated], **light)
 
-    def starts_from(self, name: Any) -> dict[Any, Any]:
-        """A preset was chosen: its size and length."""
+    def starts_from(self, name: Any, objective: Any) -> dict[Any, Any]:
+        """A preset was chosen: its size, length and rate, and the objectives that it can be trained with."""
         preset = next((each for each in self.presets if each.name == name), None)
         if preset is None:
             return {}
-        return {self.controls[field]: getattr(preset.defaults, field) for field in ("width", "height", "num_frames")}
+        offered = _objectives(preset)
+        kept = objective if objective in (value for _, value in offered) else offered[0][1]
+        return {self.controls[field]: getattr(preset.defaults, field) for field in _PRESET_FIELDS} | {
+            self.controls["objective"]: gr.update(choices=offered, value=kept)
+        }
 
     def fits(self, objective: Any) -> dict[Any, Any]:
         """Without pixel losses nothing goes through the decoder."""
@@ -192,10 +230,11 @@ class FinetuneForm:
     def windows(self, mode: Any) -> dict[Any, Any]:
         return {self.truncated: gr.update(visible=mode == "truncated")}
 
-    def fps_of(self, name: Any) -> float:
-        """At which rate clips are read for a preset."""
-        preset = next((each for each in self.presets if each.name == name), self.first)
-        return preset.defaults.fps if preset else 12.0
+
+def _objectives(preset: Preset | None) -> list[tuple[str, str]]:
+    """What a preset can be trained with, for a choice."""
+    offered = objectives_of(preset) if preset else ()
+    return [(words, objective) for words, objective in OBJECTIVES if objective in offered]
 
 
 def _default(field: str) -> Any:
@@ -221,31 +260,19 @@ def finetune_request_of(values: tuple[Any, ...], clips: tuple[TrainingClip, ...]
         if value in (None, "") and field not in _TEXTS:
             raise RequestError(f"{LABELS[field]} is empty.", field=field, way_out="Fill it in.")
     preset = find_preset(str(written.pop("preset")))
-    if preset.pipeline != PIPELINE:
+    prompts = tuple(line.strip() for line in str(written["sample_prompts"] or "").splitlines() if line.strip())
+    if len(prompts) > MOST_PROMPTS:
         raise RequestError(
-            f"{preset.title} cannot be fine-tuned.",
-            field="preset",
-            value=preset.name,
-            way_out=f"Choose one that is a {PIPELINE}.",
+            f"{len(prompts)} lines are {len(prompts)} prompts.",
+            field="sample_prompts",
+            way_out=f"Write {MOST_PROMPTS} at most.",
         )
-    prompt = str(written["sample_prompts"] or "").strip()
-    written |= {"title": str(written["title"] or "").strip(), "sample_prompts": (prompt,) if prompt else ()}
-    written["crop_size"] = _whole(written["crop_size"], "crop_size", most=1024)
-    written["seed"] = _whole(written["seed"], "seed", most=MAX_SEED)
+    written |= {"title": str(written["title"] or "").strip(), "sample_prompts": prompts}
+    for field, most in (("lora_alpha", 1024), ("crop_size", 1024), ("seed", MAX_SEED)):
+        written[field] = whole_number(written[field], field, most=most)
     request = finetune_request_for(preset, clips=clips, **written)
     check_finetune_request(request, preset)
     return request, preset
-
-
-def _whole(typed: Any, field: str, *, most: int) -> int | None:
-    text = str(typed if typed is not None else "").strip()
-    if not text:
-        return None
-    if not text.isdecimal() or int(text) > most:
-        raise RequestError(
-            f"{text[:40]!r} is no whole number.", field=field, value=text, way_out=f"Type 0 to {most}, or nothing."
-        )
-    return int(text)
 
 
 def finetune_label(error: StudioError) -> str:

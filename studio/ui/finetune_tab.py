@@ -19,16 +19,17 @@ from studio.preset import Preset, find_preset
 from studio.ui.components import message
 from studio.ui.components.facts import facts
 from studio.ui.components.training_plot import training_plot
-from studio.ui.finetune_form import LABELS, FinetuneForm, finetune_label, finetune_request_of
+from studio.ui.finetune_form import LABELS, SIZE, FinetuneForm, finetune_label, finetune_request_of
 from studio.ui.generate_tab import LIGHT
 from studio.ui.rooms import Rooms
 from studio.ui.training_clips import ClipsPanel
-from studio.ui.training_log import Told, facts_of, plot_of, words_of
+from studio.ui.training_log import Told, facts_of, plot_of, prediction_of, words_of
 from studio.ui.versions_panel import VersionsPanel, training_now
 from studio.versions import LOG, Version
 
 LOOK_SECONDS = 2.0
 LENT = "its graphics card is lent for a minute at a time, and a training takes longer"
+ABOUT_PREDICT = "Predict takes two steps that are not kept, and says how long all will take, in how much memory."
 SHARED = "it would keep the machine from everybody else for as long as it takes"
 
 
@@ -37,7 +38,7 @@ class FinetuneTab:
 
     def __init__(self, rooms: Rooms, presets: list[Preset]) -> None:
         self.rooms = rooms
-        self.form = FinetuneForm(presets)
+        self.form = FinetuneForm(presets, accelerated=rooms.machine.accelerator is not None)
         self.clips = ClipsPanel(rooms)
         self.panel = VersionsPanel(rooms)
         self.versions = self.panel.versions
@@ -51,7 +52,11 @@ class FinetuneTab:
                 self.form.place_main()
                 with gr.Accordion("More settings", open=False, elem_id="training-more"):
                     self.form.place_more()
-                self.start = gr.Button("Fine-tune", variant="primary", size="lg", elem_id="training-start")
+                with gr.Row(elem_classes="actions", elem_id="training-starting"):
+                    self.start = gr.Button("Fine-tune", variant="primary", size="lg", elem_id="training-start")
+                    self.predict = gr.Button("Predict", size="lg", elem_id="training-predict")
+                if not self.rooms.hosted:
+                    message.message(message.quiet(ABOUT_PREDICT), elem_id="training-about-predict")
                 self.trouble = message.message(
                     message.quiet(self._why_not()) if self.rooms.hosted else {}, elem_id="training-trouble"
                 )
@@ -89,22 +94,27 @@ class FinetuneTab:
         """Connect the tab, which looks anew whenever it is opened."""
         clips, panel, form = self.clips, self.panel, self.form
         form.wire(LIGHT)
-        size = [form.controls["num_frames"], form.controls["preset"]]
-        listed = [clips.ids, clips.list, *size]
-        clips.files.upload(self.add_clips, [clips.files, *listed], clips.outputs, **LIGHT)
-        clips.list.remove(self.remove_clip, listed, clips.outputs, **LIGHT)
-        asked = [*listed, clips.seen]
-        self.timer.tick(self.look_at_clips, asked, clips.outputs, **LIGHT)
-        for control in size:
-            control.change(self.look_at_clips, asked, clips.outputs, trigger_mode="always_last", **LIGHT)
+        listed = [clips.ids, clips.list, *form.size]
+        clips.files.upload(clips.add, [clips.files, *listed], clips.outputs, **LIGHT)
+        clips.list.remove(clips.remove, listed, clips.outputs, **LIGHT)
+        clips.list.edit(clips.edited, listed, [clips.remembered], trigger_mode="always_last", **LIGHT)
+        tab.select(clips.recall, [clips.remembered, clips.ids, *form.size], clips.outputs, **LIGHT)
+        asked = [clips.seen, *listed]
+        self.timer.tick(clips.look, asked, clips.outputs, **LIGHT)
+        for control in form.size:
+            control.change(clips.look, asked, clips.outputs, trigger_mode="always_last", **LIGHT)
 
-        following = [self.chosen, self.told, panel.paired]
+        following = [self.chosen, self.told, panel.paired, panel.prompt]
         tab.select(self.open, following, self._shown, **LIGHT)
+        panel.prompt.input(self.open, following, self._shown, **LIGHT)
         self.timer.tick(self.look, [*following, self.seen], self._shown, **LIGHT)
-        self.start.click(self.begin, [*clips.inputs, *form.inputs], [*self._shown, self.trouble], **LIGHT)
+        asked_for = [*clips.inputs, *form.inputs]
+        self.start.click(self.begin, asked_for, [*self._shown, self.trouble], **LIGHT)
+        self.predict.click(self.foretell, asked_for, [*self._shown, self.trouble], **LIGHT)
         self.stop.click(self.leave_off, [self.chosen], [self.answer], **LIGHT)
         self.go_on.click(self.take_up, following, self._shown, **LIGHT)
         panel.list.choose(self.choose, [panel.paired], [*self._shown, panel.said, panel.confirm], **LIGHT)
+        panel.push.wire(self.chosen, LIGHT)
         panel.delete.click(panel.ask, None, [panel.confirm], **LIGHT)
         panel.not_really.click(panel.keep, None, [panel.confirm], **LIGHT)
         for button, act in (
@@ -115,32 +125,29 @@ class FinetuneTab:
             acted = button.click(act, [self.chosen], [panel.said, panel.confirm], **LIGHT)
             acted.then(self.open, following, self._shown, **LIGHT)
 
-    # -- clips --------------------------------------------------------------------------------------------------------
-
-    def add_clips(self, files: Any, ids: Any, listed: Any, num_frames: Any, preset: Any) -> dict[Any, Any]:
-        return self.clips.add(files, ids, listed, num_frames, self.form.fps_of(preset))
-
-    def remove_clip(self, ids: Any, listed: Any, num_frames: Any, preset: Any, event: gr.EventData) -> dict[Any, Any]:
-        return self.clips.remove(ids, listed, num_frames, self.form.fps_of(preset), event)
-
-    def look_at_clips(self, ids: Any, listed: Any, num_frames: Any, preset: Any, seen: Any) -> Any:
-        return self.clips.look(ids, listed, num_frames, self.form.fps_of(preset), seen) or gr.skip()
-
     # -- the buttons --------------------------------------------------------------------------------------------------
 
     def begin(self, ids: Any, listed: Any, origin: Any, licence: Any, *values: Any) -> dict[Any, Any]:
         """The version is written down, and the worker asked to train it; the form stays as it is."""
+        return self._begin(ids, listed, origin, licence, values, predict=False)
+
+    def foretell(self, ids: Any, listed: Any, origin: Any, licence: Any, *values: Any) -> dict[Any, Any]:
+        """The version is written down, and the worker asked what training it would take."""
+        return self._begin(ids, listed, origin, licence, values, predict=True)
+
+    def _begin(
+        self, ids: Any, listed: Any, origin: Any, licence: Any, values: tuple[Any, ...], *, predict: bool
+    ) -> dict[Any, Any]:
         try:
             self._refuse_strangers()
             named = dict(zip(LABELS, values, strict=True))
-            rate = self.form.fps_of(named["preset"])
-            clips = self.clips.clips(ids, listed, origin, licence, num_frames=named["num_frames"], fps=rate)
+            clips = self.clips.clips(ids, listed, origin, licence, *(named[field] for field in SIZE))
             request, preset = finetune_request_of(values, clips)
             weights.folder_of(preset)
             self._refuse_a_second()
             version = begin(request, store=self.rooms.store)
             try:
-                self.rooms.queue.train(version.id)
+                self.rooms.queue.train(version.id, predict=predict)
             except StudioError:
                 self.versions.delete(version.id)
                 raise
@@ -161,7 +168,7 @@ class FinetuneTab:
         self.rooms.queue.stop_training()
         return {self.answer: message.quiet("Stopping after the step under way. What was learnt is kept.")}
 
-    def take_up(self, chosen: Any, told: Any, paired: Any) -> dict[Any, Any]:
+    def take_up(self, chosen: Any, told: Any, paired: Any, prompt: Any = "") -> dict[Any, Any]:
         """A stopped or failed version goes on from its last checkpoint."""
         try:
             self._refuse_strangers()
@@ -177,7 +184,7 @@ class FinetuneTab:
             self.rooms.queue.train(version.id)
         except StudioError as error:
             return {self.answer: message.of_error(error)}
-        return self._shows(version.id, told, paired) | {self.answer: {}}
+        return self._shows(version.id, told, paired, prompt) | {self.answer: {}}
 
     def choose(self, paired: Any, event: gr.EventData) -> dict[Any, Any]:
         asked = event._data if isinstance(event._data, dict) else {}
@@ -201,15 +208,15 @@ class FinetuneTab:
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
-    def open(self, chosen: Any, told: Any, paired: Any) -> dict[Any, Any]:
+    def open(self, chosen: Any, told: Any, paired: Any, prompt: Any = "") -> dict[Any, Any]:
         """The tab was opened, or something was done: all as it is now."""
-        return self._shows(chosen, told, paired)
+        return self._shows(chosen, told, paired, prompt)
 
-    def look(self, chosen: Any, told: Any, paired: Any, seen: Any) -> Any:
+    def look(self, chosen: Any, told: Any, paired: Any, prompt: Any, seen: Any) -> Any:
         """What has changed since the page was told; nothing where nothing has."""
-        return gr.skip() if self._signs(chosen) == seen else self._shows(chosen, told, paired)
+        return gr.skip() if self._signs(chosen) == seen else self._shows(chosen, told, paired, prompt)
 
-    def _shows(self, chosen: Any, told: Any, paired: Any) -> dict[Any, Any]:
+    def _shows(self, chosen: Any, told: Any, paired: Any, prompt: Any = "") -> dict[Any, Any]:
         queue = self.rooms.queue
         signs = self._signs(chosen)  # before anything is read, so that what comes meanwhile is seen the next time
         versions = self.versions.list()
@@ -219,11 +226,14 @@ class FinetuneTab:
         if version is None:
             nothing = {self.heading: {}, self.status: {}, self.plot: {}, self.figures: {}, self.chosen: ""}
             hidden = {self.stopping: gr.update(visible=False), self.going_on: gr.update(visible=False)}
-            updates = nothing | hidden | {self.told: Told()} | self.panel.shows(versions, None, Told(), paired)
+            updates = nothing | hidden | {self.told: Told()} | self.panel.shows(versions, None, Told(), paired, "")
         else:
-            told = told if isinstance(told, Told) and told.version == version.id else Told(version=version.id)
+            another = not isinstance(told, Told) or told.version != version.id
+            told = Told(version=version.id) if another else told
             told = told.with_records(self.versions.events(version.id, after=told.read))
-            updates = self._shows_training(version, told) | self.panel.shows(versions, version, told, paired)
+            updates = self._shows_training(version, told) | self.panel.shows(versions, version, told, paired, prompt)
+            if another:
+                updates |= self.panel.offers(version)
             if version.id != chosen:
                 signs = self._signs(version.id)
         return updates | {self.seen: signs, self.timer: gr.Timer(active=True)}
@@ -280,11 +290,14 @@ def status_of(version: Version, state: str, told: Told, *, waits: bool) -> dict[
         if not told.total and not told.stage:
             return message.quiet("It begins.")
         words = f"{words_of(told, total)} Clips asked for meanwhile wait."
-        return message.quiet(words) | {"share": told.step / total}
+        share = told.stage_share if told.stage and not told.steps else None
+        return message.quiet(words) | {"share": told.step / total if share is None else share}
     if waits:
         return message.quiet("It begins when no clip is being made.")
     if state == "waiting":
         return message.warn("Not begun. Press Go on to train it.")
+    if state == "stopped" and told.predicted is not None and not version.step:
+        return message.quiet(f"{prediction_of(told, total)} Nothing is trained yet: press Go on to train it.")
     if state == "stopped":
         kept = "What was learnt is kept, and can be used." if version.step else "Nothing was learnt yet."
         return message.warn(f"Stopped after {version.step} of {total} steps. {kept}")

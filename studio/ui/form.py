@@ -213,7 +213,8 @@ def request_of(values: tuple[Any, ...], *, prompt: str | None = None) -> tuple[G
             raise RequestError(f"{LABELS[field]} is empty.", field=field, way_out="Fill it in.")
     if prompt is not None:
         written["prompt"] = prompt
-    written["seed"] = _seed(written["seed"])
+    seed = whole_number(written["seed"], "seed", most=MAX_SEED)
+    written["seed"] = new_seed() if seed is None else seed
     written["adapter"] = written.get("adapter") or None
     if written["negative_prompt"] is None:
         written["negative_prompt"] = ""
@@ -224,15 +225,20 @@ def request_of(values: tuple[Any, ...], *, prompt: str | None = None) -> tuple[G
     return request, preset
 
 
-def _seed(typed: Any) -> int:
-    typed = str(typed if typed is not None else "").strip()
-    if not typed:
-        return new_seed()
-    if not typed.isdecimal() or int(typed) > MAX_SEED:
+def whole_number(typed: Any, field: str, *, most: int) -> int | None:
+    """What was typed into a text box for a number that may be left out; None where nothing was.
+
+    Raises:
+        RequestError: no whole number, or a larger one.
+    """
+    text = str(typed if typed is not None else "").strip()
+    if not text:
+        return None
+    if not text.isdecimal() or int(text) > most:
         raise RequestError(
-            f"{typed[:40]!r} is no seed.", field="seed", value=typed, way_out=f"Type 0 to {MAX_SEED}, or nothing."
+            f"{text[:40]!r} is no whole number.", field=field, value=text, way_out=f"Type 0 to {most}, or nothing."
         )
-    return int(typed)
+    return int(text)
 
 
 def label_of(error: StudioError) -> str:

@@ -268,8 +268,9 @@ class GenerateTab:
         updates: dict[Any, Any] = {self.browser: browser}
         job = self._job(browser, known_id(browser, "job"))
         if job is not None:
-            updates |= self.shows(job.request)
-        return updates
+            return updates | self.shows(job.request)
+        # What was fine-tuned or promoted since the server was started.
+        return updates | self.form.versions_shown(self.form.first.name if self.form.first else "")
 
     def shows(self, request: GenerationRequest) -> dict[Any, Any]:
         """What makes the form show a request, with the card of its preset."""

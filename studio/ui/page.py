@@ -16,6 +16,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from studio import machine
+from studio.clip_reading import ClipLimits
 from studio.compare import Comparisons, Driver
 from studio.jobs import VERB, JobQueue
 from studio.preset import list_presets
@@ -32,7 +33,7 @@ from studio.ui.shown import machine_line
 from studio.ui.theme import HEAD, STYLE_SHEET, theme
 from studio.ui.visitor import is_hosted
 
-UPLOAD_BYTES = {"local": 200 * 10**6, "hosted": 50 * 10**6}
+UPLOAD_BYTES = {"local": ClipLimits.file_bytes, "hosted": 50 * 10**6}
 JOBS_PER_VISITOR = 3
 """Waiting and running, where strangers may come."""
 CACHE_SECONDS = (600, 6 * 3600)

@@ -17,6 +17,7 @@ STAGES = {
     "loading": "Loading the model",
     "reading": "Reading the clips",
     "preparing": "Preparing samples",
+    "measuring": "Measuring two steps",
     "scoring": "Scoring held-out samples",
     "sampling": "Generating a clip",
     "saving": "Saving",
@@ -37,6 +38,8 @@ class Told:
     device: str = ""
     stage: str = ""
     """What goes on besides steps, in words; empty during steps."""
+    stage_share: float | None = None
+    """Of 1, how much of that is done; None where it does not say."""
     steps: dict[int, tuple[float, float, float | None]] = field(default_factory=dict)
     """Loss, and its latent and pixel parts, by number of steps done."""
     seconds: dict[int, float] = field(default_factory=dict)
@@ -45,6 +48,8 @@ class Told:
     clips: tuple[tuple[int, str, str], ...] = ()
     """Generated: steps done, prompt, file."""
     eta_seconds: float | None = None
+    predicted: tuple[float, float] | None = None
+    """Seconds of a step, and of all that were to come, as a prediction said; None once they are being taken."""
     peak_bytes: int = 0
     decoder_bytes: int = 0
     full_decoder_bytes: int = 0
@@ -84,10 +89,14 @@ def _with(told: Told, record: dict[str, Any]) -> Told:
         case {"event": "TrainingStep", "step": step}:
             told.steps[step] = (record["loss"], record["latent"], record["pixel"])
             told.seconds[step] = record["seconds"]
-            return replace(told, stage="", eta_seconds=record["eta_seconds"], peak_bytes=record["peak_bytes"])
+            return replace(
+                told, stage="", predicted=None, eta_seconds=record["eta_seconds"], peak_bytes=record["peak_bytes"]
+            )
         case {"event": "TrainingForecast"}:
             return replace(
                 told,
+                stage="",
+                predicted=None if told.steps else (record["step_seconds"], record["eta_seconds"]),
                 eta_seconds=record["eta_seconds"],
                 decoder_bytes=record["decoder_bytes"],
                 full_decoder_bytes=record["full_decoder_bytes"],
@@ -98,7 +107,8 @@ def _with(told: Told, record: dict[str, Any]) -> Told:
         case {"event": "TrainingStage", "stage": stage}:
             done, total = record.get("done", 0), record.get("total", 0)
             part = f": {done} of {total}" if total and done else ""
-            return replace(told, stage=f"{STAGES.get(stage, stage)}{part}")
+            share = done / total if total else None
+            return replace(told, stage=f"{STAGES.get(stage, stage)}{part}", stage_share=share)
         case {"event": "TrainingSample"}:
             clip = (record["step"], record["prompt"], record["path"])
             return told if clip in told.clips else replace(told, clips=(*told.clips, clip))
@@ -108,13 +118,12 @@ def _with(told: Told, record: dict[str, Any]) -> Told:
     return told
 
 
-def before_and_after(told: Told) -> tuple[tuple[int, str, str], tuple[int, str, str]] | None:
-    """The first clip of the prompt that was generated last, and the last; None while there is only one."""
-    if not told.clips:
-        return None
-    last = told.clips[-1]
-    first = next(clip for clip in told.clips if clip[1] == last[1])
-    return (first, last) if first[0] < last[0] else None
+def before_and_after(told: Told) -> dict[str, tuple[tuple[int, str], ...]]:
+    """Of each prompt the first clip and the last, or the only one: steps done, file."""
+    found: dict[str, list[tuple[int, str]]] = {}
+    for step, prompt, path in told.clips:
+        found.setdefault(prompt, []).append((step, path))
+    return {prompt: (clips[0], clips[-1]) if len(clips) > 1 else (clips[0],) for prompt, clips in found.items()}
 
 
 def step_seconds(told: Told) -> float | None:
@@ -133,10 +142,27 @@ def words_of(told: Told, total: int) -> str:
     return f"Step {told.step} of {total}{loss}{after}."
 
 
+def prediction_of(told: Told, total: int) -> str:
+    """What was predicted, in plain words; empty where nothing was."""
+    if told.predicted is None:
+        return ""
+    step, all_of_them = told.predicted
+    words = (
+        f"{total} step{'s' if total != 1 else ''} will take about {seconds_text(all_of_them)}, {seconds_text(step)} "
+        f"each, scoring and sample clips not counted. Memory, most at a time: {size_text(told.peak_bytes)}."
+    )
+    if told.decoder_bytes:
+        words += (
+            f" The way back through the decoder holds {size_text(told.decoder_bytes)}; full backpropagation would have "
+            f"taken {size_text(told.full_decoder_bytes)}."
+        )
+    return words
+
+
 def facts_of(told: Told, *, running: bool) -> dict[str, Any]:
     """The value of `Facts`: seconds a step, what is left, memory, samples."""
     rows: list[dict[str, Any]] = []
-    typical = step_seconds(told)
+    typical = step_seconds(told) or (told.predicted[0] if told.predicted else None)
     if typical is not None:
         rows.append({"name": "a step", "value": seconds_text(typical), "strong": True})
     if running and told.eta_seconds is not None:

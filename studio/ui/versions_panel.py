@@ -21,6 +21,7 @@ from studio.runs import RunStore
 from studio.ui.components import message
 from studio.ui.components.synced_player import PlayerClip, player_record, served, synced_player
 from studio.ui.components.version_list import version_list
+from studio.ui.push_panel import PushPanel
 from studio.ui.rooms import Rooms
 from studio.ui.serving import clip_to_serve
 from studio.ui.training_log import Told, before_and_after
@@ -39,11 +40,23 @@ class VersionsPanel:
         self._rooms = rooms
         self.versions = VersionStore(rooms.store.folder)
         self._downloads: dict[tuple[str, int], str] = {}
+        self.push = PushPanel(rooms, self.versions)
 
     # -- layout -------------------------------------------------------------------------------------------------------
 
     def build_player(self) -> None:
+        self.prompt = gr.Dropdown(label="Sample prompt", visible=False, filterable=False, elem_id="training-prompt")
         self.player = synced_player(elem_id="training-player")
+        self.alone = gr.Video(
+            label="Before: the model as it came",
+            visible=False,
+            autoplay=True,
+            loop=True,
+            interactive=False,
+            buttons=[],
+            height=240,
+            elem_id="training-before",
+        )
         self.paired = gr.State(None)
 
     def build_list(self) -> None:
@@ -60,6 +73,7 @@ class VersionsPanel:
             self.really = gr.Button("Delete it", variant="stop", size="sm", elem_id="version-delete-really")
             self.not_really = gr.Button("Keep it", size="sm", elem_id="version-keep")
         self.said = message.message(elem_id="version-said")
+        self.push.build()
         with gr.Accordion("Model card", open=False, visible=False, elem_id="version-card") as self.about:
             self.card = gr.Code(
                 language="markdown",
@@ -73,8 +87,8 @@ class VersionsPanel:
     @property
     def outputs(self) -> list[Any]:
         return [
-            *(self.player, self.paired, self.list, self.actions, self.promote, self.roll_back, self.download),
-            *(self.delete, self.about, self.card),
+            *(self.prompt, self.player, self.alone, self.paired, self.list, self.actions, self.promote),
+            *(self.roll_back, self.download, self.delete, self.about, self.card, *self.push.outputs),
         ]
 
     # -- what the buttons do; the caller then shows what is so ---------------------------------------------------------
@@ -125,8 +139,18 @@ class VersionsPanel:
 
     # -- what is so ---------------------------------------------------------------------------------------------------
 
-    def shows(self, versions: list[Version], chosen: Version | None, told: Told, paired: Any) -> dict[Any, Any]:
-        """The list, and everything about the chosen version; `paired` names the clips that the player has."""
+    def shows(
+        self, versions: list[Version], chosen: Version | None, told: Told, paired: Any, prompt: Any
+    ) -> dict[Any, Any]:
+        """The list, and everything about the chosen version.
+
+        Args:
+            versions: All of them.
+            chosen: The one to show, if any.
+            told: What its training has said.
+            paired: Names the clips that the player has.
+            prompt: The sample prompt that is looked at.
+        """
         promoted = {name: self._promoted(name) for name in {version.request.preset for version in versions}}
         rows = [self._row(version, promoted[version.request.preset]) for version in versions]
         updates: dict[Any, Any] = {
@@ -134,7 +158,7 @@ class VersionsPanel:
             self.actions: gr.update(visible=chosen is not None),
             self.about: gr.update(visible=chosen is not None),
         }
-        updates |= self._plays(chosen, told, paired)
+        updates |= self._plays(chosen, told, paired, prompt) | self.push.shows(chosen)
         if chosen is None:
             return updates
         usable, mine = self.versions.usable(chosen.id), not self._rooms.hosted
@@ -173,24 +197,40 @@ class VersionsPanel:
             "promoted": version.id == promoted,
         }
 
-    def _plays(self, chosen: Version | None, told: Told, paired: Any) -> dict[Any, Any]:
-        """Both clips under one clock; a player that has them already goes on where it is."""
-        pair = before_and_after(told) if chosen else None
-        if chosen is None or pair is None:
-            return {self.player: {}, self.paired: None}
-        key = [chosen.id, *(path for _, _, path in pair)]
-        if key == paired:
+    def offers(self, chosen: Version) -> dict[Any, Any]:
+        """What is offered anew with another version."""
+        return self.push.offers(chosen, _slug(chosen))
+
+    def _plays(self, chosen: Version | None, told: Told, paired: Any, prompt: Any) -> dict[Any, Any]:
+        """A prompt's clips under one clock, or the first alone; a player that has them already goes on where it is."""
+        every = before_and_after(told) if chosen else {}
+        prompt = prompt if prompt in every else next(iter(every), "")
+        key = [chosen.id, [*every], *every[prompt]] if chosen and every else None
+        if key is not None and key == paired:
             return {}
-        copies = [self._clip(chosen, path) for _, _, path in pair]
+        updates: dict[Any, Any] = {
+            self.prompt: gr.update(
+                choices=[(each[:120], each) for each in every], value=prompt or None, visible=len(every) > 1
+            ),
+            self.player: {},
+            self.alone: gr.update(value=None, visible=False),
+            self.paired: None,
+        }
+        if chosen is None or not every:
+            return updates
+        copies = [self._clip(chosen, path) for _, path in every[prompt]]
         if not all(copies):
-            return {self.player: {}, self.paired: None}
+            return updates
+        updates[self.paired] = key
+        if len(copies) == 1:
+            return updates | {self.alone: gr.update(value=copies[0], visible=True)}
         before, after = (
             PlayerClip(title=title, url=served(str(copy)), facts=[f"{step} steps"] if step else ["as it came"])
-            for title, copy, (step, _, _) in zip(("Before", "After"), copies, pair, strict=True)
+            for title, copy, (step, _) in zip(("Before", "After"), copies, every[prompt], strict=True)
         )
         request = chosen.request
         record = player_record(reference=before, others=[after], fps=request.fps, num_frames=request.num_frames)
-        return {self.player: record, self.paired: key}
+        return updates | {self.player: record}
 
     def _clip(self, version: Version, path: str) -> str | None:
         """A copy of a clip that the training generated, which lies in the version's own store."""
@@ -210,8 +250,7 @@ class VersionsPanel:
                 return known
             folder = Path(get_upload_folder()) / "versions" / secrets.token_hex(16)
             folder.mkdir(parents=True)
-            words = "-".join(re.findall(r"[a-z0-9]+", version.title.lower()))[:60]
-            path = folder / f"{words or 'version'}-{version.id[-8:]}.safetensors"
+            path = folder / f"{_slug(version)}-{version.id[-8:]}.safetensors"
             try:
                 os.link(source, path)
             except OSError:  # another disk, or a file system without links
@@ -232,6 +271,11 @@ def training_now(rooms: Rooms) -> str | None:
     """The version that the worker trains."""
     told = rooms.queue.worker_state()
     return told["training"] if told["state"] == "training" else None
+
+
+def _slug(version: Version) -> str:
+    """Its title in letters that every file system and the Hub take."""
+    return "-".join(re.findall(r"[a-z0-9]+", version.title.lower()))[:60].strip("-") or "version"
 
 
 def _psnr(scores: Scores | None) -> str:

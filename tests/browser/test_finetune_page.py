@@ -11,6 +11,7 @@ from studio.clip import write_clip
 from studio.driving_world import render, sample_scene
 from studio.jobs import JobQueue
 from studio.runs import RunStore
+from studio.versions import VersionStore
 
 Open = Callable[..., Any]
 
@@ -46,20 +47,35 @@ def seen_on_a_telephone(open_page: Open) -> None:
         assert page.get_by_role(role, name=re.compile(f"^{name}")).count() >= 1, name
 
 
-def test_two_clips_become_a_version_that_the_generate_tab_offers(open_page: Open, studio: Any, tmp_path: Path) -> None:
+def with_settings(page: Any, title: str, steps: str) -> None:
+    """A small training by the model's own loss."""
+    page.fill("#training-title input, #training-title textarea", title)
+    page.locator("#training-objective").get_by_text("Latent:").click()
+    page.locator("#training-more").get_by_text("More settings").click()
+    for name, value in (SMALL | {"max-train-steps": steps}).items():
+        page.fill(f"#training-{name} input", value)
+
+
+def test_uploads_survive_a_reload_and_a_stopped_training_keeps_what_was_learnt(open_page: Open, tmp_path: Path) -> None:
     page = open_page()
     open_finetune(page)
     page.set_input_files("#training-files input[type=file]", driven(tmp_path))
     page.wait_for_function("document.querySelectorAll('.clip[data-state=ready]').length === 2")
     assert "Left out" in page.inner_text(".clip[data-state='left out']")
     assert page.locator(".clip img").count() == 2
+    page.wait_for_function("localStorage.getItem('dailies-clips')")
+    before = page.evaluate("localStorage.getItem('dailies-clips')")
     page.locator(".clip textarea").first.fill("<img src=x onerror=alert(1)>")
-    page.fill("#training-title input, #training-title textarea", "<b>two drives</b>")
-    page.locator("#training-objective").get_by_text("Latent:").click()
-    page.locator("#training-more").get_by_text("More settings").click()
-    for name, value in SMALL.items():
-        page.fill(f"#training-{name} input", value)
-    page.fill("#training-max-train-steps input", "0.5")
+    page.locator(".clip textarea").first.blur()
+    page.wait_for_function("before => localStorage.getItem('dailies-clips') !== before", arg=before)
+
+    # What was uploaded and typed is found again by a page that is opened anew.
+    page.reload()
+    page.wait_for_selector(".live-headline:not(:empty)")
+    open_finetune(page)
+    page.wait_for_function("document.querySelectorAll('.clip[data-state=ready]').length === 2")
+    assert page.locator(".clip textarea").first.input_value().startswith("<img")
+    with_settings(page, "<b>two drives</b>", "0.5")
     page.click("#training-start")
     says(page, "#training-trouble", "Steps:")
 
@@ -75,26 +91,42 @@ def test_two_clips_become_a_version_that_the_generate_tab_offers(open_page: Open
     page.wait_for_selector("#version-download", state="visible")
     assert "two drives" in page.inner_text("#versions .version-title")
     assert page.locator("#versions .version b:not(.version-promoted)").count() == 0, "a title is text"
+    assert page.locator(".clip textarea").first.input_value().startswith("<img"), "the form keeps what was typed"
     seen_on_a_telephone(open_page)
 
-    # Another one to its end, with before and after under one clock.
-    page.fill("#training-max-train-steps input", "4")
-    page.fill("#training-title input, #training-title textarea", "four steps")
-    page.click("#training-start")
+
+def test_what_was_predicted_is_trained_judged_promoted_and_offered_by_the_generate_tab(
+    open_page: Open, studio: Any, tmp_path: Path
+) -> None:
+    page = open_page()
+    open_finetune(page)
+    before = len(VersionStore(studio.runs).list())
+    page.set_input_files("#training-files input[type=file]", driven(tmp_path)[:1])
+    page.wait_for_function("document.querySelectorAll('.clip[data-state=ready]').length === 1")
+    with_settings(page, "four steps", "4")
+    page.fill("#training-sample-prompts textarea", "a tram\nrain at night")
+    page.click("#training-predict")
+    says(page, "#training-status", "4 steps will take about")
+    page.click("#training-go-on")
+    page.wait_for_selector("#training-before video", state="visible")
     says(page, "#training-status", "Done")
     page.wait_for_selector("#training-player .player[data-ready]")
-    assert page.locator("#versions .version").count() == 2
-    assert page.locator(".clip textarea").first.input_value().startswith("<img"), "the form keeps what was typed"
+    page.click("#training-prompt input")
+    page.get_by_role("option", name="rain at night").click()
+    page.wait_for_selector("#training-player .player[data-ready]")
+    assert page.locator("#versions .version").count() == before + 1
     page.locator("#version-card button").first.click()
     says(page, "#version-card", "four steps")
 
     page.click("#version-promote")
     says(page, "#version-said", "Promoted")
     page.wait_for_selector("#versions .version-promoted")
+    page.locator("#version-push button").first.click()
+    assert page.input_value("#push-repo input, #push-repo textarea") == "four-steps-pocket-lora"
+    page.click("#push")
+    says(page, "#push-said", "was not sent")
     page.reload()
     page.wait_for_selector(".live-headline:not(:empty)")
-    page.click("#preset input")
-    page.get_by_role("option", name="Pocket driving").click()
     page.wait_for_function("document.querySelector('#adapter input').value.includes('four steps')")
 
     open_finetune(page)
@@ -102,7 +134,7 @@ def test_two_clips_become_a_version_that_the_generate_tab_offers(open_page: Open
     page.click("#version-delete")
     page.click("#version-delete-really")
     says(page, "#version-said", "Deleted")
-    page.wait_for_function("document.querySelectorAll('#versions .version').length === 1")
+    page.wait_for_function("before => document.querySelectorAll('#versions .version').length === before", arg=before)
     queue = JobQueue(store=RunStore(studio.runs))
     queue.stop_training()
     queue.close()

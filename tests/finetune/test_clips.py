@@ -59,6 +59,16 @@ def held(samples: list[Sample]) -> set[tuple[int, int]]:
 # -- frames -----------------------------------------------------------------------------------------------------------
 
 
+def test_8k_and_one_frame_a_second_are_read_like_any_other(tmp_path: Path) -> None:
+    ffmpeg("-f", "lavfi", "-i", "testsrc=s=7680x4320:r=1", "-frames:v", 2, "-preset", "ultrafast", tmp_path / "8k.mp4")
+    slow = counting(tmp_path / "slow.mp4", num_frames=3, fps=1)
+    samples, (large, slideshow), notices = samples_of(request_of(tmp_path / "8k.mp4", slow))
+    assert (large.width, large.height, large.samples) == (7680, 4320, 3)
+    assert any("scaled down from 7680×4320" in notice for notice in notices)
+    assert slideshow.samples == 24 // 5
+    assert {sample.frames.shape for sample in samples} == {(5, 32, 32, 3)}
+
+
 @pytest.mark.parametrize("fps", [4.0, 15.0, 24000 / 1001, 60.0])
 def test_clips_of_any_rate_are_seen_at_the_rate_asked_for(tmp_path: Path, fps: float) -> None:
     clip = counting(tmp_path / "two-seconds.mp4", num_frames=round(2 * fps), fps=fps)
@@ -141,13 +151,13 @@ def unusable(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, 
     sound = folder / "sound.mp4"
     ffmpeg("-f", "lavfi", "-i", "sine=frequency=440:duration=1", "-c:a", "aac", sound)
     counting(folder / "one-frame.mp4", num_frames=1, fps=8)
-    large = folder / "4k.mp4"
-    ffmpeg(*("-f", "lavfi", "-i", "color=gray:size=3840x2160:rate=8:duration=0.75"), "-preset", "ultrafast", large)
+    large = folder / "9k.mp4"
+    ffmpeg(*("-f", "lavfi", "-i", "color=gray:size=8448x4320:rate=8:duration=0.25"), "-preset", "ultrafast", large)
     empty = folder / "empty.mp4"
     empty.touch()
     huge = folder / "huge.mp4"
     huge.write_bytes(whole.read_bytes())
-    os.truncate(huge, 120_000_000)  # takes no room on the disk
+    os.truncate(huge, 220_000_000)  # takes no room on the disk
     (folder / "folder.mp4").mkdir()
     (folder / "link.mp4").symlink_to(whole)
     found = {
@@ -155,9 +165,9 @@ def unusable(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, 
         "truncated.mp4": "damaged",
         "sound.mp4": "no video",
         "one-frame.mp4": "at least|fewer|photograph",
-        "4k.mp4": "3840×2160.*Scale it down",
+        "9k.mp4": "8448×4320.*Scale it down",
         "empty.mp4": "is empty",
-        "huge.mp4": "at most 100 MB",
+        "huge.mp4": "at most 200 MB",
         "missing.mp4": "cannot be found",
         "folder.mp4": "is a folder",
         "link.mp4": "is a symbolic link",

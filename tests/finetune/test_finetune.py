@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from small_training import asked
 
 from studio.clip import read_clip
-from studio.errors import DiskFull, NumericalError, OutOfMemory, RequestError, RunError
+from studio.errors import DiskFull, NumericalError, OutOfMemory, RunError
 from studio.events import (
     CheckpointWritten,
     Notice,
@@ -25,10 +25,11 @@ from studio.events import (
     TrainingForecast,
     TrainingSample,
     TrainingScored,
+    TrainingStage,
     TrainingStarted,
     TrainingStep,
 )
-from studio.finetune import finetune, go_on, leaner
+from studio.finetune import begin, finetune, go_on, leaner
 from studio.finetune_request import TrainingClip
 from studio.generate import generate
 from studio.preset import find_preset
@@ -141,6 +142,50 @@ def test_a_closed_stream_keeps_what_was_learnt_and_goes_on_to_the_same_bits(clip
         walk(go_on(stopped, store=store))
 
 
+def test_a_prediction_keeps_no_step_and_training_afterwards_ends_in_the_same_bits(
+    clips: Clips, store: RunStore
+) -> None:
+    request = asked(clips)
+    whole = walk(finetune(request, store=store))[-1].version_id
+    versions = VersionStore(store.folder)
+    version_id = begin(request, store=store).id
+
+    stream = go_on(version_id, store=store, predict=True)
+    next(
+        event for event in stream if isinstance(event, TrainingStage) and event.done == 1 and event.stage == "measuring"
+    )
+    stream.close()  # between its two steps
+    assert (versions.get(version_id).state, versions.get(version_id).step) == ("stopped", 0)
+    assert not versions.usable(version_id)
+
+    events = walk(go_on(version_id, store=store, predict=True))
+    assert isinstance(events[-1], TrainingForecast)
+    assert events[-1].eta_seconds == pytest.approx(4 * events[-1].step_seconds)
+    assert of(events, TrainingStep) == []
+    assert "preparing" not in [event.stage for event in of(events, TrainingStage)], "that was done the first time"
+    assert (versions.get(version_id).state, versions.get(version_id).step) == ("stopped", 0)
+
+    events = walk(go_on(version_id, store=store))
+    assert [step.step for step in of(events, TrainingStep)] == [1, 2, 3, 4]
+    ended, wanted = weights(store, version_id), weights(store, whole)
+    assert all(torch.equal(ended[name], wanted[name]) for name in wanted)
+
+
+def test_a_stop_during_the_first_clips_leaves_none_of_them_out(clips: Clips, store: RunStore) -> None:
+    request = asked(clips, objective="latent", max_train_steps=1, sample_prompts=("a square", "another one"))
+    version_id = begin(request, store=store).id
+    stream = go_on(version_id, store=store)
+    next(event for event in stream if isinstance(event, TrainingSample))
+    next(event for event in stream if isinstance(event, TrainingStage) and event.stage == "sampling")
+    stream.close()  # in the middle of the second
+    events = walk(go_on(version_id, store=store))
+    assert [(clip.step, clip.prompt) for clip in of(events, TrainingSample)] == [
+        (0, "another one"),
+        (1, "a square"),
+        (1, "another one"),
+    ]
+
+
 KILLED = """
 import os, signal, sys, torch
 from pathlib import Path
@@ -207,7 +252,7 @@ def test_nan_stops_and_the_last_checkpoint_is_kept(
 ) -> None:
     from studio.pipelines.training import Trainable
 
-    whole = Trainable.velocity
+    whole = Trainable.predict
     calls = 0
 
     def spoilt(self: Trainable, *arguments: Any) -> torch.Tensor:
@@ -216,7 +261,7 @@ def test_nan_stops_and_the_last_checkpoint_is_kept(
             calls += 1
         return whole(self, *arguments) * (float("nan") if calls > 3 else 1)
 
-    monkeypatch.setattr(Trainable, "velocity", spoilt)
+    monkeypatch.setattr(Trainable, "predict", spoilt)
     events: list[Any] = []
     stream = finetune(asked(clips), store=store)
     with pytest.raises(NumericalError, match="smaller learning rate") as stopped:
@@ -226,7 +271,7 @@ def test_nan_stops_and_the_last_checkpoint_is_kept(
     (version,) = VersionStore(store.folder).list()
     assert version.state == "failed"
     assert version.error is not None
-    monkeypatch.setattr(Trainable, "velocity", whole)
+    monkeypatch.setattr(Trainable, "predict", whole)
     assert isinstance(walk(go_on(version.id, store=store))[-1], TrainingFinished)
 
 
@@ -286,24 +331,6 @@ def test_after_training_the_model_in_memory_is_the_bare_one(clips: Clips, store:
     before = made(request, store)
     walk(finetune(asked(clips, objective="pixel", train_decoder=True), store=store))
     assert np.array_equal(made(request, store), before)
-
-
-def test_a_family_that_is_not_trained_yet_is_refused_with_the_reason(
-    clips: Clips, store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import tiny_checkpoints
-
-    tiny_checkpoints.write_preset("mochi", tiny_checkpoints.save("mochi", tmp_path), tmp_path / "presets")
-    monkeypatch.setenv("DAILIES_PRESETS", str(tmp_path / "presets"))
-    request = asked_of("mochi", clips)
-    with pytest.raises(RequestError, match="cannot be fine-tuned"):
-        walk(finetune(request, store=store))
-
-
-def asked_of(preset: str, clips: Clips) -> Any:
-    from studio.finetune_request import finetune_request_for
-
-    return finetune_request_for(find_preset(preset), clips=clips, objective="latent")
 
 
 def test_a_request_is_written_down_and_read_back(clips: Clips, store: RunStore) -> None:

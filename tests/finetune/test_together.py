@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 from studio import machine, pipelines, weights
 from studio.finetune.training import Prepared, Training
 from studio.finetune_request import read_finetune_request
-from studio.pipelines.training import Trainable
+from studio.pipelines.training import to_train
 from studio.preset import find_preset
 from studio.request import request_for
 
@@ -43,7 +43,7 @@ def train(name, turns, rank=0, world=1):
     preset = find_preset("wan")
     plain = {"torch_dtype": "float32", "quantization": "none", "offload": "none", "vae_tiling": "off"}
     placement = pipelines.place(preset, request_for(preset, prompt="a clip", **plain), machine.measure())
-    model = Trainable(pipelines.load(preset, placement, folder=weights.folder_of(preset)))
+    model = to_train(pipelines.load(preset, placement, folder=weights.folder_of(preset)))
     training = Training(model, request, Prepared.load(folder / "samples.safetensors"))
     taken = []
     take_turn = training._take_turn
@@ -55,7 +55,7 @@ def train(name, turns, rank=0, world=1):
         losses.append(step.loss)
         kept |= {f"{step.step} {key}": tensor.detach().clone() for key, tensor in training.parameters.items()}
     kept |= {f"average {key}": tensor for key, tensor in training.average.items()}
-    parameters = [getattr(each, "_local_tensor", each) for each in model.transformer.parameters()]
+    parameters = [getattr(each, "_local_tensor", each) for each in model.denoisers["transformer"].parameters()]
     held = sum(each.numel() for each in parameters if not each.requires_grad)
     kept |= {"losses": torch.tensor(losses, dtype=torch.float64), "taken": torch.tensor(taken)}
     kept |= {"held": torch.tensor(held)}
@@ -88,10 +88,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory, catalogue: Path) -> dict[s
     samples = Prepared(
         pixels=torch.randint(0, 256, (5, 5, 32, 32, 3), dtype=torch.uint8, generator=draw),
         latents=torch.randn(5, 4, 2, 2, 2, generator=draw),
-        prompts=torch.randn(5, 16, 16, generator=draw),
+        prompts=tuple({"encoder_hidden_states": each[None]} for each in torch.randn(5, 16, 16, generator=draw)),
         held_out=torch.tensor([False, False, True, False, False]),
         prior_latents=torch.zeros(0),
-        prior_prompts=torch.zeros(0),
+        prior_prompts=(),
     )
     samples.save(folder / "samples.safetensors")
     with pytest.MonkeyPatch.context() as patch:

@@ -138,3 +138,17 @@ def test_what_waits_is_seen_by_everybody_and_a_second_one_is_refused(store: RunS
     finally:
         here.close()
         there.close()
+
+
+def test_the_worker_predicts_and_leaves_the_version_to_be_gone_on_with(
+    queue: JobQueue, versions: VersionStore, store: RunStore, clips: Clips
+) -> None:
+    version = begin(asked(clips[:1], max_train_steps=1, sample_prompts=("a square",)), store=store)
+    queue.train(version.id, predict=True)
+    until(lambda: in_state(versions, version, "stopped"), PATIENCE)
+    (predicted,) = told(versions, version, "TrainingForecast")
+    assert predicted["full_decoder_bytes"] >= predicted["decoder_bytes"] > 0
+    assert told(versions, version, "TrainingStep") == []
+    until(lambda: idle(queue))
+    queue.train(version.id)
+    until(lambda: in_state(versions, version, "complete"), PATIENCE)

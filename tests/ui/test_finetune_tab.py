@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import clip_corpus
 import gradio as gr
 import numpy as np
 import pytest
 from test_tabs import hosted, pressed, rooms
 
 from studio.clip import Clip, write_clip
-from studio.errors import ClipError, RequestError
+from studio.errors import ClipError, DiskFull, NumericalError, RequestError
 from studio.events import (
     Placement,
     TrainingForecast,
@@ -26,12 +30,13 @@ from studio.events import (
     TrainingStep,
     event_to_json,
 )
-from studio.finetune.clips import KEPT, kept
-from studio.finetune_request import FinetuneRequest
+from studio.finetune import go_on
+from studio.finetune.clips import KEPT, kept, sweep
+from studio.finetune_request import FinetuneRequest, objectives_of, trainable
 from studio.preset import list_presets
 from studio.request import request_for
 from studio.runs import RunStore
-from studio.ui.finetune_form import LABELS, PIPELINE, finetune_label, finetune_request_of
+from studio.ui.finetune_form import LABELS, finetune_label, finetune_request_of
 from studio.ui.finetune_tab import FinetuneTab
 from studio.ui.rooms import Rooms
 from studio.ui.training_log import Told, before_and_after, plot_of
@@ -39,6 +44,8 @@ from studio.versions import LOG, LORA_FILE, Scores, Version
 
 __all__ = ["hosted", "rooms"]
 SMALL = {"width": 64, "height": 64, "num_frames": 9, "max_train_steps": 8, "objective": "latent"}
+SIZE = (9, 12.0, 64, 64)
+"""Frames, rate, height and width of a sample."""
 
 
 def tab_of(rooms: Rooms) -> FinetuneTab:
@@ -76,12 +83,12 @@ def settings(tab: FinetuneTab, **changes: Any) -> tuple[Any, ...]:
 
 def uploaded(tab: FinetuneTab, *files: str, ids: Any = None) -> tuple[list[str], dict[str, Any]]:
     """Ids and the list's value, once every file was read."""
-    updates = tab.add_clips(list(files), ids or [], {}, 9, "pocket")
+    updates = tab.clips.add(list(files), ids or [], {}, *SIZE)
     ids, listed = updates[tab.clips.ids], updates[tab.clips.list]
     deadline = time.monotonic() + 60
     while any(row["state"] == "reading" for row in listed["clips"]) and time.monotonic() < deadline:
         time.sleep(0.05)
-        updates = tab.look_at_clips(ids, listed, 9, "pocket", None)
+        updates = tab.clips.look(None, ids, listed, *SIZE)
         listed = updates[tab.clips.list]
     return ids, listed
 
@@ -173,10 +180,10 @@ def test_clips_get_a_picture_and_a_caption_and_bad_ones_a_reason(tab: FinetuneTa
     assert "fewer than the 9" in short["note"]
     assert {row["state"] for row in (second, short, bad)} == {"left out"}
     assert bad["note"]
-    assert len(tab.clips.clips(ids, listed, "", "", num_frames=9, fps=12)) == 1
+    assert len(tab.clips.clips(ids, listed, "", "", *SIZE)) == 1
 
     # Without the first, its copy takes its place; a shorter sample makes room for the short one.
-    updates = tab.remove_clip(ids, listed, 4, "pocket", pressed(clip=ids[0]))
+    updates = tab.clips.remove(pressed(clip=ids[0]), ids, listed, 4, *SIZE[1:])
     assert [row["state"] for row in updates[tab.clips.list]["clips"]] == ["ready", "ready", "left out"]
 
 
@@ -184,31 +191,126 @@ def test_what_was_typed_and_ticked_goes_into_the_request(tab: FinetuneTab, film:
     ids, listed = uploaded(tab, film("a.mp4"), film("b.mp4", seed=1))
     listed["clips"][0] |= {"caption": " <b>a tram</b> "}
     listed["clips"][1] |= {"held_out": True}
-    clips = tab.clips.clips(ids, listed, " by\nme ", "CC0", num_frames=9, fps=12)
+    clips = tab.clips.clips(ids, listed, " by\nme ", "CC0", *SIZE)
     assert [clip.caption for clip in clips] == ["<b>a tram</b>", "b"]
     assert [clip.held_out for clip in clips] == [False, True]
     assert {(clip.origin, clip.licence) for clip in clips} == {("by me", "CC0")}
     assert all(KEPT in clip.path.parts for clip in clips)
     listed["clips"][0] |= {"held_out": True}
     with pytest.raises(RequestError, match="held out"):
-        tab.clips.clips(ids, listed, "", "", num_frames=9, fps=12)
+        tab.clips.clips(ids, listed, "", "", *SIZE)
     listed["clips"][0] |= {"caption": "  "}
     with pytest.raises(RequestError, match=r"a\.mp4 has no caption"):
-        tab.clips.clips(ids, listed, "", "", num_frames=9, fps=12)
+        tab.clips.clips(ids, listed, "", "", *SIZE)
 
 
 @pytest.mark.parametrize("sent", [None, [], "x", {"clips": 3}, {"clips": [None, {"id": 1}, {"id": "x"}]}])
 def test_whatever_a_browser_sends_as_the_list_is_borne(tab: FinetuneTab, sent: Any, film: Callable[..., str]) -> None:
     ids, _ = uploaded(tab, film())
-    assert [clip.caption for clip in tab.clips.clips(ids, sent, None, 3, num_frames=9, fps=12)] == ["drive"]
-    updates = tab.look_at_clips([*ids, "0123", 7], sent, None, "nothing", None)
+    assert [clip.caption for clip in tab.clips.clips(ids, sent, None, 3, *SIZE)] == ["drive"]
+    updates = tab.clips.look(None, [*ids, "0123", 7], sent, None, "nothing", -1, 0)
     assert [row["state"] for row in updates[tab.clips.list]["clips"]] == ["ready", "left out"]
 
 
 def test_more_than_fifty_clips_are_not_taken(tab: FinetuneTab, film: Callable[..., str]) -> None:
-    updates = tab.add_clips([film("one.mp4"), film("two.mp4")], [f"{n}" for n in range(49)], {}, 9, "pocket")
+    updates = tab.clips.add([film("one.mp4"), film("two.mp4")], [f"{n}" for n in range(49)], {}, *SIZE)
     assert len(updates[tab.clips.ids]) == 50
     assert "two.mp4" in updates[tab.clips.said]["words"]
+
+
+def test_a_reloaded_page_finds_its_clips_again_and_no_other_file(
+    tab: FinetuneTab, rooms: Rooms, film: Callable[..., str]
+) -> None:
+    updates = tab.clips.add([film("a.mp4"), film("b.mp4", seed=1)], [], {}, *SIZE)
+    ids, listed = updates[tab.clips.ids], updates[tab.clips.list]
+    listed["clips"][1] |= {"caption": "<b>rain</b>", "held_out": True}
+    remembered = tab.clips.edited(ids, listed, *SIZE)
+    assert [set(row) for row in remembered] == [{"sha256", "caption", "held_out"}] * 2
+    remembered += [None, {"sha256": "../" * 9}, {"sha256": "f" * 64, "caption": "gone"}, {"sha256": 7}, "x"]
+
+    for later in (tab, tab_of(rooms)):  # the same server, and one that was started anew
+        shown = later.clips.recall(remembered, [], *SIZE)
+        ids, listed = shown[later.clips.ids], shown[later.clips.list]
+        deadline = time.monotonic() + 60
+        while any(row["state"] == "reading" for row in listed["clips"]) and time.monotonic() < deadline:
+            time.sleep(0.05)
+            shown = later.clips.look(None, ids, listed, *SIZE)
+            listed = shown[later.clips.list]
+        assert [(row["caption"], row["held_out"]) for row in listed["clips"]] == [("a", False), ("<b>rain</b>", True)]
+        assert shown[later.clips.remembered] == remembered[:2]
+        assert len(later.clips.clips(ids, listed, "", "", *SIZE)) == 2
+        assert later.clips.recall(remembered, ids, *SIZE) == gr.skip(), "a page that has clips keeps them"
+    for sent in (None, {}, 3, [[]]):
+        assert tab.clips.recall(sent, [], *SIZE) == gr.skip()
+
+
+def test_old_uploads_are_swept_save_those_that_a_version_needs(tab: FinetuneTab, film: Callable[..., str]) -> None:
+    needed = begun(tab, film).request.clips[0].path
+    folder = tab.rooms.store.folder
+    old, fresh, again = (kept(Path(film(f"{n}.mp4", seed=100 + n)), folder) for n in range(3))
+    for path in (needed, old, again):
+        os.utime(path.parent, (0, 0))
+    kept(Path(film("2.mp4", seed=102)), folder)  # asked for once more
+    unreadable = tab.versions.folder / "20260101-000000-00000000" / "version.json"
+    unreadable.parent.mkdir()
+    unreadable.write_text("{torn", encoding="utf-8")
+    sweep(folder)
+    assert [path.is_file() for path in (needed, old, fresh, again)] == [True, False, True, True]
+    ids, listed = uploaded(tab, film("2.mp4", seed=102))
+    shutil.rmtree(again.parent)
+    with pytest.raises(RequestError, match="not kept here any more"):
+        tab.clips.clips(ids, listed, "", "", *SIZE)
+
+
+def test_clips_that_will_not_do_say_why_and_what_to_do_and_the_others_stay(
+    tab: FinetuneTab, film: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "uploads"
+    good = film("good.mp4")
+    picture = clip_corpus.encode(folder / "picture.mp4", *clip_corpus.H264, count=1)
+    slow = clip_corpus.encode(folder / "slow.mp4", *clip_corpus.H264, count=4, fps="1")
+    (folder / "torn.mp4").write_bytes(Path(good).read_bytes()[:900])
+    clip_corpus.ffmpeg("-f", "lavfi", "-i", "sine=d=1:r=8000", "-c:a", "aac", folder / "sound.mp4")
+    vast = ("-f", "lavfi", "-i", "testsrc=s=7680x4320:r=1", "-frames:v", 2, "-preset", "ultrafast")
+    clip_corpus.ffmpeg(*vast, folder / "8k.mp4")
+    names = ("picture.mp4", "torn.mp4", "sound.mp4", "8k.mp4")
+    ids, listed = uploaded(tab, good, str(slow), *(str(folder / name) for name in names))
+    told = {row["name"]: row for row in listed["clips"]}
+    assert [told[name]["state"] for name in ("good.mp4", "slow.mp4", "8k.mp4")] == ["ready"] * 3
+    assert "7680×4320" in told["8k.mp4"]["line"]
+    for name, words in (
+        ("picture.mp4", "single picture; a clip has at least 2. Choose a video."),
+        ("sound.mp4", "has no video. Choose a file with moving pictures."),
+        ("torn.mp4", "It may not have been copied to its end."),
+    ):
+        assert told[name]["state"] == "left out"
+        assert words in told[name]["note"]
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("studio.finetune.clips.shutil.copyfile", full)
+    ids, listed = uploaded(tab, film("one-more.mp4", seed=7), ids=ids)
+    assert "room" in listed["clips"][-1]["note"]
+    assert picture.is_file()
+    assert len(tab.clips.clips(ids, listed, "", "", *SIZE)) == 3
+
+
+def test_a_full_disk_at_the_start_loses_nothing(
+    tab: FinetuneTab, film: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    earlier = begun(tab, film)
+    ids, listed = uploaded(tab, film("other.mp4", seed=5))
+
+    def full(*_: object) -> None:
+        raise DiskFull("There is no room for version.json.", way_out="Free some space.")
+
+    monkeypatch.setattr("studio.versions.write_atomically", full)
+    said = tab.begin(ids, listed, "", "", *settings(tab))
+    assert list(said) == [tab.trouble], "the form keeps what was typed"
+    assert "Free some space" in said[tab.trouble]["words"]
+    assert [version.id for version in tab.versions.list()] == [earlier.id]
+    assert tab.rooms.queue.waits_to_be_trained() is None
 
 
 # -- settings ---------------------------------------------------------------------------------------------------------
@@ -216,16 +318,18 @@ def test_more_than_fifty_clips_are_not_taken(tab: FinetuneTab, film: Callable[..
 
 def test_only_models_that_can_be_fine_tuned_are_offered_the_pocket_one_first(tab: FinetuneTab) -> None:
     assert tab.form.presets[0].name == "pocket"
-    assert {preset.pipeline for preset in tab.form.presets} == {PIPELINE}
+    known, _ = list_presets()
+    assert {preset.name for preset in tab.form.presets} == {each.name for each in known if not trainable(each)}
 
 
 def test_every_default_of_a_request_is_what_the_form_starts_from(tab: FinetuneTab, film: Callable[..., str]) -> None:
     ids, listed = uploaded(tab, film(num_frames=40))
-    clips = tab.clips.clips(ids, listed, "", "", num_frames=17, fps=12)
+    clips = tab.clips.clips(ids, listed, "", "", *SIZE)
     values = tuple(tab.form.controls[field].value for field in LABELS)
     request, preset = finetune_request_of(values, clips)
     expected = {name: field.get_default() for name, field in FinetuneRequest.model_fields.items() if name in LABELS}
-    expected |= {name: getattr(preset.defaults, name) for name in ("width", "height", "num_frames")}
+    expected |= {name: getattr(preset.defaults, name) for name in ("width", "height", "num_frames", "fps")}
+    expected["keep_caches"] = tab.form.controls["keep_caches"].value
     assert {name: getattr(request, name) for name in expected} == expected | {"preset": "pocket"}
 
 
@@ -239,7 +343,11 @@ def test_every_default_of_a_request_is_what_the_form_starts_from(tab: FinetuneTa
         ({"crop_size": "many"}, "Crop"),
         ({"seed": "-1"}, "Seed"),
         ({"objective": "beauty"}, "Objective"),
-        ({"preset": "mochi-1"}, "Preset"),
+        ({"lora_alpha": "2.5"}, "LoRA alpha"),
+        ({"fps": 0}, "Frames a second"),
+        ({"validation_share": 0.9}, "Held out"),
+        ({"checkpointing_steps": 0}, "Checkpoint every"),
+        ({"sample_prompts": "a\nb\nc\nd\ne"}, "Sample prompts"),
         ({"preset": "nothing"}, "Preset"),
     ],
 )
@@ -251,6 +359,23 @@ def test_a_refusal_names_the_control(
     assert list(updates) == [tab.trouble], "the form keeps what was typed"
     assert updates[tab.trouble]["field"] == label
     assert tab.versions.list() == []
+
+
+def test_a_preset_brings_its_size_its_rate_and_what_it_can_be_trained_with(tab: FinetuneTab) -> None:
+    form = tab.form
+    for preset in form.presets:
+        updates = form.starts_from(preset.name, "mixed")
+        assert updates[form.controls["fps"]] == preset.defaults.fps
+        offered = [objective for _, objective in updates[form.controls["objective"]]["choices"]]
+        assert set(offered) == set(objectives_of(preset))
+        assert updates[form.controls["objective"]]["value"] == offered[0]
+    assert form.starts_from("nothing", "mixed") == {}
+
+
+def test_every_line_is_a_sample_prompt(tab: FinetuneTab, film: Callable[..., str]) -> None:
+    version = begun(tab, film, sample_prompts=" a tram \n\nrain, at night", lora_alpha="8")
+    assert version.request.sample_prompts == ("a tram", "rain, at night")
+    assert version.request.lora_alpha == 8
 
 
 def test_without_clips_nothing_is_begun(tab: FinetuneTab) -> None:
@@ -285,7 +410,7 @@ def test_start_writes_a_version_down_and_asks_the_worker(tab: FinetuneTab, film:
 
 def test_a_hosted_page_says_why_it_starts_nothing(hosted: Rooms, film: Callable[..., str]) -> None:
     tab = tab_of(hosted)
-    assert tab.add_clips([film()], [], {}, 9, "pocket") == {tab.clips.files: None}
+    assert tab.clips.add([film()], [], {}, *SIZE) == {tab.clips.files: None}
     assert "shared page" in tab.begin([], {}, "", "", *settings(tab))[tab.trouble]["words"]
     version = begun(tab_of(replace(hosted, hosted=False)), film)
     learnt(tab, version, base=18, own=19)
@@ -300,20 +425,42 @@ def test_a_hosted_page_says_why_it_starts_nothing(hosted: Rooms, film: Callable[
     assert tab.versions.promoted("pocket") is None
 
 
+def test_a_prediction_is_asked_of_the_worker_and_told_in_plain_words(
+    tab: FinetuneTab, film: Callable[..., str]
+) -> None:
+    ids, listed = uploaded(tab, film())
+    updates = tab.foretell(ids, listed, "", "", *settings(tab))
+    version = tab.versions.get(updates[tab.chosen])
+    assert tab.rooms.queue._book.take_note("train") == {"version_id": version.id, "predict": True}
+    measured = said(TrainingForecast, step_seconds=2, eta_seconds=16, decoder_bytes=10**7, full_decoder_bytes=4 * 10**7)
+    log(tab, version, started(version), TrainingStage(stage="measuring", done=1, total=2), measured)
+    tab.versions.write(replace(version, state="stopped"))
+    updates = tab.open(version.id, Told(), None)
+    words = updates[tab.status]["words"]
+    for part in ("8 steps", "16 s", "2.0 s each", "holds 10 MB", "have taken 40 MB", "Go on"):
+        assert part in words
+    assert updates[tab.plot]["memory"]["full_words"] == "40 MB", "drawn before there is a loss"
+    assert updates[tab.going_on]["visible"]
+    tab.take_up(version.id, updates[tab.told], None)
+    assert tab.rooms.queue._book.take_note("train") == {"version_id": version.id, "predict": False}
+    log(tab, version, started(version), step(1))
+    assert tab.open(version.id, updates[tab.told], None)[tab.told].predicted is None
+
+
 # -- following --------------------------------------------------------------------------------------------------------
 
 
 def test_a_log_is_followed_piece_by_piece_and_read_the_same_at_once(tab: FinetuneTab, film: Callable[..., str]) -> None:
     version = begun(tab, film)
     updates = tab.open(version.id, Told(), None)
-    assert tab.look(version.id, updates[tab.told], None, updates[tab.seen]) == gr.skip(), "nothing is new"
+    assert tab.look(version.id, updates[tab.told], None, "", updates[tab.seen]) == gr.skip(), "nothing is new"
     log(tab, version, TrainingStage(stage="loading"), started(version), said(TrainingScored, step=0, psnr=18))
     log(tab, version, step(1), step(2, pixel=0.1))
     forecast = said(TrainingForecast, step_seconds=2, eta_seconds=12, decoder_bytes=10**7, full_decoder_bytes=4 * 10**7)
-    updates = tab.look(version.id, updates[tab.told], None, updates[tab.seen])
+    updates = tab.look(version.id, updates[tab.told], None, "", updates[tab.seen])
     assert [len(line["points"]) for line in updates[tab.plot]["lines"]] == [2, 1]
     log(tab, version, forecast, step(3), TrainingStage(stage="scoring"))
-    updates = tab.look(version.id, updates[tab.told], None, updates[tab.seen])
+    updates = tab.look(version.id, updates[tab.told], None, "", updates[tab.seen])
     plot = updates[tab.plot]
     assert plot["memory"]["held_words"] == "10 MB"
     assert plot["scores"] == [[0, 18]]
@@ -328,24 +475,44 @@ def test_a_log_is_followed_piece_by_piece_and_read_the_same_at_once(tab: Finetun
     assert len(plot_of(Told(steps={n: (1.0, 1.0, None) for n in range(1, 5001)}), 5000)["lines"][0]["points"]) <= 240
 
 
+def generated(tab: FinetuneTab, version: Version, prompt: str) -> str:
+    """A clip in the version's own store."""
+    store = RunStore(tab.versions.path(version.id) / "clips")
+    request = request_for(tab.form.presets[0], prompt=prompt, height=64, width=64, num_frames=9)
+    writer = store.begin(request, preset=tab.form.presets[0], environment={})
+    return str(writer.complete(Clip(frames=np.zeros((9, 64, 64, 3), np.uint8), fps=12.0)).video)
+
+
 def test_the_first_and_the_last_clip_lie_under_one_clock(tab: FinetuneTab, film: Callable[..., str]) -> None:
     version = begun(tab, film)
-    store = RunStore(tab.versions.path(version.id) / "clips")
-    paths = []
-    for number in range(2):
-        request = request_for(tab.form.presets[0], prompt="a car", seed=number, height=64, width=64, num_frames=9)
-        writer = store.begin(request, preset=tab.form.presets[0], environment={})
-        run = writer.complete(Clip(frames=np.zeros((9, 64, 64, 3), np.uint8), fps=12.0))
-        paths.append(str(run.video))
+    paths = [generated(tab, version, "a car") for _ in range(2)]
     log(tab, version, started(version), TrainingSample(step=0, prompt="a car", path=paths[0]), step(1))
+    tab.versions.write(replace(version, state="stopped", step=1))
     updates = tab.open(version.id, Told(), None)
     assert updates[tab.panel.player] == {}
+    assert Path(updates[tab.panel.alone]["value"]).is_file(), "what there is of a stopped one is shown"
+    assert updates[tab.panel.prompt]["visible"] is False
     log(tab, version, TrainingSample(step=8, prompt="a car", path=paths[1]))
     updates = tab.open(version.id, updates[tab.told], None)
-    assert before_and_after(updates[tab.told]) is not None
+    assert len(before_and_after(updates[tab.told])["a car"]) == 2
     assert [clip["title"] for clip in updates[tab.panel.player]["clips"]] == ["Before", "After"]
     later = tab.open(version.id, updates[tab.told], updates[tab.panel.paired])
     assert tab.panel.player not in later, "it goes on playing where it is"
+
+
+def test_each_prompt_has_its_own_pair(tab: FinetuneTab, film: Callable[..., str]) -> None:
+    version = begun(tab, film)
+    for at in (0, 8):
+        for prompt in ("a car", "a tram"):
+            log(tab, version, TrainingSample(step=at, prompt=prompt, path=generated(tab, version, prompt)))
+    updates = tab.open(version.id, Told(), None)
+    assert [prompt for _, prompt in updates[tab.panel.prompt]["choices"]] == ["a car", "a tram"]
+    assert updates[tab.panel.prompt] | {"value": "a car", "visible": True} == updates[tab.panel.prompt]
+    first = updates[tab.panel.player]["clips"][1]["url"]["path"]
+    other = tab.open(version.id, updates[tab.told], updates[tab.panel.paired], "a tram")
+    assert "a-tram" in other[tab.panel.player]["clips"][1]["url"]["path"] != first
+    assert tab.panel.player not in tab.open(version.id, other[tab.told], other[tab.panel.paired], "a tram")
+    assert tab.open(version.id, Told(), None, "not one of them")[tab.panel.prompt]["value"] == "a car"
 
 
 # -- versions ---------------------------------------------------------------------------------------------------------
@@ -392,3 +559,40 @@ def test_a_failed_version_says_why_and_can_go_on(tab: FinetuneTab, film: Callabl
     tab.versions.write(replace(version, state="stopped", preset_digest="another"))
     assert "Fine-tune anew" in tab.take_up(version.id, Told(), None)[tab.answer]["words"]
     assert tab.rooms.queue.waits_to_be_trained() is None
+
+
+def test_an_absurd_learning_rate_and_a_full_disk_stop_with_the_reason_and_keep_the_checkpoint(
+    tab: FinetuneTab, film: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from studio.finetune import training
+
+    few = {"max_train_steps": 4, "checkpointing_steps": 2, "validation_share": 0, "sample_prompts": "a road"}
+    version = begun(tab, film, learning_rate=1, **few)
+    loss, steps = training.Training._take_turn, 0
+
+    def spoilt(self: Any, *arguments: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        latent, pixel = loss(self, *arguments)
+        return (float("nan") if steps == 4 else latent), pixel
+
+    monkeypatch.setattr(training.Training, "_take_turn", spoilt)
+    monkeypatch.setattr("studio.finetune._Finetune._sample", lambda *_: iter(()))
+    with pytest.raises(NumericalError):
+        list(go_on(version.id, store=tab.rooms.store))
+    updates = tab.choose(None, pressed(version=version.id))
+    assert "The loss became nan at step 4. Take a smaller learning rate" in updates[tab.status]["words"]
+    assert tab.versions.get(version.id).step == 2
+    assert updates[tab.going_on]["visible"]
+
+    def full(*_: object) -> None:
+        raise DiskFull("There is no room for state.pt.", way_out="Free some space.")
+
+    whole = training.write_atomically
+    monkeypatch.setattr(training, "write_atomically", full)
+    with pytest.raises(DiskFull):
+        list(go_on(version.id, store=tab.rooms.store))
+    assert "Free some space" in tab.choose(None, pressed(version=version.id))[tab.status]["words"]
+    monkeypatch.setattr(training, "write_atomically", whole)
+    list(go_on(version.id, store=tab.rooms.store))
+    assert tab.choose(None, pressed(version=version.id))[tab.status]["words"].startswith("Done")

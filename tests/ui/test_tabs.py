@@ -20,6 +20,7 @@ from test_form import typed
 from studio import machine
 from studio.clip import write_clip
 from studio.errors import ClipError, RequestError, UnknownPreset
+from studio.finetune_request import TrainingClip, finetune_request_for
 from studio.jobs import JobQueue
 from studio.preset import find_preset, list_presets
 from studio.request import request_for, request_to_json
@@ -30,6 +31,7 @@ from studio.ui.page import build_page, launch_options
 from studio.ui.rooms import Rooms
 from studio.ui.runs_tab import RunsTab, request_of_file
 from studio.ui.visitor import introduced
+from studio.versions import LORA_FILE, VersionStore
 
 PROJECT = Path(__file__).parent.parent.parent
 AT_HOME = {"owner": "", "job": ""}
@@ -333,6 +335,19 @@ def test_a_visitor_may_not_pause_everybodys_queue_flood_it_or_download(hosted: R
         visitor = submit(tab, visitor, "one of three")[tab.browser]
     assert "at most 3" in submit(tab, visitor, "one too many")[tab.trouble]["words"]
     assert list(tab.weights.go_on("wan2.1-t2v-1.3b")) == [{tab.weights.line: gr.skip()}]
+
+
+def test_a_page_opened_later_offers_what_was_promoted_since_the_server_was_started(rooms: Rooms) -> None:
+    tab, _ = tabs_of(rooms)
+    versions = VersionStore(rooms.store.folder)
+    preset = find_preset(tab.form.first.name) if tab.form.first else find_preset("pocket")
+    clips = (TrainingClip(path=Path("a.mp4"), caption="a"),)
+    version = versions.begin(finetune_request_for(preset, clips=clips), preset_digest=preset.digest)
+    (versions.path(version.id) / LORA_FILE).write_bytes(b"weights")
+    versions.promote(version.id)
+    shown = tab.welcome(AT_HOME)[tab.form.controls["adapter"]]
+    assert shown["value"] == version.id
+    assert version.id in [value for _, value in shown["choices"]]
 
 
 def test_a_hosted_browser_without_an_id_is_told_to_reload(hosted: Rooms) -> None:

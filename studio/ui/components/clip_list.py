@@ -5,7 +5,8 @@ Value:
         id, state: "reading" | "ready" | "left out"
         name, line (size and length), note (why it was left out)
         picture: str             a `data:` address, or nothing
-        caption: str, held_out: bool
+        caption: str | None       None until the file was read or something was typed
+        held_out: bool
 
 What is typed and ticked is written into the value, so that it goes along with whatever is sent next, and it wins over
 what arrives meanwhile; each change sends the event `edit`, a button sends `remove` with {clip}. Knows how they are

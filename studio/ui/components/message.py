@@ -4,6 +4,7 @@ Value:
     tone: "quiet" | "good" | "warn" | "error"
     words: str
     field: str         name of the setting at fault, as the form labels it; empty where there is none
+    link?: str         an address of the web that the words end in
     share?: float      of 1, how much is done: drawn as a bar
 
 The tone is also said by a sign, not by colour alone. Knows how a message is drawn; refuses to know its reasons.

@@ -100,8 +100,11 @@ function read(step) {
 function draw() {
   data = props.value || {};
   const lines = data.lines || [], scores = data.scores || [];
-  root.hidden = !lines.length && !scores.length;
-  if (root.hidden) { area.replaceChildren(); place = null; return; }
+  const empty = !lines.length && !scores.length;
+  root.hidden = empty && !data.memory;
+  root.querySelector('.training-head').hidden = area.hidden = readout.hidden = empty;
+  memory();
+  if (empty) { area.replaceChildren(); place = null; return; }
   const width = Math.max(280, area.clientWidth || 600);
   const right = scores.length ? 50 : 14;
   const losses = lines.flatMap((line) => line.points.map((point) => point[1])).filter((value) => Number.isFinite(value));
@@ -115,7 +118,6 @@ function draw() {
   if (!logarithmic && losses.length) low = Math.max(0, low);
   const y = (value) => TOP + (1 - (turn(value) - low) / (high - low)) * (HEIGHT - TOP - BOTTOM);
   key(logarithmic);
-  memory();
   const picture = svg('svg', {viewBox: '0 0 ' + width + ' ' + HEIGHT, width, height: HEIGHT, role: 'presentation'});
   const [ys, digits] = !losses.length ? [[], 0] : logarithmic ? [logTicks(10 ** low, 10 ** high), null] : ticks(low, high, 4);
   for (const value of ys) {

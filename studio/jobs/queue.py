@@ -1,0 +1,393 @@
+"""The queue as the page sees it: what keeps a worker process alive, and kills one that will not stop.
+
+Knows the book and the worker's life. Refuses to know torch, and what a verb does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from studio.errors import JobError, StudioError
+from studio.events import GenerationEvent
+from studio.jobs.book import Book, Job, JobState
+from studio.jobs.process import cause_of_death, kill
+from studio.jobs.worker import LOOK_SECONDS, VERB, Worker, recover, settle, stopped_with_the_studio
+from studio.request import GenerationRequest
+from studio.runs import RunStore
+from studio.storage import FileLock
+
+MAX_JOBS = 50
+"""Jobs waiting or running in all, where owners are limited."""
+CANCEL_SECONDS = 2.0
+"""How long a worker may take to stop before it is killed."""
+KEEP_SECONDS = 60.0
+"""The same where what was reached is to be kept: decoding it takes its time."""
+LONGEST_BACK_OFF_SECONDS = 30.0
+STEADY_SECONDS = 60.0
+"""A worker that lived this long is started again at once when it dies."""
+
+log = logging.getLogger(__name__)
+
+
+class JobQueue:
+    """The queue as the page sees it.
+
+    Submitting, listing and attaching work as soon as it exists; jobs are done between `start` and `close`. Several
+    queues may stand on one folder, in one process or many: one of their workers works, the others wait for its lock.
+    With `owner=None` one sees and moves everything; any other owner only what is theirs.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None = None,
+        *,
+        store: RunStore,
+        in_process: bool = False,
+        verb: str = VERB,
+        max_jobs_per_owner: int | None = None,
+        max_jobs: int = MAX_JOBS,
+        cancel_seconds: float = CANCEL_SECONDS,
+        keep_seconds: float = KEEP_SECONDS,
+    ) -> None:
+        """Open the queue.
+
+        Args:
+            folder: Where it is kept; None takes the runs' folder.
+            store: Where runs are kept.
+            in_process: Work in a thread of this process (ZeroGPU, where the verb forks by itself). Nothing can be
+                killed then: a job that does not stop softly runs on.
+            verb: What a job runs, as `module:function`. The module may also have `warm(preset_name, store=…)`.
+            max_jobs_per_owner: Waiting and running jobs that one owner may have; None sets no limits at all.
+            max_jobs: The same for all owners together, where owners are limited.
+            cancel_seconds: See `CANCEL_SECONDS`.
+            keep_seconds: See `KEEP_SECONDS`.
+        """
+        self.folder = (folder or store.folder).absolute()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.store = store
+        self.in_process = in_process
+        self.verb = verb
+        self.max_jobs_per_owner = max_jobs_per_owner
+        self.max_jobs = None if max_jobs_per_owner is None else max_jobs
+        self.cancel_seconds = cancel_seconds
+        self.keep_seconds = keep_seconds
+        self._book = Book(self.folder)
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._worker_pid: int | None = None
+        self._trouble = ""
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> JobQueue:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Mark what a crash left, and start to work. Returns at once; torch is imported behind it."""
+        if self._thread is not None:
+            return
+        self._recover_if_nobody_works()
+        self._closing.clear()
+        self._thread = threading.Thread(
+            target=self._work_here if self.in_process else self._look_after_workers, name="jobs", daemon=True
+        )
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop working. What waits stays in the queue; a job that was running is interrupted and can be retried."""
+        if self._thread is not None:
+            self._closing.set()
+            self._thread.join()
+            self._thread = None
+            self._recover_if_nobody_works()
+        self._book.close()
+
+    def _recover_if_nobody_works(self) -> None:
+        lock = FileLock(self.folder / "worker.lock")
+        if lock.try_acquire():
+            try:
+                recover(self._book, self.store)
+            finally:
+                lock.release()
+
+    def _work_here(self) -> None:
+        self._worker_pid = os.getpid()
+        try:
+            Worker(self.folder, self.store, self.verb, unwanted=self._closing).run()
+        except Exception as error:
+            log.exception("the worker ended")
+            self._trouble = str(error)
+        finally:
+            self._worker_pid = None
+
+    # -- what the page does -------------------------------------------------------------------------------------------
+
+    def submit(self, request: GenerationRequest, *, owner: str = "local", front: bool = False) -> Job:
+        """Write a job down; when this returns, it survives whatever happens to the studio.
+
+        Raises:
+            JobError: the owner, or the queue, has as many jobs as are taken.
+            DiskFull: no room to write it down.
+        """
+        return self.get(
+            self._book.add(request, owner, front=front, most_per_owner=self.max_jobs_per_owner, most=self.max_jobs)
+        )
+
+    def get(self, job_id: str, *, owner: str | None = None) -> Job:
+        """The job of that id.
+
+        Raises:
+            JobError: there is none, or it is somebody else's.
+        """
+        return self._book.get(job_id, owner)
+
+    def jobs(
+        self, *, owner: str | None = None, states: Iterable[JobState] | None = None, limit: int = 100
+    ) -> list[Job]:
+        """What runs, then what waits in the order in which it will run, then what has ended, newest first."""
+        return self._book.select(owner, states, limit)
+
+    @property
+    def paused(self) -> bool:
+        """Whether no further job is begun. Survives a restart."""
+        return bool(self._book.note("paused"))
+
+    def pause(self) -> None:
+        """Begin no further job; the one that runs goes on."""
+        self._book.set_note("paused", True)
+
+    def resume(self) -> None:
+        self._book.set_note("paused", False)
+
+    def move(self, job_id: str, position: int, *, owner: str | None = None) -> Job:
+        """Put a waiting job at that position, from 0, among its owner's waiting jobs.
+
+        Raises:
+            JobError: it does not wait, is not there, or is somebody else's.
+        """
+        self._book.move(job_id, position, owner)
+        return self.get(job_id)
+
+    def cancel(self, job_id: str, *, keep: bool = False, owner: str | None = None) -> Job:
+        """Ask a job to stop; one that has ended is left as it is.
+
+        Args:
+            job_id: Which.
+            keep: Stop after the current step and keep what was reached, as a partial clip.
+            owner: Who asks.
+        """
+        self._book.ask_to_stop(job_id, "keep" if keep else "cancel", owner)
+        return self.get(job_id)
+
+    def retry(self, job_id: str, *, owner: str | None = None) -> Job:
+        """The same request as a new job.
+
+        Raises:
+            JobError: it has not ended yet, is not there, or is somebody else's.
+        """
+        old = self.get(job_id, owner=owner)
+        if not old.final:
+            raise JobError(f"The job is {old.state}; it can be retried when it has ended.", field="job", value=job_id)
+        return self.get(
+            self._book.add(
+                old.request,
+                old.owner,
+                retry_of=old.id,
+                attempts=old.attempts,
+                most_per_owner=self.max_jobs_per_owner,
+                most=self.max_jobs,
+            )
+        )
+
+    def events(self, job_id: str, *, after: int = 0, owner: str | None = None) -> list[tuple[int, GenerationEvent]]:
+        """What the job's stream has said after that event, numbered from 1 in order.
+
+        Of a job that has ended only the last preview is kept, so its numbers have gaps.
+        """
+        return self._book.events(job_id, after, owner)[1]
+
+    async def follow(
+        self, job_id: str, *, after: int = 0, owner: str | None = None
+    ) -> AsyncIterator[tuple[int, GenerationEvent]]:
+        """Replay what was said after that event, then go along until the job has ended."""
+        while True:
+            final, events = await asyncio.to_thread(self._book.events, job_id, after, owner)
+            for after, event in events:
+                yield after, event
+            if final:
+                return
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def warm(self, preset_name: str) -> None:
+        """Ask the worker to load a preset when it has nothing else to do."""
+        self._book.set_note("warm", preset_name)
+
+    def measure(self, preset_name: str, **fields: Any) -> None:
+        """Ask the worker to measure a preset for its caches, instead of whatever else waits to be measured.
+
+        Args:
+            preset_name: Which.
+            **fields: Request fields over the preset's defaults, such as num_inference_steps.
+        """
+        self._book.take_note("stop measuring")  # here, so that a stop is heard even before the worker has begun
+        self._book.set_note("measure", {"preset_name": preset_name} | fields)
+
+    def waits_to_be_measured(self) -> str | None:
+        """The preset that was asked for and that the worker has not begun."""
+        asked = self._book.note("measure")
+        return None if asked is None else asked["preset_name"]
+
+    def stop_measuring(self) -> None:
+        """Ask the worker to leave off, within a block."""
+        self._book.take_note("measure")
+        self._book.set_note("stop measuring", True)
+
+    def train(self, version_id: str, *, predict: bool = False) -> None:
+        """Ask the worker to train a version, or to go on with it, when it has no clip to make.
+
+        Args:
+            version_id: Which.
+            predict: Only measure what the training would take.
+
+        Raises:
+            JobError: another one waits already.
+        """
+        waits = self.waits_to_be_trained()
+        if waits not in (None, version_id):
+            raise JobError(
+                f"Version {waits} waits to be trained already.", field="version", value=waits, way_out="Wait for it."
+            )
+        if self._book.note("stop training") == version_id:
+            self._book.take_note("stop training")
+        self._book.set_note("train", {"version_id": version_id, "predict": predict})
+
+    def waits_to_be_trained(self) -> str | None:
+        """The version that was asked for and that the worker has not begun."""
+        asked = self._book.note("train")
+        return None if asked is None else asked["version_id"]
+
+    def stop_training(self) -> None:
+        """Ask the worker to leave off after the step under way; what was learnt is kept."""
+        waited = self._book.take_note("train")
+        stopped = self.worker_state()["training"] or (waited and waited["version_id"])
+        if stopped is not None:
+            self._book.set_note("stop training", stopped)
+
+    def worker_state(self) -> dict[str, Any]:
+        """How the worker is.
+
+        `state` (starting, ready, busy, measuring, training, dead), `preset` it holds, `job` it does, the version it is
+        `training`, `reason`, and what it is `measuring` or measured last: `preset`, `running`, `done` of `total` clips,
+        `error`.
+        """
+        told = self._book.note("worker") or {}
+        nothing = {"preset": None, "job": None, "reason": self._trouble, "measuring": None, "training": None}
+        pid = self._worker_pid
+        if pid is None and self._thread is not None:
+            return nothing | {"state": "dead" if self._trouble else "starting"}
+        if pid is None:
+            # This queue does not work; the lock says whether another's worker does.
+            lock = FileLock(self.folder / "worker.lock")
+            if lock.try_acquire():
+                lock.release()
+                return nothing | {"state": "dead"}
+        elif told.get("pid") != pid:
+            return nothing | {"state": "starting"}
+        return {name: told.get(name) for name in ("state", *nothing)}
+
+    # -- looking after the worker -------------------------------------------------------------------------------------
+
+    def _look_after_workers(self) -> None:
+        """The thread that keeps one worker process alive. It is also the one that starts it: see `die_with_parent`."""
+        deaths = 0
+        while not self._closing.is_set():
+            began = time.monotonic()
+            try:
+                worker = self._start_worker()
+            except OSError as error:
+                self._trouble = f"The worker cannot be started: {error}."
+                log.error(self._trouble)
+                deaths += 1
+            else:
+                stopped_it = self._watch(worker)
+                self._worker_pid = None
+                with suppress(StudioError):
+                    self._bury(worker, stopped_it)
+                lived = time.monotonic() - began
+                deaths = 0 if stopped_it or lived > STEADY_SECONDS else deaths + 1
+            if deaths > 1:
+                self._closing.wait(min(0.5 * 2 ** (deaths - 2), LONGEST_BACK_OFF_SECONDS))
+
+    def _start_worker(self) -> subprocess.Popen[bytes]:
+        # A session of its own: a Ctrl-C at the terminal is ours to handle, and a kill takes what the worker started.
+        worker = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "studio.jobs", "--worker", str(self.folder)),
+                *("--runs", str(self.store.folder), "--verb", self.verb, "--parent", str(os.getpid())),
+            ],
+            stdin=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
+            start_new_session=True,
+        )
+        self._worker_pid = worker.pid
+        self._trouble = ""
+        return worker
+
+    def _watch(self, worker: subprocess.Popen[bytes]) -> bool:
+        """Stay with a worker until it is gone; True where it was we who ended it."""
+        asked: dict[tuple[str, str], float] = {}
+        while worker.poll() is None:
+            if self._closing.wait(LOOK_SECONDS):
+                kill(worker)
+                return True
+            with suppress(StudioError):
+                job = self._book.running()
+                if job is None or job["worker"] != worker.pid or job["stop"] is None:
+                    continue
+                since = asked.setdefault((job["id"], job["stop"]), time.monotonic())
+                patience = self.keep_seconds if job["stop"] == "keep" else self.cancel_seconds
+                if time.monotonic() - since > patience:
+                    log.warning("job %s did not stop within %.0f s; its worker is killed", job["id"], patience)
+                    kill(worker)
+                    return True
+        return False
+
+    def _bury(self, worker: subprocess.Popen[bytes], stopped_it: bool) -> None:
+        """Say what became of the job that a worker left unfinished, and of its run."""
+        if worker.stdin is not None:
+            worker.stdin.close()
+        kill(worker)  # what it had started may have outlived it
+        told = self._book.note("worker") or {}
+        last_words = told.get("reason") if told.get("pid") == worker.pid else ""
+        reason = JobError(last_words) if last_words else cause_of_death(worker.returncode)
+        if not stopped_it:
+            self._trouble = reason.message
+            log.warning("%s", reason.message)
+        left = self._book.running()
+        if left is None or left["worker"] != worker.pid:
+            return
+        if left["stop"] is not None:
+            state, error = "cancelled", None
+        elif stopped_it or worker.returncode in (-signal.SIGTERM, -signal.SIGINT):
+            state, error = "interrupted", stopped_with_the_studio()
+        else:
+            state, error = "failed", reason
+        # The run before the job: who hears that the job has ended may look at its run at once.
+        settle(self.store, left["run_id"], state, error)
+        self.store.sweep()
+        self._book.end(left["id"], state, error)
