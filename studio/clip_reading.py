@@ -80,6 +80,8 @@ class ClipLimits:
     """From the first picture to the end of the last."""
     frames: int = 300
     """Frames handed over, after the rate has been evened out."""
+    cut: bool = False
+    """Whether of a clip that would give more of them, or of pixels, the beginning is read; else it is refused."""
     fewest_frames: int = 2
     """Fewer pictures than this are no clip but a photograph."""
     stored_frames: int = 3600
@@ -717,10 +719,12 @@ def deliver(answer: BinaryIO, request: dict[str, Any], limits: ClipLimits) -> No
         whole = shape_of(first, stream, limits, tally)
         shape = scaled_down(whole, int(found.seconds * rate), request["least"], limits, tally)
         header = _header(container, stream, found, whole, shape, rate, path)
-        _check_delivery(header, shape, limits)
+        cut = _check_delivery(header, shape, limits, tally)
         say_json(answer, b"H", header)
         if request["mode"] == "read":
-            _send(answer, itertools.chain([(first, repeats)], pictures), shape, header["most_frames"], tally)
+            _send(answer, itertools.chain([(first, repeats)], pictures), shape, header["most_frames"], tally, cut=cut)
+            if cut:  # what comes after was not looked for
+                found = replace(found, stored_frames=min(found.stored_frames, tally.pictures))
             check_damage(found, tally, limits)
     if not found.constant_rate:
         tally.note(f"its rate varies: evened out to {float(rate):.4g} frames a second")
@@ -730,14 +734,23 @@ def deliver(answer: BinaryIO, request: dict[str, Any], limits: ClipLimits) -> No
 
 
 def _send(
-    answer: BinaryIO, pictures: Iterator[tuple[av.VideoFrame, int]], shape: Shape, most: int, tally: Tally
+    answer: BinaryIO,
+    pictures: Iterator[tuple[av.VideoFrame, int]],
+    shape: Shape,
+    most: int,
+    tally: Tally,
+    *,
+    cut: bool,
 ) -> None:
     sent = 0
     for picture, repeats in pictures:
-        sent += repeats
-        if sent > most:
+        if sent + repeats > most and not cut:
             raise Refusal("has timestamps that contradict each other.")
+        repeats = min(repeats, most - sent)
         say(answer, *convert(picture, shape, tally), repeats)
+        sent += repeats
+        if cut and sent == most:
+            return
 
 
 def _header(
@@ -764,12 +777,16 @@ def _header(
     return {"info": info, "fps": float(rate), "most_frames": most, "shape": asdict(shape)}
 
 
-def _check_delivery(header: dict[str, Any], shape: Shape, limits: ClipLimits) -> None:
-    """Before the first pixel goes out: would all of them be too many?"""
+def _check_delivery(header: dict[str, Any], shape: Shape, limits: ClipLimits, tally: Tally) -> bool:
+    """Before the first pixel goes out: would all of them be too many? True where the header was cut to fewer."""
     frames, fps, seconds = header["most_frames"] - 2, header["fps"], header["info"]["seconds"]
     most = min(limits.frames, limits.total_pixels // (shape.width * shape.height))
     if frames <= most:
-        return
+        return False
+    if limits.cut:
+        header["most_frames"] = most
+        tally.note(f"it is long: its first {most / fps:.4g} s were read, of {seconds:.4g} s")
+        return True
     size = f" of {shape.width}×{shape.height}" if most < limits.frames else ""
     raise Refusal(
         f"would give {frames} frames ({seconds:.4g} s at {fps:.4g} a second); at most {most}{size} are read.",

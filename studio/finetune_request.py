@@ -87,9 +87,9 @@ class FinetuneRequest(BaseModel):
     """Truncated: groups of frames whose loss is propagated together."""
     context: int = Field(default=1, ge=0, le=100)
     """Truncated: groups before the window that gradients still reach."""
-    keep_caches: Literal["device", "memory", "disk"] = "device"
-    """Exact: where the decoder's caches lie meanwhile. In main memory or on disk they take nothing beside the model,
-    and memory does not grow with the clip at all."""
+    keep_caches: Literal["auto", "device", "memory", "disk"] = "auto"
+    """Exact: where the decoder's caches lie meanwhile. auto: in main memory beside a graphics card, else on disk, so
+    that memory does not grow with the clip. device: beside the model, a little faster."""
     checkpoint_blocks: bool = False
     """Compute activations again instead of keeping them: less memory, more time, the same gradients."""
     crop_size: int | None = Field(default=None, ge=1, le=1024)

@@ -456,6 +456,27 @@ def test_every_limit_is_kept_and_named(counting: Path, limits: ClipLimits, says:
     assert refusal.value.way_out
 
 
+@pytest.mark.parametrize(
+    ("limits", "fps", "wanted"),
+    [
+        (ClipLimits(frames=5, cut=True), None, 5),
+        (ClipLimits(total_pixels=64 * 48 * 3, cut=True), None, 3),
+        (ClipLimits(frames=5, cut=True), 40.0, 5),
+        (ClipLimits(frames=8, cut=True), None, 8),
+    ],
+    ids=["frames", "pixels", "in the middle of repeated frames", "just enough"],
+)
+def test_of_a_clip_too_long_the_beginning_is_read_where_that_is_asked_for(
+    counting: Path, limits: ClipLimits, fps: float | None, wanted: int
+) -> None:
+    whole = read_clip(counting, fps=fps)
+    cut = read_clip(counting, limits=limits, fps=fps)
+    assert np.array_equal(cut.clip.frames, whole.clip.frames[:wanted])
+    assert cut.info.num_frames == 8
+    told = any("it is long: its first" in notice for notice in cut.notices)
+    assert told == (wanted < whole.clip.num_frames)
+
+
 def test_a_clip_too_large_is_scaled_down_as_it_is_read_where_that_is_asked_for(counting: Path, tmp_path: Path) -> None:
     whole = read_clip(counting)
     small = read_clip(counting, limits=ClipLimits(area=800), least=(12, 16))

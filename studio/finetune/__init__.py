@@ -5,7 +5,8 @@
     for event in go_on(version_id, store=RunStore(folder)):
         ...
 
-Under `torchrun` several processes train as one: each takes its own samples, the first one writes, scores and samples.
+Under `torchrun` several processes train as one: each takes its own samples and holds its share of the frozen denoiser;
+the first one writes.
 Closing the stream stops after the step under way and keeps what was learnt. A killed process loses at most the steps
 since the last checkpoint; what goes on from there is, on a CPU, bit for bit what would have been.
 
@@ -47,7 +48,7 @@ from studio.events import (
     TrainingStep,
     event_to_json,
 )
-from studio.finetune_request import FinetuneRequest, check_finetune_request
+from studio.finetune_request import IN_TILES, FinetuneRequest, check_finetune_request
 from studio.generate import environment, generate
 from studio.machine import Machine, measure
 from studio.preset import Preset, find_preset
@@ -496,20 +497,20 @@ class _Finetune:
                 yield
         except OutOfMemory as error:
             raise OutOfMemory(
-                error.message, field="mode", value=self.request.mode, way_out=leaner(self.request)
+                error.message, field="mode", value=self.request.mode, way_out=leaner(self.request, self.preset)
             ) from error
 
 
-def leaner(request: FinetuneRequest) -> str:
+def leaner(request: FinetuneRequest, preset: Preset) -> str:
     """What to set so that a training needs less memory, the least costly first."""
     if request.objective != "latent":
         if request.mode == "full":
             return "Set mode to exact: the same gradients, one group of frames at a time."
         if request.mode == "exact" and request.keep_caches == "device":
-            return "Set keep_caches to disk, or to memory with a graphics card: the same gradients, a little slower."
+            return "Set keep_caches to auto: the same gradients, a little slower."
         if not request.checkpoint_blocks:
             return "Set checkpoint_blocks: the same gradients with less memory, a little slower."
-        if request.crop_size is None or request.crop_size > 8:
+        if preset.pipeline not in IN_TILES and (request.crop_size is None or request.crop_size > 8):
             return f"Set crop_size to {8 if request.crop_size is None else request.crop_size // 2}."
         if request.mode == "exact":
             return "Set mode to truncated with window 1 and context 1."

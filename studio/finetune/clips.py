@@ -28,14 +28,17 @@ from studio.versions import FOLDER as VERSIONS
 from studio.versions import ClipRecord
 
 LIMITS = ClipLimits(
+    seconds=3600.0,
+    stored_frames=250_000,
     frames=1500,
+    cut=True,
     stored_side=8192,
     stored_area=36_000_000,
     memory_bytes=2_000_000_000,
     cpu_seconds=120,
     wall_seconds=300.0,
 )
-"""A training clip may be longer than one that is only shown, and as large as 8K: it is scaled down as it is read."""
+"""A training clip may be long, of which the beginning is read, and as large as 8K: it is scaled down as it is read."""
 ENOUGH_TO_HOLD_OUT_WHOLE = 4
 """From so many usable clips on, whole clips are held out: the ends of a clip look too much like its middle."""
 KEPT = ".training-clips"

@@ -139,9 +139,8 @@ class Training:
         if request.checkpoint_blocks:
             for denoiser in model.denoisers.values():
                 denoiser.enable_gradient_checkpointing()
-        # Of two denoisers, processes at different noise levels use different ones: each holds both of them whole.
-        if len(model.denoisers) == 1:
-            share_out(model.denoisers["transformer"], model.ready.blocks, trained=self.parameters.values())
+        for denoiser, blocks in zip(model.denoisers.values(), model.ready.stacks, strict=True):
+            share_out(denoiser, blocks, trained=self.parameters.values())
         self.optimizer = torch.optim.AdamW(self.parameters.values(), lr=request.learning_rate, weight_decay=0.0)
         self.average = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
@@ -202,7 +201,7 @@ class Training:
         chosen = candidates[int(torch.randint(len(candidates), (1,), generator=generator))]
         clean = self.prepared.latents[chosen][None]
         noise = torch.randn(clean.shape, generator=generator)
-        level = self.model.draw_level(generator, clean)
+        level = self._level(generator, clean)
         estimate, latent = self._one_step(chosen, clean, noise, level)
         total = latent * share if self.request.objective != "pixel" else estimate.sum() * 0
         pixel = 0.0
@@ -219,6 +218,17 @@ class Training:
             total = total + self.request.prior_loss_weight * share * self._prior_loss(generator)
         total.backward()
         return float(latent.detach()) * share, pixel
+
+    def _level(self, generator: torch.Generator, clean: Tensor) -> float:
+        """A noise level to train at. Of two denoisers a step trains one, in which all processes then meet."""
+        model = self.model
+        level = model.draw_level(generator, clean)
+        if len(model.denoisers) > 1:
+            shared = torch.Generator().manual_seed((self.request.seed * 1_000_003 + self.step) % 2**63)
+            wanted = model.denoiser_at(torch.tensor([model.draw_level(shared, clean)]))
+            while model.denoiser_at(torch.tensor([level])) is not wanted:
+                level = model.draw_level(generator, clean)
+        return level
 
     def _pixel_loss(self, target: Tensor, **how: float) -> PixelLoss:
         return PixelLoss(
@@ -237,11 +247,12 @@ class Training:
             squares = CropSize(size=request.crop_size).count(*z.shape[-2:])
             only = int(torch.randint(squares, (1,), generator=generator))
             crop, share = CropSize(size=request.crop_size, only=only), 1 / squares
+        elsewhere = "disk" if z.device.type == "cpu" else "memory"
         how = Backprop(
             mode=request.mode,
             window=request.window,
             context=request.context,
-            keep_caches=request.keep_caches,
+            keep_caches=elsewhere if request.keep_caches == "auto" else request.keep_caches,
             checkpoint_blocks=request.checkpoint_blocks,
             crop=crop,
         )
@@ -261,7 +272,7 @@ class Training:
         chosen = int(torch.randint(len(self.prepared.prior_latents), (1,), generator=generator))
         clean = self.prepared.prior_latents[chosen][None]
         noise = torch.randn(clean.shape, generator=generator)
-        level = model.draw_level(generator, clean)
+        level = self._level(generator, clean)
         noisy = model.noised(clean, noise, level).to(device)
         told = torch.tensor([level], device=device), _on(device, self.prepared.prior_prompts[chosen])
         with torch.no_grad(), without_adapters(model):
@@ -273,9 +284,8 @@ class Training:
         if self.world == 1:
             return latent, pixel
         for parameter in self.parameters.values():
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            dist.all_reduce(parameter.grad)
+            if parameter.grad is not None:  # else it is so everywhere: another denoiser was trained in this step
+                dist.all_reduce(parameter.grad)
         losses = torch.tensor([latent, pixel], dtype=torch.float64, device=self.model.device)
         dist.all_reduce(losses)
         return float(losses[0]), float(losses[1])

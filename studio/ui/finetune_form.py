@@ -66,9 +66,10 @@ MODES = [
     ("Full: plain backpropagation, for reference; memory grows with the clip", "full"),
 ]
 KEPT = [
-    ("beside the model", "device"),
+    ("where memory does not grow with the clip", "auto"),
+    ("beside the model: a little faster", "device"),
     ("in main memory", "memory"),
-    ("on disk: memory does not grow with the clip at all", "disk"),
+    ("on disk", "disk"),
 ]
 MOST_PROMPTS = 4
 _TEXTS = ("title", "lora_alpha", "crop_size", "seed", "sample_prompts")
@@ -81,12 +82,10 @@ SIZE = ("num_frames", "fps", "height", "width")
 class FinetuneForm:
     """The controls, by field. Made inside a `gr.Blocks`; the layout calls `place_…` where it wants them."""
 
-    def __init__(self, presets: list[Preset], *, accelerated: bool = False) -> None:
-        """Args: presets: the catalogue. accelerated: whether models run beside main memory rather than in it."""
+    def __init__(self, presets: list[Preset]) -> None:
         fitting = [preset for preset in presets if not trainable(preset)]
         self.presets = sorted(fitting, key=lambda preset: preset.name != "pocket")
         self.controls: dict[str, Any] = {}
-        self._accelerated = accelerated
 
     @property
     def first(self) -> Preset | None:
@@ -142,7 +141,7 @@ class FinetuneForm:
                 label=LABELS["keep_caches"],
                 info="of the decoder, while exact gradients are taken",
                 choices=KEPT,
-                value="memory" if self._accelerated else _default("keep_caches"),
+                value=_default("keep_caches"),
                 filterable=False,
                 elem_id=_elem_id("keep_caches"),
             )

@@ -38,7 +38,7 @@ class FinetuneTab:
 
     def __init__(self, rooms: Rooms, presets: list[Preset]) -> None:
         self.rooms = rooms
-        self.form = FinetuneForm(presets, accelerated=rooms.machine.accelerator is not None)
+        self.form = FinetuneForm(presets)
         self.clips = ClipsPanel(rooms)
         self.panel = VersionsPanel(rooms)
         self.versions = self.panel.versions

@@ -32,7 +32,7 @@ REMEMBERED = 1000
 PATIENCE_SECONDS = 1.5
 """How long an upload waits for its findings before the list shows that they are still to come."""
 MAX_CAPTION = 2000
-GLANCE = replace(LIMITS, area=512 * 512)
+GLANCE = replace(LIMITS, area=512 * 512, frames=120)
 """An upload is only looked at, so small pictures do."""
 
 
@@ -284,8 +284,16 @@ class ClipsPanel:
                 if found.width:
                     pixels = f"{found.width}×{found.height}"
                     row["line"] = f"{pixels} · {seconds_text(found.seconds)} · {size_text(found.file_bytes)}"
+                    row["line"] += _cut(found, SampleSize(*size))
             rows.append(row)
         return rows
+
+
+def _cut(found: Found, size: SampleSize) -> str:
+    """How much of a long clip is used."""
+    if not isinstance(size.fps, (int, float)) or not 0 < size.fps < 1e6 or found.seconds * size.fps <= LIMITS.frames:
+        return ""
+    return f" · its first {seconds_text(LIMITS.frames / size.fps)} are used"
 
 
 def _fault(found: Found, names: dict[str, str], size: SampleSize) -> str:
@@ -295,12 +303,6 @@ def _fault(found: Found, names: dict[str, str], size: SampleSize) -> str:
     if not all(isinstance(each, (int, float)) and 0 < each < 1e6 for each in size):
         return ""
     frames = round(found.seconds * size.fps)
-    scale = min(1.0, max(size.height / found.height, size.width / found.width))
-    most = min(LIMITS.frames, int(LIMITS.total_pixels / (found.width * found.height * scale**2)))
-    if frames > most:
-        return (
-            f"At {size.fps:g} frames a second and this size at most {most / size.fps:.3g} s are read. Cut it shorter."
-        )
     if frames < size.num_frames:
         return (
             f"At {size.fps:g} frames a second it has {frames} frames, fewer than the {size.num_frames:g} of a sample."

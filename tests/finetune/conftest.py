@@ -1,4 +1,4 @@
-"""A tiny Wan model in a catalogue of its own, and clips to train it on."""
+"""Tiny Wan models, with one denoiser and with two, in a catalogue of their own, and clips to train them on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from studio.runs import RunStore
 @pytest.fixture(scope="session")
 def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
-    tiny_checkpoints.write_preset("wan", tiny_checkpoints.save("wan", folder), folder / "presets")
+    for name in ("wan", "wan-two-experts"):
+        tiny_checkpoints.write_preset(name, tiny_checkpoints.save(name, folder), folder / "presets")
     return folder / "presets"
 
 

@@ -95,6 +95,15 @@ def test_long_clips_give_several_samples_and_short_ones_are_named(tmp_path: Path
     assert any(notice.startswith("short.mp4 was left out") for notice in notices)
 
 
+def test_of_a_clip_of_minutes_the_beginning_is_used_and_that_is_said(tmp_path: Path) -> None:
+    """Two and a half minutes at 12 frames a second are more than the 1,500 frames that are read."""
+    ffmpeg("-f", "lavfi", "-i", "testsrc=s=64x64:r=12:d=150", "-preset", "ultrafast", tmp_path / "long.mp4")
+    samples, (record,), notices = samples_of(request_of(tmp_path / "long.mp4", fps=12.0))
+    assert record.seconds == pytest.approx(150, abs=0.1)
+    assert len(samples) == record.samples == 1500 // 5
+    assert "long.mp4: it is long: its first 125 s were read, of 150 s" in notices
+
+
 def test_samples_are_uint8_of_the_asked_size_and_carry_their_captions(tmp_path: Path) -> None:
     small = counting(tmp_path / "small.mp4", num_frames=5, fps=8, size=(16, 24))
     large = counting(tmp_path / "large.mp4", num_frames=5, fps=8, size=(128, 96))
