@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from studio.ui.push_panel import PushPanel
 from studio.ui.rooms import Rooms
 from studio.ui.serving import clip_to_serve
 from studio.ui.training_log import Told, before_and_after
-from studio.versions import LORA_FILE, Scores, Version, VersionState, VersionStore
+from studio.versions import DECODER_FILE, LORA_2_FILE, LORA_FILE, Scores, Version, VersionState, VersionStore
 
 NOTHING_YET = "No version yet. Add clips, press Fine-tune, and what is learnt will be listed here."
 NO_CARD = "It is written when the training is complete."
@@ -39,7 +40,7 @@ class VersionsPanel:
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
         self.versions = VersionStore(rooms.store.folder)
-        self._downloads: dict[tuple[str, int], str] = {}
+        self._downloads: dict[tuple[Any, ...], str] = {}
         self.push = PushPanel(rooms, self.versions)
 
     # -- layout -------------------------------------------------------------------------------------------------------
@@ -241,20 +242,28 @@ class VersionsPanel:
             return None
 
     def _weights(self, version: Version) -> str | None:
-        """A copy of the LoRA file under the version's name, made once for as long as the file is the same."""
-        source = self.versions.path(version.id) / LORA_FILE
+        """The version's weights under its name, several files as one archive; made once for as long as they are."""
+        home = self.versions.path(version.id)
+        sources = [home / name for name in (LORA_FILE, LORA_2_FILE, DECODER_FILE) if (home / name).is_file()]
+        if not sources:
+            return None
         try:
-            key = (version.id, source.stat().st_mtime_ns)
+            key = (version.id, *(source.stat().st_mtime_ns for source in sources))
             known = self._downloads.get(key)
             if known is not None and Path(known).is_file():
                 return known
             folder = Path(get_upload_folder()) / "versions" / secrets.token_hex(16)
             folder.mkdir(parents=True)
-            path = folder / f"{_slug(version)}-{version.id[-8:]}.safetensors"
-            try:
-                os.link(source, path)
-            except OSError:  # another disk, or a file system without links
-                shutil.copyfile(source, path)
+            path = folder / f"{_slug(version)}-{version.id[-8:]}{'.zip' if len(sources) > 1 else '.safetensors'}"
+            if len(sources) > 1:
+                with zipfile.ZipFile(path, "w") as archive:  # stored: weights hardly shrink
+                    for source in sources:
+                        archive.write(source, source.name)
+            else:
+                try:
+                    os.link(sources[0], path)
+                except OSError:  # another disk, or a file system without links
+                    shutil.copyfile(sources[0], path)
         except OSError:
             return None
         self._downloads[key] = str(path)

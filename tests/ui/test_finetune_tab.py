@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -40,7 +41,7 @@ from studio.ui.finetune_form import LABELS, finetune_label, finetune_request_of
 from studio.ui.finetune_tab import FinetuneTab
 from studio.ui.rooms import Rooms
 from studio.ui.training_log import Told, before_and_after, plot_of
-from studio.versions import LOG, LORA_FILE, Scores, Version
+from studio.versions import DECODER_FILE, LOG, LORA_FILE, Scores, Version
 
 __all__ = ["hosted", "rooms"]
 SMALL = {"width": 64, "height": 64, "num_frames": 9, "max_train_steps": 8, "objective": "latent"}
@@ -515,6 +516,19 @@ def test_each_prompt_has_its_own_pair(tab: FinetuneTab, film: Callable[..., str]
 
 
 # -- versions ---------------------------------------------------------------------------------------------------------
+
+
+def test_weights_of_several_files_are_downloaded_as_one_archive(tab: FinetuneTab, film: Callable[..., str]) -> None:
+    version = begun(tab, film, title="with a decoder")
+    learnt(tab, version, base=18, own=19.5)
+    (tab.versions.path(version.id) / DECODER_FILE).write_bytes(b"decoder")
+    offered = tab.choose(None, pressed(version=version.id))[tab.panel.download]["value"]
+    assert Path(offered).name.startswith("with-a-decoder-")
+    with zipfile.ZipFile(offered) as archive:
+        assert {name: archive.read(name) for name in archive.namelist()} == {
+            LORA_FILE: b"weights",
+            DECODER_FILE: b"decoder",
+        }
 
 
 def test_versions_are_promoted_rolled_back_and_deleted(tab: FinetuneTab, film: Callable[..., str]) -> None:
