@@ -19,7 +19,6 @@ Knows folders, SQLite and the words. Refuses to know torch, how a clip is made, 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -60,6 +59,7 @@ from studio.storage import (
     lacks_room,
     no_room_for,
     open_database,
+    sha256_of,
     transaction,
     write_atomically,
 )
@@ -454,9 +454,7 @@ class RunWriter:
 
 
 def _measure(path: Path) -> Output:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Output(size=path.stat().st_size, sha256=digest)
+    return Output(size=path.stat().st_size, sha256=sha256_of(path))
 
 
 def _drop_outputs(folder: Path) -> None:

@@ -57,7 +57,7 @@ def share_out(model: nn.Module, blocks: Iterable[nn.Module], *, trained: Iterabl
     Args:
         model: Wholly loaded in each process, on the device that it runs on.
         blocks: Its submodules that are gathered one at a time; the rest of it is gathered at once.
-        trained: Parameters that stay whole everywhere, with gradients that the caller adds up.
+        trained: Parameters that stay whole everywhere, for `average_gradients`.
     """
     if not dist.is_initialized():
         return

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import glob
-import hashlib
 import json
 import re
 import threading
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, cast
 from studio.errors import DiskFull, DownloadError, WeightsCorrupt, WeightsError, WeightsMissing
 from studio.machine import disk_free, gigabytes
 from studio.preset import Preset
+from studio.storage import sha256_of
 
 if TYPE_CHECKING:
     from huggingface_hub.file_download import DryRunFileInfo
@@ -514,7 +514,7 @@ def verify(preset: Preset, *, cache: Path | None = None) -> int:
     for name, digest in expected.items():
         path = folder / name
         try:
-            found = _sha256(path)
+            found = sha256_of(path)
         except OSError as error:
             raise _corrupt(preset, name, f"cannot be read: {error.strerror or error}") from error
         if found != digest:
@@ -554,8 +554,3 @@ def _corrupt(preset: Preset, name: str, what: str) -> WeightsCorrupt:
     folder = preset.weights.folder
     again = f"Restore it: git checkout -- {folder}/{name}" if folder else f"Delete it and download {preset.name} again."
     return WeightsCorrupt(f"{name} of {preset.title} {what}.", field="weights", value=name, way_out=again)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -57,7 +57,7 @@ from studio.runs import RunStore
 from studio.versions import LOG, LORA_2_FILE, LORA_FILE, Scores, Version, VersionStore
 
 if TYPE_CHECKING:
-    from studio.finetune.training import Prepared, Training
+    from studio.finetune.training import Prepared, Step, Training
     from studio.pipelines.training import Prompt, Trainable
 
 STATE, SAMPLES = "state.pt", "samples.safetensors"
@@ -102,10 +102,10 @@ def begin(request: FinetuneRequest, *, store: RunStore) -> Version:
 
 def _check_perceptual(request: FinetuneRequest) -> None:
     """LPIPS can be had, if it is asked for."""
-    from studio.metrics.fidelity import LPIPS_LEAST_SIDE, lpips_missing
-
     if request.perceptual_weight == 0 or request.objective == "latent":
         return
+    from studio.metrics.fidelity import LPIPS_LEAST_SIDE, lpips_missing
+
     missing = lpips_missing()
     if missing is None and min(request.height, request.width) < LPIPS_LEAST_SIDE:
         missing = f"LPIPS needs frames of at least {LPIPS_LEAST_SIDE} pixels."
@@ -150,18 +150,28 @@ def go_on(version_id: str, *, store: RunStore, predict: bool = False) -> Generat
             way_out="Fine-tune anew, with more steps.",
         )
     try:
-        preset = find_preset(version.request.preset)
-        if preset.digest != version.preset_digest:
-            raise RunError(
-                f"The preset {preset.name} has changed since version {version_id} was begun.",
-                field="version",
-                value=version_id,
-                way_out="Fine-tune anew.",
-            )
+        preset = preset_of(version)
     except StudioError as error:  # said in the record too, for the worker that trains has nobody to tell
         versions.write(replace(version, state="failed", error=error.to_json()))
         raise
     yield from _Finetune(preset, version, versions, predicts=predict).run()
+
+
+def preset_of(version: Version) -> Preset:
+    """The preset that a version was begun with.
+
+    Raises:
+        StudioError: there is none by now, or it has changed.
+    """
+    preset = find_preset(version.request.preset)
+    if preset.digest != version.preset_digest:
+        raise RunError(
+            f"The preset {preset.name} has changed since version {version.id} was begun.",
+            field="version",
+            value=version.id,
+            way_out="Fine-tune anew.",
+        )
+    return preset
 
 
 class _Finetune:
@@ -362,19 +372,13 @@ class _Finetune:
         first = training.step
         for number in range(FORECAST_STEPS):
             yield TrainingStage(stage="measuring", done=number, total=FORECAST_STEPS)
-            with self._room():
-                step = training.take_step()
-            self._note_memory(training)
-            self._step_seconds.append(step.seconds)
+            self._step(training)
         yield self._forecast(training, done=first)
 
     def _train(self, training: Training) -> Iterator[FinetuneEvent]:
         request, first = self.request, training.step
         while training.step < request.max_train_steps:
-            with self._room():
-                step = training.take_step()
-            self._note_memory(training)
-            self._step_seconds.append(step.seconds)
+            step = self._step(training)
             yield TrainingStep(**vars(step), eta_seconds=self._eta(training.step), peak_bytes=self._peak_bytes)
             if self.leads and training.step == first + FORECAST_STEPS:
                 yield self._forecast(training, done=training.step)
@@ -388,6 +392,13 @@ class _Finetune:
                     scores = training.scores()
                 self._record(scores=scores)
                 yield _scored(training.step, scores)
+
+    def _step(self, training: Training) -> Step:
+        with self._room():
+            step = training.take_step()
+        self._peak_bytes = max(self._peak_bytes, _memory_bytes(training.model.device.type))
+        self._step_seconds.append(step.seconds)
+        return step
 
     def _forecast(self, training: Training, *, done: int) -> TrainingForecast:
         held, full = training.decoder_bytes()
@@ -412,9 +423,6 @@ class _Finetune:
     def _checkpoint(self, training: Training) -> None:
         training.save(self.folder / STATE)
         self._record(step=training.step, seconds=training.seconds, peak_bytes=self._peak_bytes)
-
-    def _note_memory(self, training: Training) -> None:
-        self._peak_bytes = max(self._peak_bytes, _memory_bytes(training.model.device.type))
 
     # -- after --------------------------------------------------------------------------------------------------------
 
@@ -539,4 +547,4 @@ def _memory_bytes(device: str) -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-__all__ = ["begin", "finetune", "forecast", "go_on", "leaner"]
+__all__ = ["begin", "finetune", "forecast", "go_on", "leaner", "preset_of"]

@@ -8,7 +8,6 @@ Shapes: frames are uint8, (F, H, W, 3). Knows files and frames. Refuses to know 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -23,7 +22,7 @@ from studio.clip import read_clip
 from studio.clip_reading import ClipLimits, Refusal, identify
 from studio.errors import ClipError, RequestError
 from studio.finetune_request import FinetuneRequest, TrainingClip
-from studio.storage import disk_trouble
+from studio.storage import disk_trouble, sha256_of
 from studio.versions import FOLDER as VERSIONS
 from studio.versions import ClipRecord
 
@@ -135,7 +134,7 @@ def _examined(
 
     try:
         identify(clip.path, LIMITS)  # before it is read whole: it may be a pipe, or larger than memory
-        known = replace(known, sha256=hashlib.sha256(clip.path.read_bytes()).hexdigest())
+        known = replace(known, sha256=sha256_of(clip.path))
     except Refusal as refusal:
         return left_out(f"it {refusal.message} {refusal.way_out}".strip())
     except OSError as error:
@@ -229,8 +228,7 @@ def kept(path: Path, folder: Path) -> Path:
         DiskFull: no room; nothing is left behind.
     """
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256_of(path)
     except OSError as error:
         raise ClipError(f"{path.name} cannot be read: {error.strerror}.", field="clip", value=path.name) from error
     home = folder / KEPT / digest

@@ -2,7 +2,7 @@
 
 Whatever is random in a sample's turn is drawn from a generator seeded by the request's seed and the turn's number, so
 that a training that was killed and went on is, on a CPU, bit for bit the one that never stopped. Several processes take
-turns in the same order as one process would alone, add up their gradients, and share out the frozen denoiser.
+turns in the same order as one process would alone, average their gradients, and share out the frozen denoiser.
 
 Knows models, objectives and files of state. Refuses to know versions, events and where clips come from.
 """
@@ -38,7 +38,7 @@ from studio.metrics.fidelity import lpips_network
 from studio.pipelines.adapters import open_adapters, without_adapters
 from studio.pipelines.training import Prompt, Trainable
 from studio.storage import write_atomically
-from studio.together import share_out
+from studio.together import average_gradients, share_out
 from studio.versions import Scores
 
 WARM_UP_STEPS = 10
@@ -159,9 +159,9 @@ class Training:
         latent = pixel = 0.0
         for turn in range(turns):
             number = (self.step * turns + turn) * self.world + self.rank
-            parts = self._take_turn(number, 1 / (turns * self.world))
+            parts = self._take_turn(number, 1 / turns)
             latent, pixel = latent + parts[0], pixel + parts[1]
-        latent, pixel = self._added_up(latent, pixel)
+        latent, pixel = self._averaged_over_all(latent, pixel)
         loss = (latent if self.request.objective != "pixel" else 0.0) + pixel
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), GRADIENT_CLIP)
         if not (torch.isfinite(norm) and torch.isfinite(torch.tensor(loss))):
@@ -196,7 +196,7 @@ class Training:
 
     def _take_turn(self, number: int, share: float) -> tuple[float, float]:
         """Add one sample's gradients, times `share`, to the parameters'; its losses times `share`."""
-        generator = torch.Generator().manual_seed((self.request.seed * 1_000_003 + number) % 2**63)
+        generator = self._generator(number)
         candidates = self.prepared.trained_on
         chosen = candidates[int(torch.randint(len(candidates), (1,), generator=generator))]
         clean = self.prepared.latents[chosen][None]
@@ -219,13 +219,15 @@ class Training:
         total.backward()
         return float(latent.detach()) * share, pixel
 
+    def _generator(self, number: int) -> torch.Generator:
+        return torch.Generator().manual_seed((self.request.seed * 1_000_003 + number) % 2**63)
+
     def _level(self, generator: torch.Generator, clean: Tensor) -> float:
         """A noise level to train at. Of two denoisers a step trains one, in which all processes then meet."""
         model = self.model
         level = model.draw_level(generator, clean)
         if len(model.denoisers) > 1:
-            shared = torch.Generator().manual_seed((self.request.seed * 1_000_003 + self.step) % 2**63)
-            wanted = model.denoiser_at(torch.tensor([model.draw_level(shared, clean)]))
+            wanted = model.denoiser_at(torch.tensor([model.draw_level(self._generator(self.step), clean)]))
             while model.denoiser_at(torch.tensor([level])) is not wanted:
                 level = model.draw_level(generator, clean)
         return level
@@ -279,16 +281,17 @@ class Training:
             before = model.predict(noisy, *told)
         return (model.predict(noisy, *told) - before).square().mean()
 
-    def _added_up(self, latent: float, pixel: float) -> tuple[float, float]:
-        """Over all processes: gradients in place, and the losses."""
+    def _averaged_over_all(self, latent: float, pixel: float) -> tuple[float, float]:
+        """Means over the processes: gradients in place, and the losses.
+
+        Parameters without a gradient have none anywhere: all are of the denoiser that this step does not train.
+        """
         if self.world == 1:
             return latent, pixel
-        for parameter in self.parameters.values():
-            if parameter.grad is not None:  # else it is so everywhere: another denoiser was trained in this step
-                dist.all_reduce(parameter.grad)
+        average_gradients(self.parameters.values())
         losses = torch.tensor([latent, pixel], dtype=torch.float64, device=self.model.device)
         dist.all_reduce(losses)
-        return float(losses[0]), float(losses[1])
+        return float(losses[0]) / self.world, float(losses[1]) / self.world
 
     # -- looking ------------------------------------------------------------------------------------------------------
 

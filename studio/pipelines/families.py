@@ -123,7 +123,8 @@ def _middle(latents: torch.Tensor) -> torch.Tensor:
     return latents[:, :, middle : middle + 1]
 
 
-def _per_channel(values: Any, like: torch.Tensor) -> torch.Tensor:
+def per_channel(values: Any, like: torch.Tensor) -> torch.Tensor:
+    """An autoencoder's statistics, to be laid over latents (B, c, t, h, w)."""
     return torch.as_tensor(values, dtype=like.dtype, device=like.device).view(1, -1, 1, 1, 1)
 
 
@@ -136,7 +137,7 @@ def _scaled_latents(pipe: Any, estimate: torch.Tensor, request: GenerationReques
 
 def _wan_latents(pipe: Any, estimate: torch.Tensor, request: GenerationRequest) -> torch.Tensor:
     z, config = _middle(estimate), pipe.vae.config
-    return z * _per_channel(config.latents_std, z) + _per_channel(config.latents_mean, z)
+    return z * per_channel(config.latents_std, z) + per_channel(config.latents_mean, z)
 
 
 def _ltx_latents(pipe: Any, estimate: torch.Tensor, request: GenerationRequest) -> torch.Tensor:
@@ -167,7 +168,7 @@ def _mochi_latents(pipe: Any, estimate: torch.Tensor, request: GenerationRequest
     z, config = _middle(estimate), pipe.vae.config
     if config.latents_mean is None or config.latents_std is None:
         return z / config.scaling_factor
-    return z * _per_channel(config.latents_std, z) / config.scaling_factor + _per_channel(config.latents_mean, z)
+    return z * per_channel(config.latents_std, z) / config.scaling_factor + per_channel(config.latents_mean, z)
 
 
 def _sana_latents(pipe: Any, estimate: torch.Tensor, request: GenerationRequest) -> torch.Tensor:
@@ -177,7 +178,7 @@ def _sana_latents(pipe: Any, estimate: torch.Tensor, request: GenerationRequest)
         return _wan_latents(pipe, estimate, request)
     z = _middle(estimate)
     if kind == "AutoencoderKLLTX2Video":
-        return z * _per_channel(pipe.vae.latents_std, z) + _per_channel(pipe.vae.latents_mean, z)
+        return z * per_channel(pipe.vae.latents_std, z) + per_channel(pipe.vae.latents_mean, z)
     return z
 
 

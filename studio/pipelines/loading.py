@@ -11,7 +11,6 @@ asked what they could not find.
 from __future__ import annotations
 
 import gc
-import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -31,6 +30,7 @@ from studio.pipelines.families import TOKENIZERS, Family, family_of
 from studio.pipelines.ready import Ready, out_of_memory
 from studio.preset import Preset
 from studio.request import GenerationRequest
+from studio.storage import sha256_of
 
 CHECKSUMS = "checksums.json"
 """Beside model_index.json where a checkpoint ships with the studio: `sha256`, the digest of each file, and `token_ids`,
@@ -232,8 +232,7 @@ def _check_sums(folder: Path) -> None:
         file = (folder / str(name)).resolve()
         if folder.resolve() not in file.parents or not file.is_file():
             raise _corrupt(folder / str(name), f"is listed in {CHECKSUMS} and not there")
-        with file.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        found = sha256_of(file)
         if found != expected:
             raise _corrupt(file, f"is not what {CHECKSUMS} says: {found[:12]}… instead of {str(expected)[:12]}…")
 

@@ -5,13 +5,13 @@ Knows the Hub's folder layout, half precision and checksums. Refuses to know how
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from studio.pocket.architecture import MAX_SEQUENCE_LENGTH, build_scheduler
+from studio.storage import sha256_of
 
 if TYPE_CHECKING:
     import torch
@@ -52,7 +52,7 @@ def save_pipeline(
     record = {
         "max_sequence_length": MAX_SEQUENCE_LENGTH,
         "token_ids": {caption: token_ids(tokenizer, caption) for caption in captions},
-        "sha256": {str(path.relative_to(folder)): _sha256(path) for path in weight_files(folder)},
+        "sha256": {str(path.relative_to(folder)): sha256_of(path) for path in weight_files(folder)},
     }
     for path in weight_files(folder):
         path.chmod(0o644)  # safetensors writes files that only their owner may read
@@ -67,7 +67,7 @@ def verify_checkpoint(folder: Path) -> None:
         path = folder / name
         if not path.is_file():
             raise DamagedCheckpoint(f"{path} is missing; restore it with `git checkout -- {path}`")
-        found = _sha256(path)
+        found = sha256_of(path)
         if found != expected:
             raise DamagedCheckpoint(
                 f"{path} has sha256 {found[:12]}…, not {expected[:12]}…; restore it with `git checkout -- {path}`"
@@ -116,7 +116,3 @@ def _name_the_public_tokenizer_class(folder: Path) -> None:
     for name in ("model_index.json", "tokenizer/tokenizer_config.json"):
         path = folder / name
         path.write_text(path.read_text().replace("TokenizersBackend", "PreTrainedTokenizerFast"))
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -13,9 +13,9 @@ from typing import Any
 import gradio as gr
 
 from studio import weights
-from studio.errors import JobError, RunError, StudioError, from_json
-from studio.finetune import begin
-from studio.preset import Preset, find_preset
+from studio.errors import JobError, StudioError, from_json
+from studio.finetune import begin, preset_of
+from studio.preset import Preset
 from studio.ui.components import message
 from studio.ui.components.facts import facts
 from studio.ui.components.training_plot import training_plot
@@ -173,13 +173,7 @@ class FinetuneTab:
         try:
             self._refuse_strangers()
             version = self.versions.get(chosen)
-            if find_preset(version.request.preset).digest != version.preset_digest:
-                raise RunError(
-                    f"The preset {version.request.preset} has changed since this version was begun.",
-                    field="version",
-                    value=version.id,
-                    way_out="Fine-tune anew.",
-                )
+            preset_of(version)  # which refuses one that has changed, before the worker would
             self._refuse_a_second()
             self.rooms.queue.train(version.id)
         except StudioError as error:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from studio.pipelines.families import per_channel
 from studio.pipelines.ready import private_randomness
 from studio.pipelines.training.trainable import (
     ATTENTION,
@@ -18,7 +19,6 @@ from studio.pipelines.training.trainable import (
     JOINT_FEED_FORWARD,
     Prompt,
     Trainable,
-    per_channel,
 )
 
 

@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from studio.pipelines import schedules
 from studio.pipelines.ready import Ready
@@ -48,11 +48,7 @@ class Trainable(ABC):
         self.ready = ready
         self.pipe: Any = ready.pipe
         self.vae: Any = ready.pipe.vae
-        self.denoisers: dict[str, Any] = {
-            name: model
-            for name in ("transformer", "transformer_2")
-            if isinstance(model := getattr(ready.pipe, name, None), nn.Module)
-        }
+        self.denoisers: dict[str, Any] = dict(zip(("transformer", "transformer_2"), ready.transformers, strict=False))
         """By component; the second is for low noise."""
 
     @staticmethod
@@ -182,7 +178,3 @@ class Trainable(ABC):
     def conditions(self, noisy: Tensor) -> dict[str, Any]:
         """Arguments of the denoiser's call that follow from the latents' size."""
         return {}
-
-
-def per_channel(values: Any, like: Tensor) -> Tensor:
-    return torch.as_tensor(values, dtype=like.dtype, device=like.device).view(1, -1, 1, 1, 1)
