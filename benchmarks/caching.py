@@ -126,8 +126,8 @@ def main() -> None:
 
 def checkpoint_of(preset: str) -> str:
     """Which weights: cells of others are not mixed in."""
-    from studio.calibrate import weights_of
     from studio.preset import find_preset
+    from studio.profiling import weights_of
 
     return weights_of(find_preset(preset))
 
@@ -264,7 +264,7 @@ class _Bench:
         from studio import caching
         from studio.events import RunFinished
         from studio.generate import generate
-        from studio.request import request_for
+        from studio.requests.generation import request_for
 
         request = request_for(
             self.preset, prompt=self.world.caption, seed=self.seed, num_inference_steps=steps, cache=method.cache
@@ -296,8 +296,8 @@ class _Bench:
 
 def _keeping_store(folder: Path) -> Any:
     """A store that holds on to the last clip's own pixels: the mp4's compression would hide what is above 40 dB."""
-    from studio.clip import Clip
-    from studio.runs import Run, RunStore, RunWriter
+    from studio.clips.clip import Clip
+    from studio.records.runs import Run, RunStore, RunWriter
 
     class Keeping(RunStore):
         frames: np.ndarray

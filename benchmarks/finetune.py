@@ -21,13 +21,15 @@ import re
 from pathlib import Path
 from typing import Any
 
-from studio.clip import Clip, read_clip, write_clip
+from studio.clips.clip import Clip
+from studio.clips.read import read_clip
+from studio.clips.write import write_clip
 from studio.events import TrainingFinished, TrainingForecast
 from studio.finetune import finetune
-from studio.finetune_request import FinetuneRequest, TrainingClip, finetune_request_for
 from studio.preset import find_preset
-from studio.runs import RunStore
-from studio.versions import Version, VersionStore
+from studio.records.runs import RunStore
+from studio.records.versions import Version, VersionStore
+from studio.requests.training import FinetuneRequest, TrainingClip, finetune_request_for
 
 WAYS: dict[str, dict[str, Any]] = {
     "latent": {"objective": "latent"},

@@ -13,21 +13,17 @@ a run lies on disk (`runs`), and who listens.
 
 from __future__ import annotations
 
-import platform
 import queue
-import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, nullcontext
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import studio
-from studio import calibration
-from studio.clip import Clip, thumbnail_jpeg
+from studio.clips.clip import Clip
+from studio.clips.write import thumbnail_jpeg
 from studio.errors import StudioError
 from studio.events import (
     BlockComputed,
@@ -47,16 +43,19 @@ from studio.events import (
     StepFinished,
     StepStarted,
 )
+from studio.machine import hardware, pace
+from studio.machine.environment import environment
 from studio.preset import Preset, find_preset
-from studio.request import GenerationRequest, check_request, request_for
-from studio.runs import RunStore, RunWriter
-from studio.versions import VersionStore
+from studio.records.runs import RunStore, RunWriter
+from studio.records.versions import VersionStore
+from studio.requests.checks import check_request
+from studio.requests.generation import GenerationRequest, request_for
 
 if TYPE_CHECKING:
     from torch import nn
 
     from studio.caching import Cache, Decision, Occasion
-    from studio.pipelines import Branches, Ready, StepStart, StepState
+    from studio.pipelines import Branches, LoadedPipeline, StepStart, StepState
 
 PREVIEW_SHARE = 0.1
 """Previews may take this share of the time between them, so that watching costs little."""
@@ -97,7 +96,9 @@ def generate(
     preset = find_preset(request.preset, presets_folder)
     check_request(request, preset)
     _adapter_folder(request, store)
-    writer = store.begin(request, preset=preset, owner=owner, environment=environment())
+    import torch  # here, so that importing this module costs nothing, nor does a refusal
+
+    writer = store.begin(request, preset=preset, owner=owner, environment=environment(torch))
     stream = _Stream(writer)
     work = threading.Thread(
         target=stream.run,
@@ -127,18 +128,19 @@ def warm(preset_name: str, *, store: RunStore) -> None:
     Raises:
         StudioError: as `generate` would.
     """
-    from studio import machine, pipelines, weights
+    from studio import pipelines
+    from studio.machine import weights
 
     preset = find_preset(preset_name)
     request = request_for(preset, prompt="calibration", seed=0, num_inference_steps=CALIBRATION_STEPS)
-    if preset.weights_folder is None or calibration.predict(request, store.folder) is not None:
-        pipelines.load(preset, pipelines.place(preset, request, machine.measure()), folder=weights.folder_of(preset))
+    if preset.weights_folder is None or pace.predict(request, store.folder) is not None:
+        pipelines.load(preset, pipelines.place(preset, request, hardware.measure()), folder=weights.folder_of(preset))
         return
     with TemporaryDirectory() as scratch:
         for _ in generate(request, store=RunStore(Path(scratch))):
             pass
-        for measurement in calibration.measurements(Path(scratch)):
-            calibration.record(measurement, store.folder)
+        for measurement in pace.measurements(Path(scratch)):
+            pace.record(measurement, store.folder)
 
 
 class _Closed(BaseException):
@@ -217,11 +219,12 @@ class _Generation:
     def run(self) -> RunFinished:
         import torch  # here, so that importing this module costs nothing
 
-        from studio import machine, pipelines, weights
+        from studio import pipelines
+        from studio.machine import weights
 
         began = time.perf_counter()
-        placement = pipelines.place(self.preset, self.request, machine.measure())
-        prediction = calibration.predict(
+        placement = pipelines.place(self.preset, self.request, hardware.measure())
+        prediction = pace.predict(
             self.request,
             self.store.folder,
             device_name=placement.device_name,
@@ -273,7 +276,7 @@ class _Generation:
             self._remember(placement, run.stage_seconds, steps.seconds)
         return RunFinished(run_id=run.id, partial=partial, seconds=time.perf_counter() - began)
 
-    def _cache(self, ready: Ready) -> Cache | None:
+    def _cache(self, ready: LoadedPipeline) -> Cache | None:
         """The cache that the request asks for, ready to be attached."""
         if self.request.cache is None and self.measure_with is None:
             return None
@@ -313,8 +316,8 @@ class _Generation:
             self.stream.emit(StageFinished(stage=stage, seconds=seconds))
 
     def _remember(self, placement: Placement, stages: dict[str, float], step_seconds: list[float]) -> None:
-        calibration.record(
-            calibration.Measurement(
+        pace.record(
+            pace.Measurement(
                 preset=self.preset.name,
                 device_name=placement.device_name,
                 torch_dtype=placement.torch_dtype,
@@ -322,7 +325,7 @@ class _Generation:
                 guided=self.request.guidance_scale > 1,
                 load_seconds=stages.get("loading", 0.0),
                 encode_seconds=stages.get("encoding", 0.0),
-                step_seconds=calibration.median_step(step_seconds),
+                step_seconds=pace.median_step(step_seconds),
                 finish_seconds=stages.get("decoding", 0.0) + stages.get("writing", 0.0),
             ),
             self.store.folder,
@@ -334,10 +337,10 @@ class _Steps:
 
     def __init__(
         self,
-        ready: Ready,
+        ready: LoadedPipeline,
         request: GenerationRequest,
         stream: _Stream,
-        prediction: calibration.Prediction | None,
+        prediction: pace.Prediction | None,
         cache: Cache | None,
     ) -> None:
         self.seconds: list[float] = []
@@ -394,7 +397,7 @@ class _Steps:
     def _pace(self) -> float:
         """Seconds of a step to come. With a cache steps differ by plan, and their mean says more than their median."""
         if self._cache is None:
-            return calibration.median_step(self.seconds)
+            return pace.median_step(self.seconds)
         after_the_first = self.seconds[1:] or self.seconds
         return sum(after_the_first) / len(after_the_first)
 
@@ -506,7 +509,7 @@ _BRANCHES: dict[Branches, tuple[Branch, ...]] = {
 """The branches of the passes of one step, in order."""
 
 
-def _branches(ready: Ready, request: GenerationRequest) -> Branches:
+def _branches(ready: LoadedPipeline, request: GenerationRequest) -> Branches:
     """How guidance runs for this request."""
     return ready.branches if request.guidance_scale > 1 else "none"
 
@@ -521,14 +524,14 @@ def _looked_at(block: nn.Module) -> tuple[nn.Module, ...]:
     """A layer of the block's attention, and one of its feed-forward part: what ran, and what was foretold."""
     from torch import nn
 
-    from studio.caching.stack import part_of
+    from studio.caching.block_stack import part_of
 
     weighty = (nn.Linear, nn.Conv1d, nn.Conv2d)
     parts = (part_of(block, part) for part in ("attention", "mlp"))
     return tuple(next(layer for layer in part.modules() if isinstance(layer, weighty)) for part in parts)
 
 
-def _other_layers(ready: Ready) -> Iterator[nn.Module]:
+def _other_layers(ready: LoadedPipeline) -> Iterator[nn.Module]:
     """The layers of the text encoders and the autoencoder, each short enough to wait for when somebody cancels."""
     from torch import nn
 
@@ -537,21 +540,6 @@ def _other_layers(ready: Ready) -> Iterator[nn.Module]:
             for module in model.modules():
                 if isinstance(module, nn.ModuleList):
                     yield from (layer for layer in module if layer is not None)  # Mochi's has gaps
-
-
-def environment() -> dict[str, str]:
-    """The surroundings that a clip's bits depend on: versions, threads and the processor's instruction set."""
-    import torch
-
-    return {
-        "dailies": studio.__version__,
-        "python": sys.version.split()[0],
-        "platform": platform.platform(),
-        **{name: version(name) for name in ("torch", "diffusers", "transformers")},
-        "torch_threads": str(torch.get_num_threads()),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        **({"cuda": torch.version.cuda or ""} if torch.cuda.is_available() else {}),
-    }
 
 
 def _unexpected(error: BaseException) -> StudioError:

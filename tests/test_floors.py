@@ -7,43 +7,25 @@ import pytest
 
 PROJECT = Path(__file__).parent.parent
 
-WORDS = {
-    "errors",
-    "clip",
-    "clip_reading",
-    "preset",
-    "request",
-    "events",
-    "runs",
-    "machine",
-    "memory",
-    "weights",
-    "cache_settings",
-    "profile_files",
-    "finetune_request",
-    "versions",
-    "calibration",
-    "doctor",
-    "storage",
+WORDS = {"errors", "events", "storage", "preset", "family", "clips", "requests", "records", "machine"}
+MODELS = {
+    "pipelines",
+    "pocket",
+    "driving_world",
+    "caching",
+    "chopgrad",
+    "mobius",
+    "pvdm",
+    "metrics",
+    "distributed",
 }
-MODELS = {"pipelines", "pocket", "driving_world", "caching", "chopgrad", "mobius", "pvdm", "metrics", "together"}
-VERBS = {
-    "calibrate",
-    "generate",
-    "super_resolve",
-    "drive",
-    "compare",
-    "finetune",
-    "jobs",
-    "scale_out",
-    "zero_gpu",
-}
+VERBS = {"profiling", "generate", "super_resolve", "drive", "compare", "finetune", "jobs", "remote"}
 DOORS = {"ui", "command_line", "__main__"}
 FLOOR = {room: floor for floor, rooms in enumerate((WORDS, MODELS, VERBS, DOORS)) for room in rooms}
 
 VISITS = {
     "pipelines": {"pvdm", "mobius"},
-    "pocket": {"driving_world", "mobius", "pvdm", "chopgrad", "together"},
+    "pocket": {"driving_world", "mobius", "pvdm", "chopgrad", "distributed"},
 }
 """The named visits between neighbours on the models floor."""
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from studio import calibration, machine, pipelines, weights
-from studio.clip import read_clip, read_settings
+from studio import pipelines
+from studio.clips.read import read_clip, read_settings
 from studio.errors import GridError, NumericalError, OutOfMemory, PromptError, RequestError, StudioError, UnknownPreset
 from studio.events import (
     BlockComputed,
@@ -28,9 +28,10 @@ from studio.events import (
     StepStarted,
 )
 from studio.generate import generate, warm
+from studio.machine import hardware, pace, weights
 from studio.preset import find_preset
-from studio.request import GenerationRequest, request_for
-from studio.runs import RunStore, request_in_settings
+from studio.records.runs import RunStore, request_in_settings
+from studio.requests.generation import GenerationRequest, request_for
 
 SMALL = {"height": 64, "width": 64, "num_frames": 5, "num_inference_steps": 3}
 
@@ -54,10 +55,10 @@ def _frames(store: RunStore, events: list[GenerationEvent]) -> np.ndarray:
     return read_clip(store.get(finished.run_id).video).clip.frames
 
 
-def _ready() -> pipelines.Ready:
+def _ready() -> pipelines.LoadedPipeline:
     """The pocket model in the slot."""
     preset = find_preset("pocket")
-    return pipelines.load(preset, pipelines.place(preset, _request(), machine.measure()))
+    return pipelines.load(preset, pipelines.place(preset, _request(), hardware.measure()))
 
 
 @pytest.fixture
@@ -170,7 +171,7 @@ def test_closing_while_a_model_is_loading_loads_no_further(store: RunStore) -> N
     stream.close()
     assert store.get(run_id).state == "cancelled"
     preset = find_preset("pocket")
-    placement = pipelines.place(preset, _request(), machine.measure())
+    placement = pipelines.place(preset, _request(), hardware.measure())
     with pytest.raises(InterruptedError):  # the slot is empty: it would have to be read again
         pipelines.load(preset, placement, check=_interrupt)
 
@@ -286,7 +287,7 @@ def test_the_next_run_is_predicted_from_the_last(store: RunStore) -> None:
 def test_warming_loads_the_model_and_leaves_a_measurement_but_no_run(store: RunStore) -> None:
     warm("pocket", store=store)
     request = request_for(find_preset("pocket"), prompt="a road", seed=1)
-    assert calibration.predict(request, store.folder) is not None
+    assert pace.predict(request, store.folder) is not None
     assert store.count() == 0
 
 

@@ -40,7 +40,8 @@ def test_the_space_front_matter_agrees_with_the_project() -> None:
 
 def test_importing_studio_loads_nothing_heavy() -> None:
     code = (
-        "import sys, studio, studio.request, studio.events, studio.runs, studio.jobs, studio.clip; print(*sys.modules)"
+        "import sys, studio, studio.requests.generation, studio.events, studio.records.runs, studio.jobs, "
+        "studio.clips.clip; print(*sys.modules)"
     )
     loaded = subprocess.run(
         [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True

@@ -22,10 +22,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from studio import cache_settings
-from studio.caching.profile import PRIOR, Profile, find_profile
-from studio.caching.stack import Action, Decision, Policy, Stack, StackCache
+from studio.caching.block_stack import Action, Decision, Policy, Stack, StackCache
 from studio.errors import RequestError
+from studio.records.profiles import PRIOR, Profile, find_profile
+from studio.requests import caches
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,7 +79,7 @@ class Cache(Protocol):
         ...
 
 
-def _adacache(settings: cache_settings.AdaCache, occasion: Occasion) -> Policy:
+def _adacache(settings: caches.AdaCache, occasion: Occasion) -> Policy:
     from studio.caching.adacache import AdaCachePolicy, calibrated, codebook_of
 
     measured = None if occasion.profile is None else calibrated(occasion.profile, occasion.total_steps)
@@ -88,20 +88,20 @@ def _adacache(settings: cache_settings.AdaCache, occasion: Occasion) -> Policy:
     return AdaCachePolicy(settings, codebook, total_steps=occasion.total_steps, blocks=blocks)
 
 
-def _teacache(settings: cache_settings.TeaCache, occasion: Occasion) -> Policy:
+def _teacache(settings: caches.TeaCache, occasion: Occasion) -> Policy:
     from studio.caching.teacache import TeaCachePolicy, coefficients_of
 
     coefficients = coefficients_of(occasion.profile)
     return TeaCachePolicy(settings, total_steps=occasion.total_steps, coefficients=coefficients)
 
 
-def _easycache(settings: cache_settings.EasyCache, occasion: Occasion) -> Policy:
+def _easycache(settings: caches.EasyCache, occasion: Occasion) -> Policy:
     from studio.caching.easycache import EasyCachePolicy
 
     return EasyCachePolicy(settings, total_steps=occasion.total_steps)
 
 
-def _budget(settings: cache_settings.Budget, occasion: Occasion) -> Policy:
+def _budget(settings: caches.Budget, occasion: Occasion) -> Policy:
     from studio.caching.budget import BudgetPolicy, plan_for
 
     # Nobody measured this model: the schedule of one that was measured is far better than an even one.
@@ -152,6 +152,6 @@ METHODS: dict[str, Callable[[Any, Occasion], Cache]] = {
 """By the settings' `method`."""
 
 
-def cache_for(settings: cache_settings.CacheConfig, occasion: Occasion) -> Cache:
+def cache_for(settings: caches.CacheConfig, occasion: Occasion) -> Cache:
     """The cache that these settings describe, ready to be attached to this run."""
     return METHODS[settings.method](settings, occasion)

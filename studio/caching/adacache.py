@@ -24,7 +24,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from studio.cache_settings import AdaCache
+from studio.caching.block_stack import Action, Captures, Decision, Policy, Step
 from studio.caching.motion_regularization import (
     MotionRegularization,
     motion_parts,
@@ -32,8 +32,8 @@ from studio.caching.motion_regularization import (
     window_of,
     zeros_like_parts,
 )
-from studio.caching.profile import Profile
-from studio.caching.stack import Action, Captures, Decision, Policy, Step
+from studio.records.profiles import Profile
+from studio.requests.caches import AdaCache
 
 
 @dataclass(frozen=True, kw_only=True)

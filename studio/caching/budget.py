@@ -33,9 +33,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from studio.cache_settings import Budget
-from studio.caching.profile import Profile
-from studio.caching.stack import Action, Decision, Policy, Step
+from studio.caching.block_stack import Action, Decision, Policy, Step
+from studio.records.profiles import Profile
+from studio.requests.caches import Budget
 
 
 @dataclass(frozen=True, kw_only=True)

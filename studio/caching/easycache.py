@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from studio.cache_settings import EasyCache
-from studio.caching.stack import Action, Decision, Policy, Step
+from studio.caching.block_stack import Action, Decision, Policy, Step
+from studio.requests.caches import EasyCache
 
 
 class EasyCachePolicy(Policy):

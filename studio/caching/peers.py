@@ -49,9 +49,9 @@ from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockR
 from diffusers.models.cache_utils import CacheMixin
 from torch import Tensor, nn
 
-from studio import cache_settings
-from studio.caching.stack import Action, Decision, Stack, beneath_offloading, part_of
+from studio.caching.block_stack import Action, Decision, Stack, beneath_offloading, part_of
 from studio.errors import RequestError
+from studio.requests import caches
 
 if TYPE_CHECKING:
     from studio.caching import Occasion
@@ -95,7 +95,7 @@ class PeerCache(ABC):
         """
         self.settings = settings
         self.pipeline = type(occasion.pipe).__name__
-        reason = cache_settings.why_not(settings.method, self.pipeline)
+        reason = caches.why_not(settings.method, self.pipeline)
         if reason is not None:
             raise RequestError(
                 f"The cache method {settings.method} does not work with {self.pipeline}: {reason}",

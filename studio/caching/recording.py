@@ -1,6 +1,6 @@
 """Recording: a policy that skips nothing, or one step at most, and writes down what a profile needs.
 
-Knows residuals and what a profile is made of. Refuses to know when to run and how often (`studio/calibrate.py`).
+Knows residuals and what a profile is made of. Refuses to know when to run and how often (`studio/profiling.py`).
 
 Shapes: residuals are (B, N, D), as the stack hands them over.
 """
@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from studio.cache_settings import AdaCache
 from studio.caching.adacache import AdaCachePolicy, Codebook
-from studio.caching.stack import Action, Decision, Policy, Step
+from studio.caching.block_stack import Action, Decision, Policy, Step
+from studio.requests.caches import AdaCache
 
 SKETCH_TOKENS = 2048
 """Tokens of a residual that are kept, evenly spread: enough for inner products, and 50 steps of them fit anywhere."""

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from studio.cache_settings import TeaCache
-from studio.caching.profile import Profile
-from studio.caching.stack import Action, Decision, Policy, Step
+from studio.caching.block_stack import Action, Decision, Policy, Step
+from studio.records.profiles import Profile
+from studio.requests.caches import TeaCache
 
 
 class TeaCachePolicy(Policy):

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from studio.cache_settings import METHODS
 from studio.command_line.grammar import add_command, add_runs_folder, add_sizes, cancel_on_signal, print_json
 from studio.errors import RequestError
+from studio.requests.caches import METHODS
 
 _COMPARED_FIELDS = ("height", "width", "num_frames", "fps", "num_inference_steps", "guidance_scale", "flow_shift")
 
@@ -58,8 +58,8 @@ def _compare(chosen: argparse.Namespace) -> int:
         to_json,
     )
     from studio.preset import find_preset
-    from studio.request import request_for
-    from studio.runs import RunStore, runs_folder
+    from studio.records.runs import RunStore, runs_folder
+    from studio.requests.generation import request_for
 
     book = Comparisons(RunStore(chosen.runs or runs_folder()))
     if chosen.delete:

@@ -16,7 +16,7 @@ _NOT_A_FLAG = ("preset", "clips", "sample_prompts")
 
 
 def add_finetune(commands: Any) -> None:
-    from studio.finetune_request import FinetuneRequest
+    from studio.requests.training import FinetuneRequest
 
     parser = add_command(commands, "finetune", _finetune, "teach a model your own clips, as a version of it")
     parser.add_argument("clip", nargs="*", type=Path, help="what to learn from: MP4, WebM, MOV or MKV files")
@@ -44,8 +44,8 @@ def add_finetune(commands: Any) -> None:
 def _finetune(chosen: argparse.Namespace) -> int:
     from studio.events import TrainingFinished, event_to_json
     from studio.finetune import finetune, go_on
-    from studio.runs import RunStore, runs_folder
-    from studio.versions import VersionStore
+    from studio.records.runs import RunStore, runs_folder
+    from studio.records.versions import VersionStore
 
     store = RunStore(chosen.runs or runs_folder())
     if chosen.go_on:
@@ -85,8 +85,8 @@ def _finetune(chosen: argparse.Namespace) -> int:
 
 def _finetune_request(chosen: argparse.Namespace) -> Any:
     from studio.finetune.clips import caption_of
-    from studio.finetune_request import FinetuneRequest, TrainingClip, finetune_request_for
     from studio.preset import find_preset
+    from studio.requests.training import FinetuneRequest, TrainingClip, finetune_request_for
 
     if len(chosen.caption) > len(chosen.clip):
         raise RequestError(
@@ -113,8 +113,8 @@ def _finetune_request(chosen: argparse.Namespace) -> Any:
 
 def _print_samples(request: Any) -> int:
     from studio.finetune.clips import samples_of
-    from studio.finetune_request import check_finetune_request
     from studio.preset import find_preset
+    from studio.requests.training import check_finetune_request
 
     check_finetune_request(request, find_preset(request.preset))
     samples, records, notices = samples_of(request)
@@ -205,8 +205,8 @@ def add_versions(commands: Any) -> None:
 
 
 def _versions(chosen: argparse.Namespace) -> int:
-    from studio.runs import runs_folder
-    from studio.versions import VersionStore
+    from studio.records.runs import runs_folder
+    from studio.records.versions import VersionStore
 
     versions = VersionStore(chosen.runs or runs_folder())
     if chosen.card:
@@ -270,8 +270,8 @@ def add_rollback(commands: Any) -> None:
 
 
 def _rollback(chosen: argparse.Namespace) -> int:
-    from studio.runs import runs_folder
-    from studio.versions import VersionStore
+    from studio.records.runs import runs_folder
+    from studio.records.versions import VersionStore
 
     version = VersionStore(chosen.runs or runs_folder()).roll_back(chosen.preset)
     print(f"{chosen.preset} starts from {version.id if version else 'the model as it came'} now")

@@ -11,9 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from studio.cache_settings import METHODS
 from studio.command_line.grammar import add_command, add_runs_folder, add_sizes, cancel_on_signal, print_json
 from studio.errors import RequestError
+from studio.machine import pace
+from studio.requests.caches import METHODS
 
 
 def add_generate(commands: Any) -> None:
@@ -68,11 +69,11 @@ _REQUEST_FIELDS = (
 
 
 def _generate(chosen: argparse.Namespace) -> int:
-    from studio import calibration
     from studio.events import RunFinished, RunStarted, event_to_json
     from studio.preset import find_preset
-    from studio.request import check_request, request_to_json
-    from studio.runs import RunStore, runs_folder
+    from studio.records.runs import RunStore, runs_folder
+    from studio.requests.checks import check_request
+    from studio.requests.generation import request_to_json
 
     request = _request(chosen)
     preset = find_preset(request.preset)
@@ -85,7 +86,7 @@ def _generate(chosen: argparse.Namespace) -> int:
         )
     folder = chosen.runs or runs_folder()
     if chosen.dry_run:
-        prediction = calibration.predict(request, folder)
+        prediction = pace.predict(request, folder)
         print_json({"request": request_to_json(request), "prediction": asdict(prediction) if prediction else None})
         return 0
 
@@ -121,11 +122,11 @@ def _generate(chosen: argparse.Namespace) -> int:
 
 def _request(chosen: argparse.Namespace) -> Any:
     """The request that the flags ask for: over a preset's defaults, or over the settings of an earlier clip."""
-    from studio.clip import read_settings
+    from studio.clips.read import read_settings
     from studio.preset import find_preset
-    from studio.request import read_request, request_for
-    from studio.runs import request_in_settings, runs_folder
-    from studio.versions import VersionStore
+    from studio.records.runs import request_in_settings, runs_folder
+    from studio.records.versions import VersionStore
+    from studio.requests.generation import read_request, request_for
 
     fields = {name: getattr(chosen, name) for name in _REQUEST_FIELDS} | {"cache": _cache(chosen)}
     fields["adapter"] = None if chosen.adapter == "none" else chosen.adapter

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.command_line.grammar import add_command, cancel_on_signal, print_json
+from studio.machine import hardware
 
 
 def add_presets(commands: Any) -> None:
@@ -17,16 +18,17 @@ def add_presets(commands: Any) -> None:
 
 
 def _presets(chosen: argparse.Namespace) -> int:
-    from studio import machine, weights
+    from studio.machine import verdict as judging
+    from studio.machine import weights
     from studio.preset import find_preset, list_presets
 
-    here = machine.measure()
+    here = hardware.measure()
     if chosen.name:
         presets, faults = [find_preset(chosen.name)], []
     else:
         presets, faults = list_presets()
     for preset in presets:
-        verdict, state = machine.verdict(preset, here), weights.state(preset)
+        verdict, state = judging.verdict(preset, here), weights.state(preset)
         if chosen.json:
             print_json(preset.model_dump(mode="json") | {"verdict": asdict(verdict), "weights_state": state.kind})
         elif chosen.name:
@@ -48,7 +50,7 @@ def add_doctor(commands: Any) -> None:
 
 
 def _doctor(chosen: argparse.Namespace) -> int:
-    from studio.doctor import examine
+    from studio.machine.doctor import examine
 
     findings = examine()
     for finding in findings:
@@ -68,7 +70,7 @@ def add_download(commands: Any) -> None:
 def _download(chosen: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from studio import weights
+    from studio.machine import weights
     from studio.preset import find_preset
 
     preset = find_preset(chosen.name)
@@ -108,10 +110,10 @@ def add_calibrate(commands: Any) -> None:
 
 
 def _calibrate(chosen: argparse.Namespace) -> int:
-    from studio.calibrate import Calibrated, calibrate
     from studio.generate import PROFILES
     from studio.preset import find_preset
-    from studio.runs import runs_folder
+    from studio.profiling import Calibrated, calibrate
+    from studio.records.runs import runs_folder
 
     preset = find_preset(chosen.name)
     told = calibrate(

@@ -19,7 +19,7 @@ def add_runs(commands: Any) -> None:
 
 
 def _runs(chosen: argparse.Namespace) -> int:
-    from studio.runs import RunStore, runs_folder
+    from studio.records.runs import RunStore, runs_folder
 
     store = RunStore(chosen.runs or runs_folder())
     if chosen.rebuild:

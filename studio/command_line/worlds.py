@@ -28,7 +28,7 @@ def _world_render(chosen: argparse.Namespace) -> int:
     import numpy as np
 
     from studio import driving_world
-    from studio.clip import write_clip
+    from studio.clips.write import write_clip
 
     size = {name: getattr(chosen, name) for name in ("height", "width", "num_frames", "fps")}
     scene = driving_world.sample_scene(chosen.seed)

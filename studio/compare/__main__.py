@@ -12,7 +12,7 @@ from pathlib import Path
 
 from studio.compare.record import Comparisons
 from studio.compare.scoring import scored_apart
-from studio.runs import RunStore
+from studio.records.runs import RunStore
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

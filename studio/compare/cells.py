@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from studio.errors import RequestError
-from studio.request import GenerationRequest
+from studio.requests.generation import GenerationRequest
 
 CellState = Literal["waiting", "running", "complete", "failed"]
 ComparisonState = Literal["running", "complete", "stopped"]

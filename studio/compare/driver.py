@@ -13,10 +13,11 @@ from dataclasses import replace
 from studio.compare.cells import Cell, Comparison
 from studio.compare.record import Comparisons
 from studio.compare.scoring import SCORED_HERE, completed, failed, scored_with_torch
-from studio.compare.stored import run_of, stored_for, surroundings
+from studio.compare.stored import run_of, stored_for
 from studio.errors import JobError, RunError, StudioError, from_json
 from studio.jobs import JobQueue
-from studio.runs import Run
+from studio.machine.environment import environment as here
+from studio.records.runs import Run
 from studio.storage import FileLock
 
 LOOK_SECONDS = 0.2
@@ -44,13 +45,13 @@ class Driver:
         Args:
             book: Where comparisons are written.
             queue: What makes the clips.
-            environment: See `find_stored`; None takes `surroundings`.
+            environment: See `find_stored`; None takes what is so here without torch.
             with_torch: Whether the scores that need torch are measured too, at the end, in a process of their own.
         """
         self.book = book
         self.queue = queue
         self.store = queue.store
-        self.environment = surroundings() if environment is None else environment
+        self.environment = here() if environment is None else environment
         self.with_torch = with_torch
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None

@@ -12,11 +12,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from studio.cache_settings import METHODS, title_of
 from studio.compare.cells import FULL, Cell
 from studio.errors import RequestError
 from studio.preset import find_preset
-from studio.request import GenerationRequest, check_request, read_request
+from studio.requests.caches import METHODS, title_of
+from studio.requests.checks import check_request
+from studio.requests.generation import GenerationRequest, read_request
 
 SHORT_STEPS, ANY_FIELD = "steps", "set"
 MOST_CELLS = 200

@@ -19,8 +19,8 @@ from studio.compare.cells import Cell, Comparison, ComparisonState, Door, Second
 from studio.compare.grid import Grid, cells_of
 from studio.errors import RequestError, RunError, StudioError
 from studio.metrics import scores_from_json, scores_to_json
-from studio.request import read_request, request_to_json
-from studio.runs import RunStore, utc_now
+from studio.records.runs import RunStore, utc_now
+from studio.requests.generation import read_request, request_to_json
 from studio.storage import FileLock, disk_trouble, write_atomically
 
 RECORD_VERSION = 1

@@ -20,14 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from studio.clip import read_clip
+from studio.clips.read import read_clip
 from studio.compare.cells import Cell, Comparison, Seconds
 from studio.compare.record import Comparisons
 from studio.compare.stored import run_of
 from studio.errors import StudioError
 from studio.metrics import METRICS, computed_share, score, scores_from_json, scores_to_json, spread
 from studio.metrics.fidelity import psnr_per_frame
-from studio.runs import Run
+from studio.records.runs import Run
 
 SCORED_HERE = tuple(name for name, metric in METRICS.items() if "torch" not in metric.packages)
 """Metrics that any process can measure; the others wait for one with torch in it."""

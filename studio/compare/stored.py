@@ -5,28 +5,14 @@ Knows what makes two runs the same: request, preset, surroundings and device. Re
 
 from __future__ import annotations
 
-import platform
-import sys
 from collections.abc import Iterable
 from contextlib import suppress
-from importlib.metadata import version
 
-import studio
 from studio.compare.cells import Cell, Comparison
 from studio.errors import RunError
 from studio.preset import find_preset
-from studio.request import GenerationRequest
-from studio.runs import Run, RunStore
-
-
-def surroundings() -> dict[str, str]:
-    """The part of a run's environment that can be known without torch: versions, Python and the platform."""
-    return {
-        "dailies": studio.__version__,
-        "python": sys.version.split()[0],
-        "platform": platform.platform(),
-        **{name: version(name) for name in ("torch", "diffusers", "transformers")},
-    }
+from studio.records.runs import Run, RunStore
+from studio.requests.generation import GenerationRequest
 
 
 def find_stored(

@@ -22,7 +22,7 @@ from studio.compare.grid import parse_method
 from studio.compare.record import to_json
 from studio.errors import RunError, StudioError
 from studio.metrics import METRICS, scores_to_json
-from studio.runs import RunStore
+from studio.records.runs import RunStore
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """A spreadsheet takes a text that begins with one of these for a formula."""

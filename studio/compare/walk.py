@@ -15,7 +15,7 @@ from studio.compare.stored import run_of, stored_for
 from studio.errors import RunError, StudioError
 from studio.events import GenerationEvent, RunFinished, RunStarted
 from studio.metrics import METRICS
-from studio.runs import Run, RunStore
+from studio.records.runs import Run, RunStore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,9 +72,12 @@ def compare(
         DiskFull: no room for the record.
     """
     if generate is None or environment is None:
-        from studio import generate as verb
+        import torch
 
-        generate, environment = generate or verb.generate, environment or verb.environment()
+        from studio import generate as verb
+        from studio.machine.environment import environment as here
+
+        generate, environment = generate or verb.generate, environment or here(torch)
     book = Comparisons(store)
     lock = book.lock(comparison.id)
     if not lock.try_acquire():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from studio.clip import Clip, ControlMaps
+from studio.clips.clip import Clip, ControlMaps
 from studio.driving_world.camera import Camera
 from studio.driving_world.captions import caption
 from studio.driving_world.maps import measure

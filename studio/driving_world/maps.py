@@ -19,7 +19,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from studio.clip import Box, ControlMaps
+from studio.clips.clip import Box, ControlMaps
 from studio.driving_world.camera import EYE_METRES, NEAR_METRES
 from studio.driving_world.painter import FIXED_POINT_DIGITS, fixed_point
 from studio.driving_world.stage import SEMANTIC_LABELS, Stage

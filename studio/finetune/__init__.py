@@ -48,13 +48,14 @@ from studio.events import (
     TrainingStep,
     event_to_json,
 )
-from studio.finetune_request import IN_TILES, FinetuneRequest, check_finetune_request
-from studio.generate import environment, generate
-from studio.machine import Machine, measure
+from studio.generate import generate
+from studio.machine.environment import environment
+from studio.machine.hardware import Machine, measure
 from studio.preset import Preset, find_preset
-from studio.request import GenerationRequest, request_for
-from studio.runs import RunStore
-from studio.versions import LOG, LORA_2_FILE, LORA_FILE, Scores, Version, VersionStore
+from studio.records.runs import RunStore
+from studio.records.versions import LOG, LORA_2_FILE, LORA_FILE, Scores, Version, VersionStore
+from studio.requests.generation import GenerationRequest, request_for
+from studio.requests.training import IN_TILES, FinetuneRequest, check_finetune_request
 
 if TYPE_CHECKING:
     from studio.finetune.training import Prepared, Step, Training
@@ -81,7 +82,7 @@ def finetune(request: FinetuneRequest, *, store: RunStore) -> Generator[Finetune
         StudioError: the request does not fit the preset, no clip is usable, memory or disk ran out, the loss became
             NaN. The version keeps its last checkpoint and says what happened.
     """
-    from studio.together import from_the_first, join
+    from studio.distributed import from_the_first, join
 
     first = join()[0] == 0
     version_id = from_the_first(begin(request, store=store).id if first else "")
@@ -178,7 +179,7 @@ class _Finetune:
     """One training, from the request or the last checkpoint to the finished version."""
 
     def __init__(self, preset: Preset, version: Version, versions: VersionStore, *, predicts: bool) -> None:
-        from studio.together import join
+        from studio.distributed import join
 
         self.leads = join()[0] == 0
         """Whether this process writes; of several, the first one does."""
@@ -216,10 +217,12 @@ class _Finetune:
         training: Training | None = None
         model: Trainable | None = None
         try:
-            self._record(state="training", error=None, environment=environment())
+            import torch
+
+            self._record(state="training", error=None, environment=environment(torch))
             yield TrainingStage(stage="loading")
+            from studio.distributed import wait_for_all
             from studio.finetune.training import Prepared, Training
-            from studio.together import wait_for_all
 
             model = self._load()
             if self.leads:
@@ -268,7 +271,8 @@ class _Finetune:
     # -- before -------------------------------------------------------------------------------------------------------
 
     def _load(self) -> Trainable:
-        from studio import pipelines, weights
+        from studio import pipelines
+        from studio.machine import weights
         from studio.pipelines.training import to_train
 
         placement = pipelines.place(self.preset, self._request_of("a clip"), self._machine)
@@ -349,7 +353,7 @@ class _Finetune:
 
     def _before(self, training: Training) -> Iterator[FinetuneEvent]:
         """Score and sample the model as it was, once."""
-        from studio.together import from_the_first
+        from studio.distributed import from_the_first
 
         if from_the_first(self.version.base_scores is None):
             yield TrainingStage(stage="scoring")
@@ -427,8 +431,8 @@ class _Finetune:
     # -- after --------------------------------------------------------------------------------------------------------
 
     def _after(self, training: Training) -> Iterator[FinetuneEvent]:
+        from studio.distributed import from_the_first
         from studio.pipelines.adapters import save_adapters
-        from studio.together import from_the_first
 
         yield TrainingStage(stage="scoring")
         with self._room():
@@ -498,7 +502,7 @@ class _Finetune:
     @contextmanager
     def _room(self) -> Iterator[None]:
         """Memory that runs out is told with the settings that need less."""
-        from studio.pipelines.ready import out_of_memory
+        from studio.pipelines.loaded import out_of_memory
 
         try:
             with out_of_memory("fine-tuning"):

@@ -6,7 +6,7 @@ Knows records and Markdown. Refuses to know how anything in them was measured.
 from __future__ import annotations
 
 from studio.preset import Preset
-from studio.versions import Scores, Version
+from studio.records.versions import Scores, Version
 
 
 def card(version: Version, preset: Preset, files: tuple[str, ...]) -> str:

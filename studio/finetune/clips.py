@@ -18,13 +18,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from studio.clip import read_clip
-from studio.clip_reading import ClipLimits, Refusal, identify
+from studio.clips.read import read_clip
+from studio.clips.reader_process import ClipLimits, Refusal, identify
 from studio.errors import ClipError, RequestError
-from studio.finetune_request import FinetuneRequest, TrainingClip
+from studio.records.versions import FOLDER as VERSIONS
+from studio.records.versions import ClipRecord
+from studio.requests.training import FinetuneRequest, TrainingClip
 from studio.storage import disk_trouble, sha256_of
-from studio.versions import FOLDER as VERSIONS
-from studio.versions import ClipRecord
 
 LIMITS = ClipLimits(
     seconds=3600.0,
@@ -202,7 +202,7 @@ def poster(sample: Sample) -> np.ndarray:
 
 def caption_of(path: Path) -> str:
     """A first caption for a clip, from what its file says of itself or from its name; for a person to edit."""
-    from studio.clip import read_settings
+    from studio.clips.read import read_settings
 
     try:
         settings = read_settings(path) or {}

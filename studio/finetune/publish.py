@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from studio.errors import DownloadError, RequestError
-from studio.versions import DECODER_FILE, LORA_2_FILE, LORA_FILE, VersionStore
+from studio.records.versions import DECODER_FILE, LORA_2_FILE, LORA_FILE, VersionStore
 
 SENT = (LORA_FILE, LORA_2_FILE, DECODER_FILE, "README.md")
 

@@ -31,15 +31,15 @@ from studio.chopgrad import (
     decode_backward,
     decode_values,
 )
+from studio.distributed import average_gradients, share_out
 from studio.errors import NumericalError
 from studio.finetune.objectives import PixelLoss
-from studio.finetune_request import FinetuneRequest
 from studio.metrics.fidelity import lpips_network
 from studio.pipelines.adapters import open_adapters, without_adapters
 from studio.pipelines.training import Prompt, Trainable
+from studio.records.versions import Scores
+from studio.requests.training import FinetuneRequest
 from studio.storage import write_atomically
-from studio.together import average_gradients, share_out
-from studio.versions import Scores
 
 WARM_UP_STEPS = 10
 GRADIENT_CLIP = 1.0

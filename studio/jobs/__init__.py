@@ -21,8 +21,8 @@ Knows queues, processes and their ends. Refuses to know what a job does between 
 imported by name, and only where it runs.
 """
 
-from studio.jobs.book import FINAL, Job, JobState
 from studio.jobs.queue import JobQueue
+from studio.jobs.table import FINAL, Job, JobState
 from studio.jobs.worker import VERB
 
 __all__ = ["FINAL", "VERB", "Job", "JobQueue", "JobState"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from studio.jobs.process import die_with_parent, give_way
 from studio.jobs.worker import VERB, Worker
-from studio.runs import RunStore
+from studio.records.runs import RunStore
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -20,11 +20,11 @@ from typing import Any
 
 from studio.errors import JobError, StudioError
 from studio.events import GenerationEvent
-from studio.jobs.book import Book, Job, JobState
 from studio.jobs.process import cause_of_death, kill
+from studio.jobs.table import Job, JobState, JobTable
 from studio.jobs.worker import LOOK_SECONDS, VERB, Worker, recover, settle, stopped_with_the_studio
-from studio.request import GenerationRequest
-from studio.runs import RunStore
+from studio.records.runs import RunStore
+from studio.requests.generation import GenerationRequest
 from studio.storage import FileLock
 
 MAX_JOBS = 50
@@ -82,7 +82,7 @@ class JobQueue:
         self.max_jobs = None if max_jobs_per_owner is None else max_jobs
         self.cancel_seconds = cancel_seconds
         self.keep_seconds = keep_seconds
-        self._book = Book(self.folder)
+        self._book = JobTable(self.folder)
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         self._worker_pid: int | None = None

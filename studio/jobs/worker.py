@@ -19,13 +19,13 @@ from typing import Any, Literal
 
 from studio.errors import DiskFull, JobError, StudioError
 from studio.events import GenerationEvent, ModelReady, RunFinished, RunStarted
-from studio.jobs.book import Book, Job, JobState, Numbered
-from studio.runs import RunStore
+from studio.jobs.table import Job, JobState, JobTable, Numbered
+from studio.records.runs import RunStore
 from studio.storage import FileLock
 
 VERB = "studio.generate:generate"
 """What a job runs: `module:function`, called like `studio.generate.generate`."""
-MEASURE_VERB = "studio.calibrate:measure"
+MEASURE_VERB = "studio.profiling:measure"
 """What measures a model, where somebody asks for it: called with a preset's name."""
 TRAIN_VERB = "studio.finetune:go_on"
 """What trains a version: called with its id, and walked to its end."""
@@ -45,8 +45,8 @@ class Worker:
         self.verb = verb
         self.unwanted = unwanted
         self._lock = FileLock(folder / "worker.lock")
-        self._book = Book(folder)
-        self._diary = Book(folder, durable=False)
+        self._book = JobTable(folder)
+        self._diary = JobTable(folder, durable=False)
         self._state: dict[str, Any] = {
             "pid": os.getpid(),
             "state": "starting",
@@ -224,7 +224,7 @@ class _Telling(threading.Thread):
 
     def __init__(
         self,
-        diary: Book,
+        diary: JobTable,
         job_id: str,
         stop: threading.Event,
         keep: threading.Event,
@@ -274,7 +274,7 @@ class _Telling(threading.Thread):
         return self._untold
 
 
-def recover(book: Book, store: RunStore) -> None:
+def recover(book: JobTable, store: RunStore) -> None:
     """Mark what a crash left. Only for the holder of the lock: a job that runs without a worker runs no more."""
     left = book.running()
     if left is not None:

@@ -14,14 +14,14 @@ Knows torch, diffusers and memory. Refuses to know events, run folders, download
 """
 
 from studio.pipelines.families import FAMILIES, Branches, Family, family_of
+from studio.pipelines.loaded import LoadedPipeline, StepStart, StepState
 from studio.pipelines.loading import load, place, unload
-from studio.pipelines.ready import Ready, StepStart, StepState
 
 __all__ = [
     "FAMILIES",
     "Branches",
     "Family",
-    "Ready",
+    "LoadedPipeline",
     "StepStart",
     "StepState",
     "family_of",

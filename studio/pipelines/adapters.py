@@ -17,10 +17,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import nn
 
-from studio.finetune_request import FinetuneRequest
 from studio.pipelines.training import Trainable
+from studio.records.versions import DECODER_FILE, LORA_2_FILE, LORA_FILE
+from studio.requests.training import FinetuneRequest
 from studio.storage import write_atomically
-from studio.versions import DECODER_FILE, LORA_2_FILE, LORA_FILE
 
 NAME = "version"
 PREFIX = "transformer."

@@ -17,7 +17,7 @@ from torch import nn
 
 from studio.errors import PresetError
 from studio.preset import Preset
-from studio.request import GenerationRequest
+from studio.requests.generation import GenerationRequest
 
 Branches = Literal["separate", "batched", "none"]
 """How classifier-free guidance runs: two passes a step (cond, then uncond), one pass of two (uncond first), or one."""

@@ -20,16 +20,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from studio import weights
 from studio.errors import PresetError, StudioError, WeightsCorrupt, WeightsMissing
 from studio.events import Placement
-from studio.machine import Machine
+from studio.machine import weights
+from studio.machine.hardware import Machine
 from studio.pipelines import placement as placing
 from studio.pipelines import schedules
 from studio.pipelines.families import TOKENIZERS, Family, family_of
-from studio.pipelines.ready import Ready, out_of_memory
+from studio.pipelines.loaded import LoadedPipeline, out_of_memory
 from studio.preset import Preset
-from studio.request import GenerationRequest
+from studio.requests.generation import GenerationRequest
 from studio.storage import sha256_of
 
 CHECKSUMS = "checksums.json"
@@ -37,7 +37,7 @@ CHECKSUMS = "checksums.json"
 what its tokenizer must make of a few prompts (another version of the tokenizer's library may read it differently)."""
 MAX_JSON_BYTES = 16 * 2**20
 
-_slot: Ready | None = None
+_slot: LoadedPipeline | None = None
 """The one loaded model. A second would double the memory for a machine that makes one clip at a time."""
 
 
@@ -58,7 +58,7 @@ def load(
     folder: Path | None = None,
     adapter: Path | None = None,
     check: Callable[[], None] = lambda: None,
-) -> Ready:
+) -> LoadedPipeline:
     """The preset's pipeline, placed; the one that is loaded already where it is the same.
 
     Args:
@@ -84,7 +84,7 @@ def load(
         if adapter is not None:
             _put_in(pipe, adapter, placement)
         _put_in_place(pipe, placement)
-    _slot = Ready(preset=preset, placement=placement, folder=folder, adapter=adapter, family=family, pipe=pipe)
+    _slot = LoadedPipeline(preset=preset, placement=placement, folder=folder, adapter=adapter, family=family, pipe=pipe)
     _slot.retile(placement)
     return _slot
 

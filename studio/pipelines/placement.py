@@ -14,11 +14,11 @@ from typing import Literal
 
 from studio.errors import DoesNotFit, RequestError
 from studio.events import Placement
-from studio.machine import SPARE_SHARE, Machine, gigabytes
-from studio.memory import OFFLOADS, Need, Offload, decodes_in_tiles, need_of
+from studio.machine.hardware import SPARE_SHARE, Machine, gigabytes
+from studio.machine.memory import OFFLOADS, Need, Offload, decodes_in_tiles, need_of
 from studio.pipelines.families import Family, family_of
 from studio.preset import Dtype, Preset
-from studio.request import GenerationRequest
+from studio.requests.generation import GenerationRequest
 
 
 def int8_backend(device: str) -> str | None:

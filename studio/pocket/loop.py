@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from studio import together
+from studio import distributed
 from studio.pocket.optimizer import MuonWithAdamW
 
 
@@ -128,7 +128,7 @@ def train_steps(
 
     `watch` looks at the trainee now and then, and its words go into the report.
     """
-    rank, _ = together.join()
+    rank, _ = distributed.join()
     if state_path.is_file():
         trainee.load(state_path)
     parameters = [p for p in trainee.module.parameters() if p.requires_grad]
@@ -140,7 +140,7 @@ def train_steps(
         generator = torch.Generator().manual_seed((plan.seed * 1_000_003 + trainee.step) * 64 + rank)
         loss = loss_of(trainee.step, generator)
         loss.backward()
-        together.average_gradients(parameters)
+        distributed.average_gradients(parameters)
         nn.utils.clip_grad_norm_(parameters, plan.gradient_clip)
         trainee.optimizer.step()
         trainee.optimizer.zero_grad()
@@ -149,7 +149,7 @@ def train_steps(
         losses.append(loss.item())
         now = time.monotonic()
         if trainee.step % 8 == 0 and stop_after_seconds is not None:
-            out_of_time = together.agreed(now - started > stop_after_seconds)
+            out_of_time = distributed.agreed(now - started > stop_after_seconds)
         finished = trainee.step >= plan.steps or out_of_time
         if rank == 0 and (now - saved > plan.save_every_seconds or finished):
             trainee.save(state_path)
@@ -167,7 +167,7 @@ def train_steps(
             )
             watched = time.monotonic() if looked else watched
             reported, losses = time.monotonic(), []
-    together.wait_for_all()
+    distributed.wait_for_all()
 
 
 def write_whole(path: Path, state: Any) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from studio import together
+from studio import distributed
 from studio.pocket import autoencoder_recipe as recipe
 from studio.pocket import denoiser_recipe as denoising
 from studio.pocket import denoiser_twin
@@ -83,7 +83,7 @@ def text_encoder(folder: Path, steps: int, seconds: float | None, device: str | 
         trainee, plan, loss_of, stage="text-encoder", state_path=state, stop_after_seconds=seconds, watch=watch
     ):
         report(event)
-    if together.join()[0] == 0:
+    if distributed.join()[0] == 0:
         trainee.load_average()
         write_whole(folder / "text_encoder.pt", encoder.state_dict())
 
@@ -125,7 +125,7 @@ def autoencoder(
         trainee, plan, loss_of, stage=stage, state_path=state, stop_after_seconds=seconds, watch=watch
     ):
         report(event)
-    if together.join()[0] == 0:
+    if distributed.join()[0] == 0:
         trainee.load_average()
         write_whole(folder / "autoencoder.pt", vae.state_dict())
 
@@ -310,7 +310,7 @@ def denoiser(stage: str, folder: Path, steps: int, seconds: float | None, device
         watch_every_seconds=480,
     ):
         report(event)
-    if together.join()[0] == 0:
+    if distributed.join()[0] == 0:
         trainee.load_average()
         write_whole(folder / "denoiser.pt", model.state_dict())
 

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from studio import distributed
+
 STAGES = (
     "worlds",
     "tokenizer",
@@ -95,7 +97,6 @@ def _run(
     export_to: Path | None,
     on_event: Callable[[Any], None],
 ) -> None:
-    from studio import together
     from studio.pocket import stages
 
     steps = steps or SHIPPED.steps.get(stage)
@@ -105,7 +106,7 @@ def _run(
     elif stage == "tokenizer":
         stages.tokenizer(folder, on_event)
     elif stage == "encode":
-        stages.encode(folder, stills, device, on_event, share=together.join())
+        stages.encode(folder, stills, device, on_event, share=distributed.join())
     elif stage == "export":
         stages.export(folder, export_to or folder / "export", on_event)
     elif stage == "text-encoder":

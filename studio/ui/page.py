@@ -15,23 +15,23 @@ from typing import Any
 import gradio as gr
 from starlette.middleware import Middleware
 
-from studio import machine
-from studio.clip_reading import ClipLimits
+from studio.clips.reader_process import ClipLimits
 from studio.compare import Comparisons, Driver
 from studio.jobs import VERB, JobQueue
+from studio.machine import hardware
 from studio.preset import list_presets
-from studio.runs import RunStore, runs_folder
-from studio.ui.compare_tab import CompareTab
+from studio.records.runs import RunStore, runs_folder
 from studio.ui.components import masthead as masthead_line
 from studio.ui.components import message
-from studio.ui.finetune_tab import FinetuneTab
-from studio.ui.generate_tab import GenerateTab
-from studio.ui.guard import Guard, Janitor
-from studio.ui.rooms import Rooms
-from studio.ui.runs_tab import RunsTab
-from studio.ui.shown import machine_line
+from studio.ui.server.guard import Guard, Janitor
+from studio.ui.server.page_context import PageContext
+from studio.ui.server.visitor import is_hosted
+from studio.ui.tabs.compare import CompareTab
+from studio.ui.tabs.finetune import FinetuneTab
+from studio.ui.tabs.generate import GenerateTab
+from studio.ui.tabs.runs import RunsTab
 from studio.ui.theme import HEAD, STYLE_SHEET, theme
-from studio.ui.visitor import is_hosted
+from studio.ui.wording import machine_line
 
 UPLOAD_BYTES = {"local": ClipLimits.file_bytes, "hosted": 50 * 10**6}
 JOBS_PER_VISITOR = 3
@@ -40,7 +40,7 @@ CACHE_SECONDS = (600, 6 * 3600)
 """How often the page's temporary folder is swept, and the age at which a copy in it goes."""
 
 
-def build_page(rooms: Rooms) -> gr.Blocks:
+def build_page(rooms: PageContext) -> gr.Blocks:
     """The page over the given rooms, not yet served."""
     presets, faults = list_presets()
     with gr.Blocks(title="Dailies", analytics_enabled=False, delete_cache=CACHE_SECONDS, fill_width=True) as page:
@@ -74,7 +74,7 @@ def build_page(rooms: Rooms) -> gr.Blocks:
     return page
 
 
-def launch_options(rooms: Rooms, *, host: str, port: int | None) -> dict[str, Any]:
+def launch_options(rooms: PageContext, *, host: str, port: int | None) -> dict[str, Any]:
     """Everything that `Blocks.launch` is told."""
     upload_bytes = UPLOAD_BYTES["hosted" if rooms.hosted else "local"]
     return {
@@ -119,7 +119,7 @@ def serve(*, host: str = "127.0.0.1", port: int | None = None, open_browser: boo
     """Open the studio and serve the page until it is told to stop."""
     store = RunStore(runs_folder())
     hosted = is_hosted()
-    here = machine.measure()
+    here = hardware.measure()
     temporary = Path(tempfile.mkdtemp(prefix="dailies-page-"))
     os.environ["GRADIO_TEMP_DIR"] = str(temporary)  # Gradio's own default is shared by everybody on the machine
     os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "200")  # its counters grow for ever otherwise
@@ -129,7 +129,7 @@ def serve(*, host: str = "127.0.0.1", port: int | None = None, open_browser: boo
         verb=_zero_gpu() if here.hosted == "zerogpu" else VERB,
         max_jobs_per_owner=JOBS_PER_VISITOR if hosted else None,
     )
-    rooms = Rooms(store=store, queue=queue, machine=here, hosted=hosted)
+    rooms = PageContext(store=store, queue=queue, machine=here, hosted=hosted)
     janitor = Janitor(temporary)
     signal.signal(signal.SIGTERM, _leave)
     try:
@@ -149,13 +149,13 @@ def serve(*, host: str = "127.0.0.1", port: int | None = None, open_browser: boo
 
 def _zero_gpu() -> str:
     """The verb where graphics cards are lent; the Space wants to see its function before the page is up."""
-    from studio import zero_gpu
+    from studio.remote import zero_gpu
 
     zero_gpu.on_the_card()
-    return "studio.zero_gpu:generate"
+    return "studio.remote.zero_gpu:generate"
 
 
-def _warm(queue: JobQueue, here: machine.Machine) -> None:
+def _warm(queue: JobQueue, here: hardware.Machine) -> None:
     """The model that a new page offers is loaded and measured behind it, while its reader is still typing."""
     presets, _ = list_presets()
     if presets and here.hosted != "zerogpu":  # there the graphics card comes with a visitor's click, not before

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from studio.jobs import JobQueue
-from studio.runs import RunStore
+from studio.records.runs import RunStore
 
 PROJECT = Path(__file__).parent.parent.parent
 PATIENCE_MS = 150_000

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from studio.clip import write_clip
+from studio.clips.write import write_clip
 from studio.driving_world import render, sample_scene
 from studio.jobs import JobQueue
-from studio.runs import RunStore
-from studio.versions import VersionStore
+from studio.records.runs import RunStore
+from studio.records.versions import VersionStore
 
 Open = Callable[..., Any]
 

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from studio.clip import Clip, read_settings, write_clip
+from studio.clips.clip import Clip
+from studio.clips.read import read_settings
+from studio.clips.write import write_clip
 
 Open = Callable[..., Any]
 

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 from starlette.middleware import Middleware
 
-from studio.clip import Clip, write_clip
-from studio.ui.comparison_export import export_html
+from studio.clips.clip import Clip
+from studio.clips.write import write_clip
 from studio.ui.components.synced_player import FrameScores, PlayerClip, player_record, served, synced_player
-from studio.ui.guard import Guard
+from studio.ui.panels.comparison_export import export_html
+from studio.ui.server.guard import Guard
 from studio.ui.theme import HEAD, STYLE_SHEET, theme
 
 FRAMES = 24

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from studio.cache_settings import AdaCache
 from studio.caching.adacache import FAST, HUNDRED, SLOW, AdaCachePolicy, Codebook, codebook_of
+from studio.caching.block_stack import Action, Step
 from studio.caching.motion_regularization import motion_parts, motion_score
-from studio.caching.stack import Action, Step
+from studio.requests.caches import AdaCache
 
 FRAMES, TOKENS, CHANNELS = 4, 2, 3
 Curve = Callable[[int], float]

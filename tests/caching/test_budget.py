@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from studio.cache_settings import Budget
 from studio.caching.budget import computed_steps, plan_for, plan_of
-from studio.caching.profile import Profile, falling, find_profile, profile_from_json, profile_to_json
-from studio.profile_files import profile_path
+from studio.records.profile_files import profile_path
+from studio.records.profiles import Profile, falling, find_profile, profile_from_json, profile_to_json
+from studio.requests.caches import Budget
 
 STEPS = 8
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_decoders import CAUSAL, KINDS, decode, tiny
+from support.tiny_decoders import CAUSAL, KINDS, decode, tiny
 from torch import Tensor, nn
 
 from studio.chopgrad import (

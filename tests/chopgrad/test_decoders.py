@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers.models.autoencoders import AutoencoderKLHunyuanVideo15, AutoencoderKLMochi
-from tiny_decoders import CAUSAL, KINDS, decode, tiny, wan_21
+from support.tiny_decoders import CAUSAL, KINDS, decode, tiny, wan_21
 from torch import Tensor
 
 from studio.chopgrad import chunked, decode_values, why_not

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import tiny_checkpoints
-from small_training import moving_square
+from support import tiny_checkpoints
+from support.small_training import moving_square
 
-from studio.finetune_request import TrainingClip
-from studio.runs import RunStore
+from studio.records.runs import RunStore
+from studio.requests.training import TrainingClip
 
 
 @pytest.fixture(scope="session")

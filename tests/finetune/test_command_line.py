@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from studio.__main__ import main
-from studio.finetune_request import TrainingClip
-from studio.versions import LORA_FILE, VersionStore
+from studio.records.versions import LORA_FILE, VersionStore
+from studio.requests.training import TrainingClip
 
 Clips = tuple[TrainingClip, ...]
 SMALL = ["--preset", "wan", "--height", "32", "--width", "32", "--num-frames", "5", "--fps", "8"]

@@ -12,17 +12,26 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_training import moving_square
-from tiny_checkpoints import TINY, save, write_preset
+from support.small_training import moving_square
+from support.tiny_checkpoints import TINY, save, write_preset
 from torch import Tensor
 
-from studio import pipelines, weights
+from studio import pipelines
 from studio.chopgrad import why_not
 from studio.errors import RequestError
 from studio.events import RunFinished, TrainingFinished, TrainingSample, TrainingStep
 from studio.finetune import finetune
 from studio.finetune.training import Prepared
-from studio.finetune_request import (
+from studio.generate import generate
+from studio.machine import weights
+from studio.machine.hardware import measure
+from studio.pipelines import FAMILIES, LoadedPipeline, StepState
+from studio.pipelines.training import TRAINED, Trainable, to_train
+from studio.preset import PROJECT_FOLDER, find_preset, list_presets
+from studio.records.runs import RunStore
+from studio.records.versions import LORA_2_FILE, LORA_FILE, VersionStore
+from studio.requests.generation import GenerationRequest, request_for
+from studio.requests.training import (
     TRAINED_IN_GROUPS,
     TRAINED_WHOLE,
     TrainingClip,
@@ -31,14 +40,6 @@ from studio.finetune_request import (
     objectives_of,
     trainable,
 )
-from studio.generate import generate
-from studio.machine import measure
-from studio.pipelines import FAMILIES, Ready, StepState
-from studio.pipelines.training import TRAINED, Trainable, to_train
-from studio.preset import PROJECT_FOLDER, find_preset, list_presets
-from studio.request import GenerationRequest, request_for
-from studio.runs import RunStore
-from studio.versions import LORA_2_FILE, LORA_FILE, VersionStore
 
 CAPTION = "a red car, on a road"
 UNSAID = {"attention_kwargs", "enable_temporal_attentions", "return_dict"}
@@ -80,13 +81,15 @@ def request_of(name: str, **fields: Any) -> GenerationRequest:
     return request_for(find_preset(name), prompt=CAPTION, **(plain | fields))
 
 
-def loaded(name: str, adapter: Path | None = None) -> Ready:
+def loaded(name: str, adapter: Path | None = None) -> LoadedPipeline:
     preset = find_preset(name)
     placement = pipelines.place(preset, request_of(name), measure())
     return pipelines.load(preset, placement, folder=weights.folder_of(preset), adapter=adapter)
 
 
-def run(ready: Ready, request: GenerationRequest, on_step: Callable[[StepState], None] = lambda state: None) -> Any:
+def run(
+    ready: LoadedPipeline, request: GenerationRequest, on_step: Callable[[StepState], None] = lambda state: None
+) -> Any:
     generator = torch.Generator().manual_seed(request.seed)
     return ready.run(request, generator=generator, on_step=on_step, interrupted=lambda: False)
 
@@ -368,6 +371,8 @@ def test_a_pipeline_that_is_not_trained_is_refused_by_name(clips: tuple[Training
 def test_quantised_weights_are_not_trained() -> None:
     ready = loaded("wan")
     placement = dataclasses.replace(ready.placement, quantization="int8")
-    small = Ready(preset=ready.preset, placement=placement, folder=ready.folder, family=ready.family, pipe=ready.pipe)
+    small = LoadedPipeline(
+        preset=ready.preset, placement=placement, folder=ready.folder, family=ready.family, pipe=ready.pipe
+    )
     with pytest.raises(RequestError, match="quantised"):
         to_train(small)

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_training import asked
+from support.small_training import asked
 
-from studio.clip import read_clip
+from studio.clips.read import read_clip
 from studio.errors import DiskFull, NumericalError, OutOfMemory, RunError
 from studio.events import (
     CheckpointWritten,
@@ -30,12 +30,12 @@ from studio.events import (
     TrainingStep,
 )
 from studio.finetune import begin, finetune, go_on, leaner
-from studio.finetune_request import TrainingClip
 from studio.generate import generate
 from studio.preset import find_preset
-from studio.request import GenerationRequest, request_for
-from studio.runs import RunStore
-from studio.versions import LORA_FILE, VersionStore
+from studio.records.runs import RunStore
+from studio.records.versions import LORA_FILE, VersionStore
+from studio.requests.generation import GenerationRequest, request_for
+from studio.requests.training import TrainingClip
 
 Clips = tuple[TrainingClip, ...]
 
@@ -192,13 +192,13 @@ from pathlib import Path
 torch.set_num_threads(1)
 from studio.events import CheckpointWritten, TrainingStep
 from studio.finetune import finetune, go_on
-from studio.finetune_request import read_finetune_request
-from studio.runs import RunStore
+from studio.requests.training import read_finetune_request
+from studio.records.runs import RunStore
 import studio.pipelines.training, studio.finetune.training, studio.chopgrad, diffusers, transformers  # before forking
 
 store, request = RunStore(Path(sys.argv[1])), read_finetune_request(Path(sys.argv[2]).read_text())
 deadly = [int(steps) for steps in sys.argv[3:]]
-from studio.versions import VersionStore
+from studio.records.versions import VersionStore
 
 def train(stop_after):
     versions = VersionStore(store.folder).list()

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_training import asked
+from support.small_training import asked
 from torch import Tensor
 
 from studio.chopgrad import Region
 from studio.errors import RequestError
 from studio.finetune import begin
 from studio.finetune.objectives import PixelLoss
-from studio.finetune_request import TrainingClip
 from studio.metrics.fidelity import lpips_missing
-from studio.runs import RunStore
+from studio.records.runs import RunStore
+from studio.requests.training import TrainingClip
 
 FRAMES, SIDE = 6, 32
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from loopback_hub import TakingHub, taking
-from small_training import asked
+from support.loopback_hub import TakingHub, taking
+from support.small_training import asked
 
 from studio.errors import DownloadError, RequestError
 from studio.finetune import finetune
 from studio.finetune.publish import publish
-from studio.finetune_request import TrainingClip
-from studio.runs import RunStore
-from studio.versions import LORA_FILE, VersionStore
+from studio.records.runs import RunStore
+from studio.records.versions import LORA_FILE, VersionStore
+from studio.requests.training import TrainingClip
 
 
 @pytest.fixture

@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from patience import until
-from small_training import asked
+from support.patience import until
+from support.small_training import asked
 
 from studio.errors import JobError
 from studio.finetune import begin
-from studio.finetune_request import TrainingClip
 from studio.jobs import JobQueue
 from studio.preset import find_preset
-from studio.request import request_for
-from studio.runs import RunStore
-from studio.versions import Version, VersionStore
+from studio.records.runs import RunStore
+from studio.records.versions import Version, VersionStore
+from studio.requests.generation import request_for
+from studio.requests.training import TrainingClip
 
 Clips = tuple[TrainingClip, ...]
 PATIENCE = 120.0

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from moving_textures import noisy, texture
+from support.moving_textures import noisy, texture
 
 from studio.errors import RequestError, WeightsMissing
 from studio.metrics import fidelity

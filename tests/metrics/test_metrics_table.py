@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from moving_textures import noisy, panned
+from support.moving_textures import noisy, panned
 
 from studio import metrics
 from studio.errors import RequestError

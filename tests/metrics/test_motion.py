@@ -7,7 +7,7 @@ import math
 import cv2
 import numpy as np
 import pytest
-from moving_textures import panned, texture
+from support.moving_textures import panned, texture
 
 from studio.driving_world import render_with_maps, sample_scene
 from studio.errors import RequestError

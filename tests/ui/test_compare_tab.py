@@ -18,15 +18,15 @@ from test_tabs import AT_HOME, hosted, pressed, rooms
 from studio.compare import FULL, Comparison, Driver, cells_of, parse_method
 from studio.errors import RequestError, StudioError
 from studio.preset import find_preset, list_presets
-from studio.request import request_for
-from studio.runs import Run
-from studio.ui.compare_form import grid_of, method_choices
-from studio.ui.compare_tab import CompareTab
-from studio.ui.comparison_shown import name_of, plot_value, status_of, table_value
+from studio.records.runs import Run
+from studio.requests.generation import request_for
 from studio.ui.components import masthead
-from studio.ui.generate_tab import GenerateTab
-from studio.ui.rooms import Rooms
-from studio.ui.visitor import introduced
+from studio.ui.forms.comparison import grid_of, method_choices
+from studio.ui.panels.comparison import name_of, plot_value, status_of, table_value
+from studio.ui.server.page_context import PageContext
+from studio.ui.server.visitor import introduced
+from studio.ui.tabs.compare import CompareTab
+from studio.ui.tabs.generate import GenerateTab
 
 __all__ = ["hosted", "rooms"]
 HERE = {"python": sys.version}
@@ -47,7 +47,7 @@ def asked(**changes: Any) -> tuple[Any, ...]:
     return (*(own | changes).values(), *typed(**form))
 
 
-def tab_of(rooms: Rooms) -> CompareTab:
+def tab_of(rooms: PageContext) -> CompareTab:
     presets, _ = list_presets()
     with gr.Blocks():
         browser = gr.BrowserState(AT_HOME, storage_key="test", secret="test")
@@ -59,7 +59,7 @@ def tab_of(rooms: Rooms) -> CompareTab:
 
 
 @pytest.fixture
-def tab(rooms: Rooms) -> CompareTab:
+def tab(rooms: PageContext) -> CompareTab:
     rooms.queue.start()
     return tab_of(rooms)
 
@@ -338,7 +338,7 @@ def test_a_clip_that_was_computed_in_full_says_so(tab: CompareTab) -> None:
 # -- strangers --------------------------------------------------------------------------------------------------------
 
 
-def test_visitors_do_not_see_each_others_comparisons_and_have_one_at_a_time(hosted: Rooms) -> None:
+def test_visitors_do_not_see_each_others_comparisons_and_have_one_at_a_time(hosted: PageContext) -> None:
     tab = tab_of(hosted)
     one, other = introduced(AT_HOME), introduced(AT_HOME)
     shown = tab.begin(one, *asked())[tab.shown]

@@ -13,13 +13,14 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-import clip_corpus
 import gradio as gr
 import numpy as np
 import pytest
+from support import clip_corpus
 from test_tabs import hosted, pressed, rooms
 
-from studio.clip import Clip, write_clip
+from studio.clips.clip import Clip
+from studio.clips.write import write_clip
 from studio.errors import ClipError, DiskFull, NumericalError, RequestError
 from studio.events import (
     Placement,
@@ -33,15 +34,15 @@ from studio.events import (
 )
 from studio.finetune import go_on
 from studio.finetune.clips import KEPT, kept, sweep
-from studio.finetune_request import FinetuneRequest, objectives_of, trainable
 from studio.preset import list_presets
-from studio.request import request_for
-from studio.runs import RunStore
-from studio.ui.finetune_form import LABELS, finetune_label, finetune_request_of
-from studio.ui.finetune_tab import FinetuneTab
-from studio.ui.rooms import Rooms
-from studio.ui.training_log import Told, before_and_after, plot_of
-from studio.versions import DECODER_FILE, LOG, LORA_FILE, Scores, Version
+from studio.records.runs import RunStore
+from studio.records.versions import DECODER_FILE, LOG, LORA_FILE, Scores, Version
+from studio.requests.generation import request_for
+from studio.requests.training import FinetuneRequest, objectives_of, trainable
+from studio.ui.forms.training import LABELS, finetune_label, finetune_request_of
+from studio.ui.panels.training_progress import Told, before_and_after, plot_of
+from studio.ui.server.page_context import PageContext
+from studio.ui.tabs.finetune import FinetuneTab
 
 __all__ = ["hosted", "rooms"]
 SMALL = {"width": 64, "height": 64, "num_frames": 9, "max_train_steps": 8, "objective": "latent"}
@@ -49,7 +50,7 @@ SIZE = (9, 12.0, 64, 64)
 """Frames, rate, height and width of a sample."""
 
 
-def tab_of(rooms: Rooms) -> FinetuneTab:
+def tab_of(rooms: PageContext) -> FinetuneTab:
     presets, _ = list_presets()
     with gr.Blocks():
         tab = FinetuneTab(rooms, presets)
@@ -58,7 +59,7 @@ def tab_of(rooms: Rooms) -> FinetuneTab:
 
 
 @pytest.fixture
-def tab(rooms: Rooms) -> FinetuneTab:
+def tab(rooms: PageContext) -> FinetuneTab:
     return tab_of(rooms)
 
 
@@ -220,7 +221,7 @@ def test_more_than_fifty_clips_are_not_taken(tab: FinetuneTab, film: Callable[..
 
 
 def test_a_reloaded_page_finds_its_clips_again_and_no_other_file(
-    tab: FinetuneTab, rooms: Rooms, film: Callable[..., str]
+    tab: FinetuneTab, rooms: PageContext, film: Callable[..., str]
 ) -> None:
     updates = tab.clips.add([film("a.mp4"), film("b.mp4", seed=1)], [], {}, *SIZE)
     ids, listed = updates[tab.clips.ids], updates[tab.clips.list]
@@ -306,7 +307,7 @@ def test_a_full_disk_at_the_start_loses_nothing(
     def full(*_: object) -> None:
         raise DiskFull("There is no room for version.json.", way_out="Free some space.")
 
-    monkeypatch.setattr("studio.versions.write_atomically", full)
+    monkeypatch.setattr("studio.records.versions.write_atomically", full)
     said = tab.begin(ids, listed, "", "", *settings(tab))
     assert list(said) == [tab.trouble], "the form keeps what was typed"
     assert "Free some space" in said[tab.trouble]["words"]
@@ -408,7 +409,7 @@ def test_start_writes_a_version_down_and_asks_the_worker(tab: FinetuneTab, film:
     assert updates[tab.stopping]["visible"]
 
 
-def test_a_hosted_page_says_why_it_starts_nothing(hosted: Rooms, film: Callable[..., str]) -> None:
+def test_a_hosted_page_says_why_it_starts_nothing(hosted: PageContext, film: Callable[..., str]) -> None:
     tab = tab_of(hosted)
     assert tab.clips.add([film()], [], {}, *SIZE) == {tab.clips.files: None}
     assert "shared page" in tab.begin([], {}, "", "", *settings(tab))[tab.trouble]["words"]

@@ -7,12 +7,12 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from studio.cache_settings import METHODS
 from studio.errors import PresetError, RequestError, StudioError, WeightsMissing
 from studio.preset import find_preset, list_presets
-from studio.request import MAX_SEED, GenerationRequest, read_request
-from studio.ui.cache_form import FIRST, RIVALS, about, rivals
-from studio.ui.form import LABELS, Form, label_of, request_of
+from studio.requests.caches import METHODS
+from studio.requests.generation import MAX_SEED, GenerationRequest, read_request
+from studio.ui.forms.caches import FIRST, RIVALS, about, rivals
+from studio.ui.forms.generation import LABELS, Form, label_of, request_of
 
 
 def typed(**changes: Any) -> tuple[Any, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from studio.ui.guard import BODY_BYTES, UPLOAD_OVERHEAD_BYTES, Guard, Janitor
+from studio.ui.server.guard import BODY_BYTES, UPLOAD_OVERHEAD_BYTES, Guard, Janitor
 
 UPLOAD_BYTES = 2 * 1024 * 1024
 HOME = "http://localhost:7860"

@@ -24,8 +24,8 @@ from studio.events import (
     StepStarted,
 )
 from studio.preset import find_preset
-from studio.request import GenerationRequest, request_for
-from studio.ui.progress import Progress, kind_of
+from studio.requests.generation import GenerationRequest, request_for
+from studio.ui.panels.run_progress import Progress, kind_of
 
 PLACEMENT = Placement(
     device="cpu",

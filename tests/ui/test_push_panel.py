@@ -10,15 +10,15 @@ from typing import Any
 
 import gradio as gr
 import pytest
-from loopback_hub import TakingHub, taking
+from support.loopback_hub import TakingHub, taking
 from test_finetune_tab import begun, film, learnt, tab_of
 from test_tabs import hosted, rooms
 
-from studio.ui.finetune_tab import FinetuneTab
-from studio.ui.push_panel import can_sign_in
-from studio.ui.rooms import Rooms
-from studio.ui.training_log import Told
-from studio.versions import LORA_FILE, Version
+from studio.records.versions import LORA_FILE, Version
+from studio.ui.panels.push import can_sign_in
+from studio.ui.panels.training_progress import Told
+from studio.ui.server.page_context import PageContext
+from studio.ui.tabs.finetune import FinetuneTab
 
 __all__ = ["film", "hosted", "rooms"]
 SECRET = "hf_of_the_machine"
@@ -50,7 +50,7 @@ def pushed(tab: FinetuneTab, *values: Any) -> list[dict[Any, Any]]:
 
 
 def test_at_home_it_is_sent_with_the_machines_token_which_nobody_sees(
-    rooms: Rooms, film: Callable[..., str], hub: TakingHub, caplog: pytest.LogCaptureFixture
+    rooms: PageContext, film: Callable[..., str], hub: TakingHub, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     tab = tab_of(rooms)
@@ -80,7 +80,7 @@ def test_at_home_it_is_sent_with_the_machines_token_which_nobody_sees(
 
 
 def test_without_a_token_that_is_said_before_anything_is_sent(
-    rooms: Rooms, film: Callable[..., str], hub: TakingHub, monkeypatch: pytest.MonkeyPatch
+    rooms: PageContext, film: Callable[..., str], hub: TakingHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tab = tab_of(rooms)
     version = complete(tab, film)
@@ -92,12 +92,12 @@ def test_without_a_token_that_is_said_before_anything_is_sent(
 
 
 def test_visitors_of_a_shared_page_send_with_their_own_token_and_never_with_the_machines(
-    hosted: Rooms, film: Callable[..., str], hub: TakingHub, monkeypatch: pytest.MonkeyPatch
+    hosted: PageContext, film: Callable[..., str], hub: TakingHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version = complete(tab_of(replace(hosted, hosted=False)), film)
     alone = tab_of(hosted)
     assert alone.open(version.id, Told(), None)[alone.panel.push.part]["visible"] is False, "nobody can sign in"
-    monkeypatch.setattr("studio.ui.push_panel.can_sign_in", lambda: True)
+    monkeypatch.setattr("studio.ui.panels.push.can_sign_in", lambda: True)
     monkeypatch.setattr("gradio.routes.attach_oauth", lambda app: None)
     tab = tab_of(hosted)
     said = tab.panel.push.said
@@ -108,7 +108,7 @@ def test_visitors_of_a_shared_page_send_with_their_own_token_and_never_with_the_
     assert hub.tokens - {None} == {f"Bearer {VISITORS.token}"}
 
 
-def test_the_sign_in_button_is_there_only_where_it_works(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sign_in_button_is_there_only_where_it_works(rooms: PageContext, monkeypatch: pytest.MonkeyPatch) -> None:
     def buttons() -> int:
         with gr.Blocks() as page:
             FinetuneTab(rooms, []).build()
@@ -118,6 +118,6 @@ def test_the_sign_in_button_is_there_only_where_it_works(rooms: Rooms, monkeypat
         monkeypatch.setenv(name, "something")
     assert not can_sign_in(), "no Space"
     assert buttons() == 0
-    monkeypatch.setattr("studio.ui.push_panel.can_sign_in", lambda: True)
+    monkeypatch.setattr("studio.ui.panels.push.can_sign_in", lambda: True)
     monkeypatch.setattr("gradio.routes.attach_oauth", lambda app: None)  # it wants what only a Space installs
     assert buttons() == 1

@@ -13,9 +13,9 @@ import gradio as gr
 import pytest
 
 from studio.errors import ClipError, RequestError
-from studio.ui import comparison_export
-from studio.ui.comparison_export import export_html
 from studio.ui.components.synced_player import FrameScores, PlayerClip, player_record, served, synced_player
+from studio.ui.panels import comparison_export
+from studio.ui.panels.comparison_export import export_html
 
 BAD = '</script><img src=x onerror="alert(1)"> ${alert(2)} {{value}}'
 

@@ -17,46 +17,46 @@ import gradio as gr
 import pytest
 from test_form import typed
 
-from studio import machine
-from studio.clip import write_clip
+from studio.clips.write import write_clip
 from studio.errors import ClipError, RequestError, UnknownPreset
-from studio.finetune_request import TrainingClip, finetune_request_for
 from studio.jobs import JobQueue
+from studio.machine import hardware
 from studio.preset import find_preset, list_presets
-from studio.request import request_for, request_to_json
-from studio.runs import RunStore
+from studio.records.runs import RunStore
+from studio.records.versions import LORA_FILE, VersionStore
+from studio.requests.generation import request_for, request_to_json
+from studio.requests.training import TrainingClip, finetune_request_for
 from studio.ui.components import masthead
-from studio.ui.generate_tab import GenerateTab
 from studio.ui.page import build_page, launch_options
-from studio.ui.rooms import Rooms
-from studio.ui.runs_tab import RunsTab, request_of_file
-from studio.ui.visitor import introduced
-from studio.versions import LORA_FILE, VersionStore
+from studio.ui.server.page_context import PageContext
+from studio.ui.server.visitor import introduced
+from studio.ui.tabs.generate import GenerateTab
+from studio.ui.tabs.runs import RunsTab, request_of_file
 
 PROJECT = Path(__file__).parent.parent.parent
 AT_HOME = {"owner": "", "job": ""}
 
 
 @pytest.fixture
-def rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rooms]:
-    """Rooms in which nobody works until the test starts the queue."""
+def rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PageContext]:
+    """PageContext in which nobody works until the test starts the queue."""
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "served"))
     store = RunStore(tmp_path / "runs")
-    queue = JobQueue(store=store, verb="scripted_generate:generate", in_process=True)
-    yield Rooms(store=store, queue=queue, machine=machine.measure(), hosted=False)
+    queue = JobQueue(store=store, verb="support.scripted_generate:generate", in_process=True)
+    yield PageContext(store=store, queue=queue, machine=hardware.measure(), hosted=False)
     queue.close()
 
 
 @pytest.fixture
-def hosted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rooms]:
+def hosted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PageContext]:
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "served"))
     store = RunStore(tmp_path / "runs")
-    queue = JobQueue(store=store, verb="scripted_generate:generate", in_process=True, max_jobs_per_owner=3)
-    yield Rooms(store=store, queue=queue, machine=machine.measure(), hosted=True)
+    queue = JobQueue(store=store, verb="support.scripted_generate:generate", in_process=True, max_jobs_per_owner=3)
+    yield PageContext(store=store, queue=queue, machine=hardware.measure(), hosted=True)
     queue.close()
 
 
-def tabs_of(rooms: Rooms) -> tuple[GenerateTab, RunsTab]:
+def tabs_of(rooms: PageContext) -> tuple[GenerateTab, RunsTab]:
     presets, _ = list_presets()
     with gr.Blocks():
         browser = gr.BrowserState(AT_HOME, storage_key="test", secret="test")
@@ -88,7 +88,7 @@ def last(updates: list[Any], component: Any) -> Any:
 # -- submitting -------------------------------------------------------------------------------------------------------
 
 
-def test_a_click_queues_the_request_and_the_browser_remembers_the_job(rooms: Rooms) -> None:
+def test_a_click_queues_the_request_and_the_browser_remembers_the_job(rooms: PageContext) -> None:
     tab, _ = tabs_of(rooms)
     said = submit(tab, AT_HOME, "a red car", seed="11")
     (job,) = rooms.queue.jobs()
@@ -99,7 +99,7 @@ def test_a_click_queues_the_request_and_the_browser_remembers_the_job(rooms: Roo
 
 @pytest.mark.parametrize(("changes", "label"), [({"prompt": " "}, "Prompt"), ({"width": 130}, "Width")])
 def test_a_form_that_will_not_do_is_answered_beside_the_button_and_nothing_is_queued(
-    rooms: Rooms, changes: dict[str, Any], label: str
+    rooms: PageContext, changes: dict[str, Any], label: str
 ) -> None:
     tab, _ = tabs_of(rooms)
     said = tab.submit(AT_HOME, *typed(**changes))
@@ -110,7 +110,7 @@ def test_a_form_that_will_not_do_is_answered_beside_the_button_and_nothing_is_qu
 
 
 def test_weights_that_are_not_here_are_said_before_anything_is_queued(
-    rooms: Rooms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rooms: PageContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "empty"))
     preset = next(preset for preset in list_presets()[0] if preset.weights.repo)
@@ -122,7 +122,7 @@ def test_weights_that_are_not_here_are_said_before_anything_is_queued(
     assert rooms.queue.jobs() == []
 
 
-def test_before_any_run_the_estimate_says_that_nothing_was_measured(rooms: Rooms) -> None:
+def test_before_any_run_the_estimate_says_that_nothing_was_measured(rooms: PageContext) -> None:
     tab, _ = tabs_of(rooms)
     assert "ot measured yet" in tab.estimate_of(*typed())["words"]
     wrong = tab.estimate_of(*typed(width=130))
@@ -132,7 +132,7 @@ def test_before_any_run_the_estimate_says_that_nothing_was_measured(rooms: Rooms
 # -- watching ---------------------------------------------------------------------------------------------------------
 
 
-def test_an_attached_page_sees_the_whole_run_and_then_its_clip(rooms: Rooms, tmp_path: Path) -> None:
+def test_an_attached_page_sees_the_whole_run_and_then_its_clip(rooms: PageContext, tmp_path: Path) -> None:
     tab, _ = tabs_of(rooms)
     browser = submit(tab, AT_HOME, "steps=4 blocks=2")[tab.browser]
     rooms.queue.start()
@@ -146,7 +146,7 @@ def test_an_attached_page_sees_the_whole_run_and_then_its_clip(rooms: Rooms, tmp
     assert served.suffix == ".mp4"
 
 
-def test_a_page_that_comes_later_gets_the_history_redrawn(rooms: Rooms) -> None:
+def test_a_page_that_comes_later_gets_the_history_redrawn(rooms: PageContext) -> None:
     tab, _ = tabs_of(rooms)
     browser = submit(tab, AT_HOME, "steps=3")[tab.browser]
     rooms.queue.start()
@@ -157,7 +157,7 @@ def test_a_page_that_comes_later_gets_the_history_redrawn(rooms: Rooms) -> None:
     assert last(again, tab.result)["visible"] is True
 
 
-def test_one_job_after_the_other_is_followed(rooms: Rooms) -> None:
+def test_one_job_after_the_other_is_followed(rooms: PageContext) -> None:
     tab, _ = tabs_of(rooms)
     browser = submit(tab, AT_HOME, "steps=3 pause=0.3 the first")[tab.browser]
     submit(tab, browser, "steps=3 pause=0.3 the second")
@@ -167,7 +167,7 @@ def test_one_job_after_the_other_is_followed(rooms: Rooms) -> None:
     assert list(dict.fromkeys(seen)) == ["steps=3 pause=0.3 the first", "steps=3 pause=0.3 the second"]
 
 
-def test_a_page_that_attaches_anew_ends_its_earlier_attachment(rooms: Rooms) -> None:
+def test_a_page_that_attaches_anew_ends_its_earlier_attachment(rooms: PageContext) -> None:
     tab, _ = tabs_of(rooms)
     browser = submit(tab, AT_HOME, "steps=400 pause=0.01 blocks=1")[tab.browser]
 
@@ -183,7 +183,7 @@ def test_a_page_that_attaches_anew_ends_its_earlier_attachment(rooms: Rooms) -> 
     asyncio.run(go())
 
 
-def test_what_was_chosen_stays_when_the_attachment_of_an_earlier_click_comes_late(rooms: Rooms) -> None:
+def test_what_was_chosen_stays_when_the_attachment_of_an_earlier_click_comes_late(rooms: PageContext) -> None:
     tab, _ = tabs_of(rooms)
     browser = submit(tab, AT_HOME, "steps=400 pause=0.01 blocks=1 at work")[tab.browser]
     submit(tab, browser, "steps=2 waits")
@@ -206,7 +206,7 @@ def test_what_was_chosen_stays_when_the_attachment_of_an_earlier_click_comes_lat
 
 
 def test_once_another_job_is_shown_nothing_more_is_heard_of_the_one_before(
-    rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+    rooms: PageContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tab, _ = tabs_of(rooms)
     browser = submit(tab, AT_HOME, "steps=400 pause=0.01 blocks=1 at work")[tab.browser]
@@ -248,13 +248,13 @@ def test_once_another_job_is_shown_nothing_more_is_heard_of_the_one_before(
 
 
 @pytest.mark.parametrize("job", ["f" * 32, "nonsense", 7, None])
-def test_a_job_that_is_not_there_shows_an_idle_page(rooms: Rooms, job: Any) -> None:
+def test_a_job_that_is_not_there_shows_an_idle_page(rooms: PageContext, job: Any) -> None:
     tab, _ = tabs_of(rooms)
     updates = asyncio.run(asyncio.wait_for(watch(tab, {"owner": "", "job": job}), 10))
     assert last(updates, tab.status)["state"] == "idle"
 
 
-def test_a_failed_job_says_why_and_can_be_run_again(rooms: Rooms) -> None:
+def test_a_failed_job_says_why_and_can_be_run_again(rooms: PageContext) -> None:
     tab, _ = tabs_of(rooms)
     browser = submit(tab, AT_HOME, "steps=3 then=raise at=1")[tab.browser]
     rooms.queue.start()
@@ -271,7 +271,7 @@ def test_a_failed_job_says_why_and_can_be_run_again(rooms: Rooms) -> None:
 # -- the queue's buttons ----------------------------------------------------------------------------------------------
 
 
-def test_jobs_move_up_are_cancelled_and_the_queue_is_paused(rooms: Rooms) -> None:
+def test_jobs_move_up_are_cancelled_and_the_queue_is_paused(rooms: PageContext) -> None:
     tab, _ = tabs_of(rooms)
     for name in ("one", "two", "three"):
         submit(tab, AT_HOME, name)
@@ -289,7 +289,7 @@ def test_jobs_move_up_are_cancelled_and_the_queue_is_paused(rooms: Rooms) -> Non
 @pytest.mark.parametrize(
     "data", [None, [], "cancel", {}, {"action": "drop tables"}, {"action": "cancel", "job": ["x"]}]
 )
-def test_a_button_that_sends_nonsense_does_nothing(rooms: Rooms, data: Any) -> None:
+def test_a_button_that_sends_nonsense_does_nothing(rooms: PageContext, data: Any) -> None:
     tab, _ = tabs_of(rooms)
     submit(tab, AT_HOME, "stays")
     tab.act(AT_HOME, gr.EventData(None, data))
@@ -300,7 +300,7 @@ def test_a_button_that_sends_nonsense_does_nothing(rooms: Rooms, data: Any) -> N
 # -- visitors of a hosted page ----------------------------------------------------------------------------------------
 
 
-def test_a_visitor_sees_and_touches_only_their_own_jobs_and_runs(hosted: Rooms) -> None:
+def test_a_visitor_sees_and_touches_only_their_own_jobs_and_runs(hosted: PageContext) -> None:
     tab, runs = tabs_of(hosted)
     mine, yours = introduced(None), introduced(None)
     mine = submit(tab, mine, "steps=2 mine")[tab.browser]
@@ -326,7 +326,7 @@ def test_a_visitor_sees_and_touches_only_their_own_jobs_and_runs(hosted: Rooms) 
     assert runs.list(mine, "", "", 24, "")[runs.grid]["total"] == 0
 
 
-def test_a_visitor_may_not_pause_everybodys_queue_flood_it_or_download(hosted: Rooms) -> None:
+def test_a_visitor_may_not_pause_everybodys_queue_flood_it_or_download(hosted: PageContext) -> None:
     tab, _ = tabs_of(hosted)
     visitor = introduced(None)
     tab.act(visitor, pressed(action="pause", job=""))
@@ -337,7 +337,7 @@ def test_a_visitor_may_not_pause_everybodys_queue_flood_it_or_download(hosted: R
     assert list(tab.weights.go_on("wan2.1-t2v-1.3b")) == [{tab.weights.line: gr.skip()}]
 
 
-def test_a_page_opened_later_offers_what_was_promoted_since_the_server_was_started(rooms: Rooms) -> None:
+def test_a_page_opened_later_offers_what_was_promoted_since_the_server_was_started(rooms: PageContext) -> None:
     tab, _ = tabs_of(rooms)
     versions = VersionStore(rooms.store.folder)
     preset = find_preset(tab.form.first.name) if tab.form.first else find_preset("pocket")
@@ -350,7 +350,7 @@ def test_a_page_opened_later_offers_what_was_promoted_since_the_server_was_start
     assert version.id in [value for _, value in shown["choices"]]
 
 
-def test_a_hosted_browser_without_an_id_is_told_to_reload(hosted: Rooms) -> None:
+def test_a_hosted_browser_without_an_id_is_told_to_reload(hosted: PageContext) -> None:
     tab, runs = tabs_of(hosted)
     assert "Reload" in submit(tab, AT_HOME, "who am I")[tab.trouble]["words"]
     assert runs.list(AT_HOME, "", "", 24, "")[runs.grid]["total"] == 0
@@ -359,7 +359,7 @@ def test_a_hosted_browser_without_an_id_is_told_to_reload(hosted: Rooms) -> None
 # -- restoring from a file --------------------------------------------------------------------------------------------
 
 
-def test_the_settings_inside_a_clip_come_back_whole(rooms: Rooms, tmp_path: Path) -> None:
+def test_the_settings_inside_a_clip_come_back_whole(rooms: PageContext, tmp_path: Path) -> None:
     tab, _ = tabs_of(rooms)
     browser = submit(tab, AT_HOME, "steps=2 café ${x}", seed="99", num_inference_steps=9)[tab.browser]
     rooms.queue.start()
@@ -372,7 +372,7 @@ def test_the_settings_inside_a_clip_come_back_whole(rooms: Rooms, tmp_path: Path
 def test_a_foreign_clip_and_an_unknown_preset_get_a_clear_word(tmp_path: Path) -> None:
     import numpy as np
 
-    from studio.clip import Clip
+    from studio.clips.clip import Clip
 
     clip = Clip(frames=np.zeros((5, 64, 64, 3), np.uint8), fps=12)
     write_clip(clip, tmp_path / "foreign.mp4")
@@ -395,19 +395,19 @@ def test_a_foreign_clip_and_an_unknown_preset_get_a_clear_word(tmp_path: Path) -
 # -- the page as a whole ----------------------------------------------------------------------------------------------
 
 
-def test_no_listener_of_the_page_is_a_published_interface(rooms: Rooms) -> None:
+def test_no_listener_of_the_page_is_a_published_interface(rooms: PageContext) -> None:
     page = build_page(rooms)
     listeners = page.config["dependencies"]
     assert listeners
     assert [each["api_name"] for each in listeners if each["api_visibility"] != "private"] == []
 
 
-def test_every_listener_leaves_its_slot_free_for_others(rooms: Rooms) -> None:
+def test_every_listener_leaves_its_slot_free_for_others(rooms: PageContext) -> None:
     page = build_page(rooms)
     assert all(function.concurrency_limit is None for function in page.fns.values())
 
 
-def test_the_server_is_launched_shut(rooms: Rooms) -> None:
+def test_the_server_is_launched_shut(rooms: PageContext) -> None:
     options = launch_options(rooms, host="127.0.0.1", port=None)
     assert options["share"] is False
     assert options["strict_cors"] is True

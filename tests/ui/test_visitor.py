@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from studio.errors import JobError
-from studio.ui.visitor import introduced, is_hosted, known_id, owner_of
+from studio.ui.server.visitor import introduced, is_hosted, known_id, owner_of
 
 
 def test_at_home_everybody_is_local_whatever_the_browser_holds() -> None:

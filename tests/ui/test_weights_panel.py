@@ -11,11 +11,11 @@ from typing import Any
 import gradio as gr
 import pytest
 from huggingface_hub import constants
-from loopback_hub import COMMIT, REPO, LoopbackHub, serving
+from support.loopback_hub import COMMIT, REPO, LoopbackHub, serving
 
+from studio.machine.weights import state
 from studio.preset import PROJECT_FOLDER, find_preset
-from studio.ui.weights_panel import WeightsPanel
-from studio.weights import state
+from studio.ui.panels.weights import WeightsPanel
 
 NAME = "small"
 FILES = {

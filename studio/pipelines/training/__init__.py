@@ -10,7 +10,7 @@ Whatever trains sees a `Trainable` and no family. Refuses to know losses, optimi
 from __future__ import annotations
 
 from studio.errors import RequestError
-from studio.pipelines.ready import Ready
+from studio.pipelines.loaded import LoadedPipeline
 from studio.pipelines.training.diffusions import Allegro, CogVideoX, Latte
 from studio.pipelines.training.flows import HunyuanVideo, HunyuanVideo15, LTXVideo, Mochi, SanaVideo, Wan
 from studio.pipelines.training.trainable import Prompt, Trainable
@@ -29,7 +29,7 @@ TRAINED: dict[str, type[Trainable]] = {
 """By diffusers' pipeline class."""
 
 
-def to_train(ready: Ready) -> Trainable:
+def to_train(ready: LoadedPipeline) -> Trainable:
     """A loaded pipeline, seen as a function to be trained.
 
     Raises:
@@ -46,7 +46,7 @@ def to_train(ready: Ready) -> Trainable:
     return TRAINED[ready.preset.pipeline](ready)
 
 
-def why_not(ready: Ready) -> str:
+def why_not(ready: LoadedPipeline) -> str:
     """Why a pipeline cannot be trained; empty where it can."""
     if ready.preset.pipeline not in TRAINED:
         return f"the studio does not train a {ready.preset.pipeline}."

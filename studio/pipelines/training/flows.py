@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from studio.pipelines.families import per_channel
-from studio.pipelines.ready import private_randomness
+from studio.pipelines.loaded import private_randomness
 from studio.pipelines.training.trainable import (
     ATTENTION,
     JOINT_ATTENTION,

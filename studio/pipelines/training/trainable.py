@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from studio.pipelines import schedules
-from studio.pipelines.ready import Ready
+from studio.pipelines.loaded import LoadedPipeline
 
 TIMESTEPS = 1000.0
 """Timesteps of a noise level of 1."""
@@ -44,7 +44,7 @@ class Trainable(ABC):
     decoder_targets = r"decoder\..*(to_qkv|proj|resample\.1)"
     """Convolutions of Wan's decoder that do; the causal ones are no plain convolutions."""
 
-    def __init__(self, ready: Ready) -> None:
+    def __init__(self, ready: LoadedPipeline) -> None:
         self.ready = ready
         self.pipe: Any = ready.pipe
         self.vae: Any = ready.pipe.vae

@@ -1,0 +1,305 @@
+"""Calibrate: measure a model once, so that caches know it: a few uncached clips become a profile.
+
+    for told in calibrate(find_preset("pocket"), folder=runs_folder() / "profiles"):
+        ...
+
+First whole clips, whose residuals are compared step with step; then clips in which one step alone is skipped, to see
+how much of an error at each noise level is left at the end; then one clip with the plan that came of it, to see what
+a skipped step costs. Knows how often to run and what to make of it. Refuses to know how a run goes (`generate`) and
+what is recorded inside one (`caching/recording.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from studio.events import CacheDecided, StepFinished
+from studio.generate import PROFILES, generate
+from studio.machine import hardware
+from studio.preset import Preset, find_preset
+from studio.records.profile_files import profile_path
+from studio.records.runs import RunStore
+from studio.requests.generation import GenerationRequest, request_for
+from studio.storage import write_atomically
+
+if TYPE_CHECKING:
+    from studio.caching import Cache, Occasion
+    from studio.caching.recording import Recording
+    from studio.records.profiles import Profile
+
+GROWTH_AT = (0.07, 0.1, 0.13, 0.17, 0.23, 0.3, 0.4, 0.5, 0.67, 0.8, 0.9, 0.94, 0.97)
+"""Where, as shares of the steps, a step is skipped alone; denser at the ends, where errors last."""
+SEED = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationStep:
+    """One clip has been made for the measurement."""
+
+    done: int
+    total: int
+    what: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibrated:
+    """The profile is on disk, with the plot of its distances beside it."""
+
+    path: Path
+    plot: Path
+    profile: Profile
+
+
+def calibrate(
+    preset: Preset,
+    *,
+    folder: Path,
+    clips: int = 4,
+    growth_clips: int = 3,
+    prompts: Sequence[str] = (),
+    check: Callable[[], None] = lambda: None,
+    **fields: Any,
+) -> Iterator[CalibrationStep | Calibrated]:
+    """Measure a preset.
+
+    Args:
+        preset: Which.
+        folder: Of all profiles; there `profile_path` and a plot beside it are written, whole or not at all.
+        clips: Uncached clips; more make the profile hold for more prompts.
+        growth_clips: Of how many of them the growth of errors is measured, thirteen clips each.
+        prompts: What to make; the preset's own ideas where left out.
+        check: Called within every block; what it raises ends the measuring, and nothing is written.
+        **fields: Request fields over the preset's defaults, such as num_inference_steps.
+
+    Raises:
+        StudioError: as `generate` would.
+    """
+    wanted = list(prompts or preset.defaults.prompts or ("a road",))
+    requests = [
+        request_for(preset, prompt=wanted[number % len(wanted)], seed=SEED + number, **fields)
+        for number in range(clips)
+    ]
+    total_steps = requests[0].num_inference_steps
+    skips = sorted({min(total_steps - 1, max(2, round(share * total_steps))) for share in GROWTH_AT})
+    growth_clips = min(growth_clips, clips)
+    total, done = clips + growth_clips * len(skips) + 1, 0
+    with TemporaryDirectory() as scratch:
+        store = RunStore(Path(scratch))
+        passes, recordings = 1, []
+        for request in requests:
+            recording, passes = _record(request, store, check)
+            recordings.append(recording)
+            done += 1
+            yield CalibrationStep(done=done, total=total, what=f"a whole clip: {request.prompt[:60]}")
+        measuring = _Measuring(requests, recordings, passes)
+        for skip in skips:
+            for number in range(growth_clips):
+                recording, _ = _record(requests[number], store, check, skip=skip, gain=measuring.gain(skip))
+                measuring.skipped(number, skip, recording)
+                done += 1
+                yield CalibrationStep(done=done, total=total, what=f"a clip without step {skip + 1}")
+        profile = measuring.profile(preset, skipped_share=0.0)
+        profile = measuring.profile(preset, skipped_share=_skipped_share(requests[0], store, check, profile))
+        done += 1
+        yield CalibrationStep(done=done, total=total, what="a clip by the plan")
+    from studio.records.profiles import profile_to_json
+
+    path = profile_path(folder, preset.name, total_steps, requests[0].flow_shift)
+    plot = path.with_suffix(".svg")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(plot, plot_of(profile).encode())
+    write_atomically(path, json.dumps(profile_to_json(profile)).encode())
+    yield Calibrated(path=path, plot=plot, profile=profile)
+
+
+def measure(
+    preset_name: str, *, store: RunStore, check: Callable[[], None], **fields: Any
+) -> Iterator[CalibrationStep | Calibrated]:
+    """`calibrate` as a worker calls it: by name, into the profiles of the runs' folder.
+
+    Raises:
+        StudioError: as `calibrate` would.
+    """
+    yield from calibrate(find_preset(preset_name), folder=store.folder / PROFILES, check=check, **fields)
+
+
+def weights_of(preset: Preset) -> str:
+    """Which weights these are: the Hub's revision, or a digest of the checksums that ship beside them."""
+    if preset.weights_folder is None:
+        return preset.weights.revision or ""
+    sums = preset.weights_folder / "checksums.json"
+    return hashlib.sha256(sums.read_bytes()).hexdigest()[:16] if sums.is_file() else ""
+
+
+def _record(
+    request: GenerationRequest, store: RunStore, check: Callable[[], None], skip: int | None = None, gain: float = 0.0
+) -> tuple[Recording, int]:
+    """What one clip's residuals did, and the passes of its steps; one step may be extrapolated instead of computed."""
+    from studio.caching.block_stack import StackCache
+    from studio.caching.recording import RecordingPolicy
+
+    made: list[tuple[RecordingPolicy, int]] = []
+
+    def recorder(occasion: Occasion) -> Cache:
+        blocks = len(occasion.stacks[0].blocks)
+        policy = RecordingPolicy(total_steps=occasion.total_steps, blocks=blocks, skip=skip, gain=gain)
+        made.append((policy, occasion.passes))
+        return StackCache(occasion.stacks, policy, total_steps=occasion.total_steps, passes=occasion.passes)
+
+    with closing(generate(request, store=store, measure_with=recorder)) as events:
+        for _ in events:
+            check()
+    policy, passes = made[0]
+    return policy.recording, passes
+
+
+def _skipped_share(request: GenerationRequest, store: RunStore, check: Callable[[], None], profile: Profile) -> float:
+    """Seconds of a skipped step against those of a computed one, in one run at twice the speed."""
+    from studio.caching.block_stack import StackCache
+    from studio.caching.budget import BudgetPolicy, plan_for
+    from studio.requests.caches import Budget
+
+    def planned(occasion: Occasion) -> Cache:
+        policy = BudgetPolicy(lambda: plan_for(profile.at(occasion.sigmas()), Budget(speedup=2.0)))
+        return StackCache(occasion.stacks, policy, total_steps=occasion.total_steps, passes=occasion.passes)
+
+    kinds: dict[int, str] = {}
+    seconds: dict[str, list[float]] = {"computed": [], "skipped": []}
+    with closing(generate(request, store=store, measure_with=planned)) as events:
+        for event in events:
+            check()
+            if isinstance(event, CacheDecided):
+                kinds[event.step] = event.kind
+            if isinstance(event, StepFinished) and event.step > 0:
+                seconds["computed" if kinds[event.step] == "computed" else "skipped"].append(event.seconds)
+    if not seconds["computed"] or not seconds["skipped"]:
+        return 0.0
+    return min(0.9, statistics.median(seconds["skipped"]) / statistics.median(seconds["computed"]))
+
+
+class _Measuring:
+    """Recordings become figures."""
+
+    def __init__(self, requests: Sequence[GenerationRequest], recordings: Sequence[Recording], passes: int) -> None:
+        self.requests = requests
+        self.recordings = recordings
+        self.passes = passes
+        self.sigmas = recordings[0].sigmas
+        grams = [each.gram(requests[0].guidance_scale, passes) for each in recordings]
+        self.grams = [gram / np.trace(gram) * len(gram) for gram in grams]
+        self._growth: dict[int, list[float]] = {}
+
+    def gain(self, skip: int) -> float:
+        """The best over the clips for this step, from the two before."""
+        _, by_first, first = np.sum([_products(gram, skip) for gram in self.grams], axis=0)
+        return max(0.0, float(by_first / first)) if first > 0 else 0.0
+
+    def skipped(self, number: int, skip: int, recording: Recording) -> None:
+        """Clip `number` once more, with one step extrapolated: how much of that error is left at the end."""
+        whole, other = self.recordings[number].latents, recording.latents
+        assert whole is not None
+        assert other is not None
+        spread = float((whole - whole.mean()).norm())
+        drift = float((other - whole).norm()) / spread
+        second, by_first, first = _products(self.grams[number], skip)
+        gain = self.gain(skip)
+        error = float(np.sqrt(max(second - 2 * gain * by_first + gain**2 * first, 1e-12)))
+        step = (*self.sigmas, 0.0)[skip] - (*self.sigmas, 0.0)[skip + 1]
+        self._growth.setdefault(skip, []).append(max(drift / (error * abs(step)), 1e-9))
+
+    def profile(self, preset: Preset, *, skipped_share: float) -> Profile:
+        from studio.records.profiles import Profile, falling
+
+        skips = sorted(self._growth)
+        # The mean of logarithms, as PSNR is one: a clip in which an early error grows tenfold shall not take the steps
+        # that all the others need.
+        typical = falling([float(np.mean(np.log(self._growth[skip]))) for skip in skips])
+        steps, passes = range(len(self.sigmas)), range(self.passes)
+        changes = [float(np.mean([_change(gram, step) for gram in self.grams])) if step else 0.0 for step in steps]
+        ratios = [
+            float(np.mean([each.ratios[step, branch] for each in self.recordings]))
+            for step in steps
+            for branch in passes
+        ]
+        return Profile(
+            preset=preset.name,
+            weights=weights_of(preset),
+            sigmas=tuple(self.sigmas),
+            flow_shift=self.requests[0].flow_shift,
+            grams=tuple(tuple(tuple(row) for row in gram.tolist()) for gram in self.grams),
+            growth=tuple((self.sigmas[skip], float(np.exp(log))) for skip, log in zip(skips, typical, strict=True)),
+            # A distance belongs to the step that was computed before it was told.
+            distances=tuple((*each.distances[1:], each.distances[-1]) for each in self.recordings),
+            embedding_changes=tuple(self.recordings[0].embedding_changes),
+            residual_changes=tuple(changes),
+            mag_ratios=tuple(ratios),
+            passes=self.passes,
+            skipped_share=skipped_share,
+            machine=hardware.measure().cpu_name,
+        )
+
+
+def _products(gram: np.ndarray, step: int) -> tuple[float, float, float]:
+    """||B||^2, <B, A> and ||A||^2 of the residual's change B into this step and A into the one before."""
+    rows = np.zeros((2, len(gram)))
+    rows[0, [step, step - 1]] = 1, -1
+    rows[1, [step - 1, step - 2]] = 1, -1
+    (second, by_first), (_, first) = rows @ gram @ rows.T
+    return second, by_first, first
+
+
+def _change(gram: np.ndarray, step: int) -> float:
+    """Relative change of the residual from the step before."""
+    apart = gram[step, step] + gram[step - 1, step - 1] - 2 * gram[step, step - 1]
+    return float(np.sqrt(max(apart, 0.0) / max(gram[step - 1, step - 1], 1e-12)))
+
+
+def plot_of(profile: Profile) -> str:
+    """AdaCache's distance at every step of every clip, with the codebook's thresholds, as SVG."""
+    from studio.caching.adacache import calibrated
+
+    total = len(profile.sigmas)
+    book = calibrated(profile, total)
+    top = 1.1 * max((max(clip[2:]) for clip in profile.distances), default=1.0)
+    width, height, left, right, foot = 640, 320, 52, 120, 36
+
+    def x(step: float) -> float:
+        return left + (step - 1) / max(1, total - 2) * (width - left - right)
+
+    def y(distance: float) -> float:
+        return height - foot - min(distance, top) / top * (height - foot - 24)
+
+    lines = [
+        '<polyline fill="none" stroke="#3f6fb5" stroke-opacity=".75" stroke-width="1.5" points="'
+        + " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in enumerate(clip) if step)
+        + '"/>'
+        for clip in profile.distances
+    ]
+    above = 24.0
+    for threshold, rate in sorted(zip(book.thresholds, book.rates, strict=False), reverse=True):
+        above = max(y(threshold), above + 13)  # words side by side with their line, but never on each other
+        lines.append(
+            f'<path d="M{left} {y(threshold):.1f}H{width - right}L{width - right + 8} {above:.1f}" fill="none" '
+            f'stroke="#b5653f" stroke-dasharray="4 3"/>'
+            f'<text x="{width - right + 10}" y="{above + 4:.1f}">below {threshold:.3f}: every {rate}</text>'
+        )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '
+        f'font-size="11" fill="#333"><rect width="100%" height="100%" fill="#fff"/>'
+        f'<text x="{left}" y="15">{profile.preset}: change of the middle block\'s attention from step to step</text>'
+        f'<path d="M{left} 20V{height - foot}H{width - right}" fill="none" stroke="#999"/>'
+        f'<text x="{left - 6}" y="{y(top):.0f}" text-anchor="end">{top:.2g}</text>'
+        f'<text x="{left - 6}" y="{y(0):.0f}" text-anchor="end">0</text>'
+        f'<text x="{width - right}" y="{height - 10}" text-anchor="end">step {total}</text>'
+        f'<text x="{left}" y="{height - 10}">step 2</text>{"".join(lines)}</svg>'
+    )

@@ -1,0 +1,1 @@
+"""Records: what was made, as plain folders that explain themselves."""

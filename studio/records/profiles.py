@@ -1,0 +1,158 @@
+"""Profiles: what a model's residuals did on a few uncached clips, from which caches take their figures.
+
+    G_q[a, b] = <R_a, R_b>     of the guided residuals of clip q's steps a and b; enough to know how far any
+                               combination of earlier residuals is from a later one, without keeping any of them
+    growth(s)                  how much of an error at noise level s is left in the finished clip
+
+Knows arithmetic and one JSON file for each preset, number of steps and shift. Refuses to know torch: `recording.py`
+fills profiles in. Where a number of steps was not measured, the nearest serves: everything is a function of the noise
+level and is read off between steps.
+
+Shapes: Q clips, N steps.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from studio.records.profile_files import profile_files
+
+PRIOR = "pocket"
+"""Whose profile stands in for a model that nobody has measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """What was measured on one model."""
+
+    preset: str
+    weights: str
+    """Which weights: a Hub revision, or a digest."""
+    sigmas: tuple[float, ...]
+    """(N), noise level of each step, falling."""
+    flow_shift: float | None
+    """The schedule's shift that was asked for."""
+    grams: tuple[tuple[tuple[float, ...], ...], ...]
+    """(Q, N, N), scaled so that the mean squared residual is 1."""
+    growth: tuple[tuple[float, float], ...]
+    """(noise level, factor), noise falling: relative drift of the finished clip for each unit of relative error."""
+    distances: tuple[tuple[float, ...], ...]
+    """(Q, N): AdaCache's distance between each step and the one before; 0 for the first."""
+    embedding_changes: tuple[float, ...]
+    """(N): relative change of the time embedding, TeaCache's input; 0 for the first."""
+    residual_changes: tuple[float, ...]
+    """(N): relative change of the residual, mean over clips; 0 for the first."""
+    mag_ratios: tuple[float, ...]
+    """(N · passes): residual magnitudes against the step before, pass by pass, as MagCache wants them."""
+    passes: int
+    skipped_share: float
+    """Cost of a skipped step against that of a computed one."""
+    machine: str = ""
+    """Where it was measured."""
+
+    def at(self, sigmas: Sequence[float]) -> Profile:
+        """The same model at other noise levels: read off between the measured steps."""
+        now = np.asarray(sigmas)
+        if (
+            now.max() > 1 >= max(self.sigmas)
+        ):  # deviations against a clean clip of one; a profile knows the noise's share
+            now = now / (1 + now)
+        if len(now) == len(self.sigmas) and np.allclose(now, self.sigmas, atol=1e-3):
+            return self
+        where = np.interp(-now, -np.asarray(self.sigmas), np.arange(len(self.sigmas)))
+        low = np.clip(np.floor(where).astype(int), 0, len(self.sigmas) - 2)
+        share = where - low
+        mix = np.zeros((len(now), len(self.sigmas)))
+        mix[np.arange(len(now)), low] = 1 - share
+        mix[np.arange(len(now)), low + 1] = share
+        return replace(
+            self,
+            sigmas=tuple(float(sigma) for sigma in now),
+            grams=tuple(_tuples(mix @ np.asarray(gram) @ mix.T) for gram in self.grams),
+        )
+
+    def mag_ratios_for(self, total_steps: int) -> tuple[float, ...]:
+        """MagCache's ratio for each of so many steps, the mean over passes; their product is the same curve."""
+        logs = np.log(np.asarray(self.mag_ratios).reshape(-1, self.passes).mean(axis=1)).cumsum()
+        share = np.linspace(0, len(logs) - 1, total_steps)
+        curve = np.interp(share, np.arange(len(logs)), logs)
+        return tuple(float(ratio) for ratio in np.exp(np.diff(curve, prepend=curve[0])))
+
+    def growth_at(self, sigmas: Sequence[float]) -> np.ndarray:
+        """(N,): the growth of errors, falling with the noise; in between, its logarithm is a straight line."""
+        levels = np.array([level for level, _ in self.growth])
+        factors = np.log([factor for _, factor in self.growth])
+        return np.exp(np.interp(-np.asarray(sigmas), -levels, factors))
+
+
+def find_profile(
+    preset: str, folder: Path | None, *, total_steps: int | None = None, flow_shift: float | None = None
+) -> Profile | None:
+    """The preset's profile for this number of steps and shift, else its nearest, else None.
+
+    Of two that are as near, the one measured here goes before the one that ships. A file that cannot be read is as
+    none.
+    """
+
+    def far(profile: Profile) -> tuple[float, bool]:
+        steps = abs(math.log(len(profile.sigmas) / total_steps)) if total_steps else 0.0
+        return steps, flow_shift is not None and profile.flow_shift != flow_shift
+
+    return min(_readable(preset, folder), key=far, default=None)
+
+
+def _readable(preset: str, folder: Path | None) -> Iterator[Profile]:
+    for file in profile_files(preset, folder):
+        try:
+            yield profile_from_json(json.loads(file.path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, KeyError):
+            continue
+
+
+def profile_to_json(profile: Profile) -> dict[str, Any]:
+    """As a record that `profile_from_json` reads back, with figures of six digits."""
+    return _rounded(asdict(profile))
+
+
+def profile_from_json(record: dict[str, Any]) -> Profile:
+    """What `profile_to_json` wrote.
+
+    Raises:
+        TypeError, ValueError, KeyError: it was written by something else.
+    """
+    return Profile(**{name: _frozen(value) for name, value in record.items()})
+
+
+def falling(values: Sequence[float]) -> list[float]:
+    """The falling sequence nearest to these in the mean of squares (pool adjacent violators)."""
+    pools: list[list[float]] = []
+    for value in values:
+        pools.append([value, 1.0])
+        while len(pools) > 1 and pools[-2][0] < pools[-1][0]:
+            last, count = pools.pop()
+            before, others = pools.pop()
+            pools.append([(before * others + last * count) / (others + count), others + count])
+    return [mean for mean, count in pools for _ in range(int(count))]
+
+
+def _tuples(array: np.ndarray) -> Any:
+    return tuple(_tuples(part) for part in array) if array.ndim else float(array)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(each) for each in value) if isinstance(value, list) else value
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {name: _rounded(each) for name, each in value.items()}
+    return [_rounded(each) for each in value] if isinstance(value, (list, tuple)) else value

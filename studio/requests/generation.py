@@ -1,0 +1,155 @@
+"""Requests: all that is needed to do a piece of work again.
+
+Knows the fields, their ranges, and how a request is held against a preset. Refuses to know how it is carried out.
+Nothing is silently corrected: a value off the model's grid is refused with the nearest valid ones.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from studio.errors import RequestError
+from studio.preset import Preset
+from studio.requests.caches import METHODS, CacheConfig
+
+SCHEMA_VERSION = 1
+"""Raised when a field changes its meaning; `read_request` then translates the older ones."""
+MAX_SEED = 2**32 - 1
+
+
+class GenerationRequest(BaseModel):
+    """One clip to be made. Names are diffusers' own; sizes are pixels, lengths frames."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    preset: str
+    """Name of the preset."""
+    prompt: str
+    """What is to be seen."""
+    negative_prompt: str = ""
+    """What is not to be seen."""
+    height: int = Field(ge=1, le=8192)
+    """Rows of a frame."""
+    width: int = Field(ge=1, le=8192)
+    """Columns of a frame."""
+    num_frames: int = Field(ge=1, le=2000)
+    """Length of the clip."""
+    fps: float = Field(gt=0, le=120)
+    """Frames a second when shown; the model does not see it."""
+    num_inference_steps: int = Field(ge=1, le=200)
+    """Denoising steps: more is slower and finer."""
+    guidance_scale: float = Field(ge=0, le=30)
+    """How strongly the prompt is followed; 1 or less switches guidance off and halves the work."""
+    flow_shift: float | None = Field(default=None, gt=0, le=50)
+    """Shift of the flow schedule: larger spends more steps at high noise. None keeps the scheduler as it is."""
+    seed: int = Field(ge=0, le=MAX_SEED)
+    """Seed of the initial noise, drawn on the CPU so that it is the same on every device."""
+    torch_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of the weights; auto takes what this machine runs best."""
+    offload: Literal["auto", "none", "model", "group", "sequential"] = "auto"
+    """What is kept off the accelerator while it is not needed: less memory, more time, the same clip."""
+    vae_tiling: Literal["auto", "on", "off"] = "auto"
+    """Decode in overlapping tiles: less memory, faint seams."""
+    quantization: Literal["auto", "none", "int8"] = "auto"
+    """Weights of the transformer in 8 bits: less memory, a slightly different clip."""
+    adapter: str | None = None
+    """Id of the fine-tuned version to use; None takes the model as it came."""
+    cache: CacheConfig | None = None
+    """How computing is saved by reusing what hardly changes; None computes everything."""
+
+
+def new_seed() -> int:
+    """A seed nobody chose."""
+    return secrets.randbelow(MAX_SEED + 1)
+
+
+def request_for(preset: Preset, *, prompt: str, seed: int | None = None, **fields: Any) -> GenerationRequest:
+    """The preset's defaults with the given fields over them; a field that is None keeps the default.
+
+    Raises:
+        RequestError: a field nobody knows, or a value out of range.
+    """
+    defaults = preset.defaults.model_dump(exclude={"prompts", "max_sequence_length"})
+    chosen = {name: value for name, value in fields.items() if value is not None}
+    return read_request(
+        defaults | chosen | {"preset": preset.name, "prompt": prompt, "seed": new_seed() if seed is None else seed}
+    )
+
+
+def read_request(written: dict[str, Any] | str | bytes) -> GenerationRequest:
+    """A request from a record or JSON that came from outside (a file, a form, an older version).
+
+    Raises:
+        RequestError: not JSON, a field nobody knows (the known ones are named), or a value out of range.
+    """
+    written = {name: value for name, value in record_of(written).items() if name != "schema_version"}
+    try:
+        return GenerationRequest.model_validate(written)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        field = ".".join(str(part) for part in fault["loc"])
+        if field.startswith("cache"):
+            raise _cache_fault(written.get("cache"), fault) from error
+        raise fault_in(GenerationRequest, written, error) from error
+
+
+def record_of(written: dict[str, Any] | str | bytes) -> dict[str, Any]:
+    """Settings from outside as a record; raises RequestError where they are none."""
+    if isinstance(written, (str, bytes)):
+        try:
+            written = json.loads(written)
+        except (ValueError, RecursionError) as error:
+            raise RequestError(
+                "The settings are not JSON.", field="settings", way_out="Choose a file the studio wrote."
+            ) from error
+    if not isinstance(written, dict):
+        raise RequestError(f"The settings are a {type(written).__name__}, not a record.", field="settings")
+    return written
+
+
+def fault_in(model: type[BaseModel], written: dict[str, Any], error: ValidationError) -> RequestError:
+    """What pydantic found in a record first, with the field, the value and the fields there are."""
+    fault = error.errors()[0]
+    field = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        known = ", ".join(model.model_fields)
+        return RequestError(f"Unknown setting {field!r}.", field=field, way_out=f"Known settings: {known}.")
+    value = written.get(field)
+    return RequestError(f"{field} = {str(value)[:80]!r} will not do: {fault['msg']}.", field=field, value=value)
+
+
+def _cache_fault(cache: Any, fault: Any) -> RequestError:
+    """What is wrong with a cache, in the words of its own settings."""
+    if not isinstance(cache, dict):
+        return RequestError(
+            f"The cache is a {type(cache).__name__}, not a record.",
+            field="cache",
+            value=cache,
+            way_out='Write {"method": …}.',
+        )
+    method = cache.get("method")
+    if method not in METHODS:
+        return RequestError(
+            f"There is no cache {str(method)[:40]!r}.",
+            field="cache",
+            value=method,
+            way_out=f"Known caches: {', '.join(METHODS)}.",
+        )
+    name = ".".join(str(part) for part in fault["loc"][2:])
+    if fault["type"] == "extra_forbidden":
+        known = ", ".join(name for name in METHODS[method].model_fields if name != "method")
+        return RequestError(f"{method} has no setting {name!r}.", field=f"cache.{name}", way_out=f"It has: {known}.")
+    value = cache.get(name)
+    of_value = f" = {str(value)[:80]!r}" if name else ""
+    return RequestError(
+        f"{name or method}{of_value} will not do: {fault['msg']}.", field=f"cache.{name}".rstrip("."), value=value
+    )
+
+
+def request_to_json(request: GenerationRequest) -> dict[str, Any]:
+    """As a record that `read_request` reads back, today and later."""
+    return {"schema_version": SCHEMA_VERSION} | request.model_dump()

@@ -1,0 +1,1 @@
+"""Forms: controls that are drawn from a request's fields, and read back into one."""

@@ -1,0 +1,1 @@
+"""Panels: parts of tabs that have a life of their own."""

@@ -1,0 +1,333 @@
+"""The clips to learn from: uploaded, read behind the page, captioned and held out, and what cannot be used named.
+
+Knows uploads, the guarded reader of clips and where copies stay. Refuses to know how a clip becomes samples, and to let
+any other decoder see an upload.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections import OrderedDict
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from studio.clips.read import read_clip
+from studio.clips.write import thumbnail_jpeg
+from studio.errors import RequestError, StudioError
+from studio.finetune.clips import LIMITS, caption_of, clip_kept, kept, sweep
+from studio.requests.training import MAX_CLIPS, TrainingClip
+from studio.ui.components import message
+from studio.ui.components.clip_list import clip_list
+from studio.ui.panels.run_progress import picture_address
+from studio.ui.server.page_context import PageContext
+from studio.ui.wording import seconds_text, size_text
+
+ENDINGS = [".mp4", ".m4v", ".mov", ".webm", ".mkv"]
+REMEMBERED = 1000
+"""Uploads whose findings are kept, of all pages together."""
+PATIENCE_SECONDS = 1.5
+"""How long an upload waits for its findings before the list shows that they are still to come."""
+MAX_CAPTION = 2000
+GLANCE = replace(LIMITS, area=512 * 512, frames=120)
+"""An upload is only looked at, so small pictures do."""
+
+
+class SampleSize(NamedTuple):
+    """What a training sample is to be, as the form has it: whatever a browser may send."""
+
+    num_frames: Any
+    fps: Any
+    height: Any
+    width: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What reading an upload has shown."""
+
+    name: str
+    fault: str = ""
+    """Why it cannot be read; nothing below is known then."""
+    path: Path = Path()
+    """The copy that stays."""
+    sha256: str = ""
+    caption: str = ""
+    picture: str = ""
+    """The first frame, as a `data:` address."""
+    width: int = 0
+    height: int = 0
+    seconds: float = 0.0
+    file_bytes: int = 0
+
+
+class ClipsPanel:
+    """The upload, the list and two fields that go for all clips.
+
+    A page knows its clips by ids that only the server hands out; captions and ticks come back with the list's value.
+    The browser remembers clips by their content, with what was typed, so that a reload finds them again. Everything
+    takes the form's values of `SampleSize` last.
+    """
+
+    def __init__(self, rooms: PageContext) -> None:
+        self._rooms = rooms
+        self._folder = rooms.store.folder
+        self._readers = ThreadPoolExecutor(1, thread_name_prefix="training-clips")
+        self._found: OrderedDict[str, Future[Found]] = OrderedDict()
+
+    def build(self) -> None:
+        self.files = gr.File(
+            label=f"Clips to learn from: 1 to {MAX_CLIPS} MP4 or WebM files",
+            file_count="multiple",
+            file_types=ENDINGS,
+            height=96,
+            visible=not self._rooms.hosted,
+            elem_id="training-files",
+        )
+        self.said = message.message(elem_id="training-clips-said")
+        self.list = clip_list(elem_id="training-clips")
+        with gr.Row(elem_classes="numbers"):
+            self.origin = gr.Textbox(
+                label="Origin",
+                info="of all clips, for the model card",
+                placeholder="filmed by myself",
+                max_lines=1,
+                min_width=120,
+                elem_id="training-origin",
+            )
+            self.licence = gr.Textbox(
+                label="Licence",
+                info="of all clips",
+                placeholder="CC-BY-4.0",
+                max_lines=1,
+                min_width=120,
+                elem_id="training-licence",
+            )
+        self.ids = gr.State([])
+        self.seen = gr.State(None)
+        # The secret only keeps the value readable after a restart.
+        self.remembered = gr.BrowserState([], storage_key="dailies-clips", secret="dailies")
+
+    @property
+    def inputs(self) -> list[Any]:
+        """What `clips` takes, without the size."""
+        return [self.ids, self.list, self.origin, self.licence]
+
+    @property
+    def outputs(self) -> list[Any]:
+        return [self.files, self.said, self.list, self.ids, self.seen, self.remembered]
+
+    # -- what happens -------------------------------------------------------------------------------------------------
+
+    def add(self, files: Any, ids: Any, listed: Any, *size: Any) -> dict[Any, Any]:
+        """Files have arrived: they are read behind the page, and the quick ones are shown at once."""
+        if self._rooms.hosted:
+            return {self.files: None}
+        ids = _ids(ids)
+        paths = [Path(file) for file in files if isinstance(file, str)] if isinstance(files, list) else []
+        room = max(0, MAX_CLIPS - len(ids))
+        begun = {secrets.token_hex(8): path for path in paths[:room]}
+        for clip_id, path in begun.items():
+            self._found[clip_id] = self._readers.submit(self._read, path)
+        self._readers.submit(sweep, self._folder)
+        self._wait_for(begun)
+        said = {}
+        if len(paths) > room:
+            left = ", ".join(path.name for path in paths[room:])
+            said = message.warn(f"A fine-tune takes {MAX_CLIPS} clips at most. Not taken: {left[:300]}.")
+        return self._shows([*ids, *begun], listed, size) | {self.files: None, self.said: said}
+
+    def recall(self, remembered: Any, ids: Any, *size: Any) -> Any:
+        """The clips that the browser remembers and that are still kept here, on a page that has none yet."""
+        if ids or self._rooms.hosted or not isinstance(remembered, list):
+            return gr.skip()
+        begun: dict[str, dict[str, Any]] = {}
+        for row in remembered[:MAX_CLIPS]:
+            path = clip_kept(str(row.get("sha256")), self._folder) if isinstance(row, dict) else None
+            if path is not None:
+                clip_id = secrets.token_hex(8)
+                self._found[clip_id] = self._known_by(path.parent.name) or self._readers.submit(self._read, path)
+                begun[clip_id] = {**row, "id": clip_id, "state": "ready"}
+        self._wait_for(begun)
+        return self._shows(list(begun), {"clips": list(begun.values())}, size) if begun else gr.skip()
+
+    def remove(self, event: gr.EventData, ids: Any, listed: Any, *size: Any) -> dict[Any, Any]:
+        asked = event._data if isinstance(event._data, dict) else {}
+        return self._shows([each for each in _ids(ids) if each != asked.get("clip")], listed, size)
+
+    def edited(self, ids: Any, listed: Any, *size: Any) -> Any:
+        """What the browser is to remember after something was typed or ticked."""
+        return self._to_remember(self._rows(_ids(ids), listed, size))
+
+    def look(self, seen: Any, ids: Any, listed: Any, *size: Any) -> Any:
+        """What a page has not been told yet; nothing where there is nothing new."""
+        shown = self._shows(_ids(ids), listed, size)
+        return gr.skip() if shown[self.seen] == seen else shown
+
+    def clips(self, ids: Any, listed: Any, origin: Any, licence: Any, *size: Any) -> tuple[TrainingClip, ...]:
+        """What there is to learn from.
+
+        Raises:
+            RequestError: nothing usable, files that are still being read or are gone, or a caption that is missing.
+        """
+        rows = self._rows(_ids(ids), listed, size)
+        if any(row["state"] == "reading" for row in rows):
+            raise RequestError("Some clips are still being read.", field="clips", way_out="Wait a moment.")
+        usable = [row for row in rows if row["state"] == "ready"]
+        if not usable:
+            what = "None of the clips can be used." if rows else "There is nothing to learn from yet."
+            raise RequestError(what, field="clips", way_out="Add MP4 or WebM clips above.")
+        for row in usable:
+            if not row["caption"].strip():
+                raise RequestError(
+                    f"{row['name']} has no caption.", field="clips", way_out="Say in a few words what is to be seen."
+                )
+        if all(row["held_out"] for row in usable):
+            raise RequestError(
+                "Every clip is held out.", field="clips", way_out="Untick at least one, so that there is one to learn."
+            )
+        for row in usable:
+            try:
+                os.utime(row["path"].parent)  # so that it stays until a version refers to it
+            except OSError as error:
+                raise RequestError(
+                    f"{row['name']} is not kept here any more.", field="clips", way_out="Remove it, and add it again."
+                ) from error
+        marked = any(row["held_out"] for row in usable)
+        return tuple(
+            TrainingClip(
+                path=row["path"],
+                caption=row["caption"].strip(),
+                origin=_line(origin),
+                licence=_line(licence),
+                held_out=row["held_out"] if marked else None,
+            )
+            for row in usable
+        )
+
+    # -- what is so ---------------------------------------------------------------------------------------------------
+
+    def _read(self, path: Path) -> Found:
+        name = path.name
+        try:
+            loaded = read_clip(path, limits=GLANCE, fps=1.0, least=(1, 1))  # one picture a second tells as much
+            caption = caption_of(path)
+            copy = kept(path, self._folder)
+            info = loaded.info
+            return Found(
+                name=name,
+                path=copy,
+                sha256=copy.parent.name,
+                caption=caption[:MAX_CAPTION],
+                picture=picture_address(thumbnail_jpeg(loaded.clip.frames[0], longest=96)),
+                width=info.width,
+                height=info.height,
+                seconds=info.seconds,
+                file_bytes=info.file_bytes,
+            )
+        except (StudioError, OSError) as error:
+            return Found(name=name, fault=str(error))
+
+    def _known(self, clip_id: str) -> Found | None:
+        """What is known of an upload; None while it is being read."""
+        reading = self._found.get(clip_id)
+        if reading is None:
+            return Found(name="A clip", fault="It was uploaded too long ago. Add it again.")
+        return reading.result() if reading.done() else None
+
+    def _known_by(self, digest: str) -> Future[Found] | None:
+        """The reading of a content that was read already."""
+        done = [each for each in list(self._found.values()) if each.done()]
+        return next((each for each in done if each.result().sha256 == digest), None)
+
+    def _wait_for(self, begun: Any) -> None:
+        while len(self._found) > REMEMBERED:
+            self._found.popitem(last=False)
+        wait([self._found[clip_id] for clip_id in begun if clip_id in self._found], PATIENCE_SECONDS)
+
+    def _shows(self, ids: list[str], listed: Any, size: tuple[Any, ...]) -> dict[Any, Any]:
+        rows = self._rows(ids, listed, size)
+        told = [(row["id"], row["state"], row["note"]) for row in rows]
+        shown = [{name: value for name, value in row.items() if name not in ("path", "sha256")} for row in rows]
+        return {
+            self.list: {"clips": shown},
+            self.ids: ids,
+            self.seen: told,
+            self.remembered: self._to_remember(rows),
+        }
+
+    def _to_remember(self, rows: list[dict[str, Any]]) -> Any:
+        """Nothing new while clips are being read, some of which may have been remembered before."""
+        if any(row["state"] == "reading" for row in rows):
+            return gr.skip()
+        return [{name: row[name] for name in ("sha256", "caption", "held_out")} for row in rows if row["sha256"]]
+
+    def _rows(self, ids: list[str], listed: Any, size: tuple[Any, ...]) -> list[dict[str, Any]]:
+        """The list's rows, with the captions and ticks that the page has given them, and where each clip lies."""
+        typed = _typed(listed)
+        rows: list[dict[str, Any]] = []
+        names: dict[str, str] = {}
+        for clip_id in ids:
+            found = self._known(clip_id)
+            row: dict[str, Any] = {"id": clip_id, "state": "reading", "name": "", "line": "", "picture": "", "note": ""}
+            caption, held_out = typed.get(clip_id, (None, False))
+            row |= {"caption": caption, "held_out": held_out, "path": None, "sha256": ""}
+            if found is not None:
+                fault = found.fault or _fault(found, names, SampleSize(*size))
+                row |= {"path": found.path, "sha256": found.sha256}
+                names.setdefault(found.sha256, found.name)
+                row |= {"state": "left out" if fault else "ready", "name": found.name[:120], "note": fault}
+                row |= {"picture": found.picture, "caption": found.caption if caption is None else caption}
+                if found.width:
+                    pixels = f"{found.width}×{found.height}"
+                    row["line"] = f"{pixels} · {seconds_text(found.seconds)} · {size_text(found.file_bytes)}"
+                    row["line"] += _cut(found, SampleSize(*size))
+            rows.append(row)
+        return rows
+
+
+def _cut(found: Found, size: SampleSize) -> str:
+    """How much of a long clip is used."""
+    if not isinstance(size.fps, (int, float)) or not 0 < size.fps < 1e6 or found.seconds * size.fps <= LIMITS.frames:
+        return ""
+    return f" · its first {seconds_text(LIMITS.frames / size.fps)} are used"
+
+
+def _fault(found: Found, names: dict[str, str], size: SampleSize) -> str:
+    """Why a clip that can be read gives nothing to learn from; empty where it does, or the form does not say enough."""
+    if found.sha256 in names:
+        return f"It is the same file as {names[found.sha256]}."
+    if not all(isinstance(each, (int, float)) and 0 < each < 1e6 for each in size):
+        return ""
+    frames = round(found.seconds * size.fps)
+    if frames < size.num_frames:
+        return (
+            f"At {size.fps:g} frames a second it has {frames} frames, fewer than the {size.num_frames:g} of a sample."
+        )
+    return ""
+
+
+def _ids(ids: Any) -> list[str]:
+    return [each for each in ids if isinstance(each, str)][:MAX_CLIPS] if isinstance(ids, list) else []
+
+
+def _typed(listed: Any) -> dict[str, tuple[str | None, bool]]:
+    """Captions and ticks by id, of what a browser sent as the list's value; it may be anything."""
+    rows = listed.get("clips") if isinstance(listed, dict) else None
+    found = {}
+    for row in rows[:MAX_CLIPS] if isinstance(rows, list) else []:
+        if isinstance(row, dict) and isinstance(row.get("id"), str):
+            caption = row.get("caption")
+            found[row["id"]] = (
+                caption[:MAX_CAPTION] if isinstance(caption, str) else None,
+                row.get("held_out") is True,
+            )
+    return found
+
+
+def _line(text: Any) -> str:
+    return " ".join(text.split())[:200] if isinstance(text, str) else ""

@@ -1,0 +1,306 @@
+"""The Fine-tune tab: clips and settings become a version; its training is followed, stopped, gone on with and judged.
+
+A click writes a version down and asks the worker to train it, which it does when it has no clip to make; the tab reads
+the version's log. So a reload, another tab or a restarted studio finds the training as it stands. Knows the queue, the
+versions and the form. Refuses to know how a model is trained, and to start anything on a hosted page.
+"""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+import gradio as gr
+
+from studio.errors import JobError, StudioError, from_json
+from studio.finetune import begin, preset_of
+from studio.machine import weights
+from studio.preset import Preset
+from studio.records.versions import LOG, Version
+from studio.ui.components import message
+from studio.ui.components.facts import facts
+from studio.ui.components.training_plot import training_plot
+from studio.ui.forms.training import LABELS, SIZE, FinetuneForm, finetune_label, finetune_request_of
+from studio.ui.panels.training_clips import ClipsPanel
+from studio.ui.panels.training_progress import Told, facts_of, plot_of, prediction_of, words_of
+from studio.ui.panels.versions import VersionsPanel, training_now
+from studio.ui.server.page_context import PageContext
+from studio.ui.tabs.generate import LIGHT
+
+LOOK_SECONDS = 2.0
+LENT = "its graphics card is lent for a minute at a time, and a training takes longer"
+ABOUT_PREDICT = "Predict takes two steps that are not kept, and says how long all will take, in how much memory."
+SHARED = "it would keep the machine from everybody else for as long as it takes"
+
+
+class FinetuneTab:
+    """The tab's components and what they do. `build` draws them, `wire` connects them."""
+
+    def __init__(self, rooms: PageContext, presets: list[Preset]) -> None:
+        self.rooms = rooms
+        self.form = FinetuneForm(presets)
+        self.clips = ClipsPanel(rooms)
+        self.panel = VersionsPanel(rooms)
+        self.versions = self.panel.versions
+
+    # -- layout -------------------------------------------------------------------------------------------------------
+
+    def build(self) -> None:
+        with gr.Row(elem_classes="desk", equal_height=False):
+            with gr.Column(scale=6, min_width=320, elem_classes="sheet"):
+                self.clips.build()
+                self.form.place_main()
+                with gr.Accordion("More settings", open=False, elem_id="training-more"):
+                    self.form.place_more()
+                with gr.Row(elem_classes="actions", elem_id="training-starting"):
+                    self.start = gr.Button("Fine-tune", variant="primary", size="lg", elem_id="training-start")
+                    self.predict = gr.Button("Predict", size="lg", elem_id="training-predict")
+                if not self.rooms.hosted:
+                    message.message(message.quiet(ABOUT_PREDICT), elem_id="training-about-predict")
+                self.trouble = message.message(
+                    message.quiet(self._why_not()) if self.rooms.hosted else {}, elem_id="training-trouble"
+                )
+            with gr.Column(scale=7, min_width=320, elem_classes="stage", elem_id="training-stage"):
+                self._build_shown()
+        self.chosen = gr.State("")
+        self.told = gr.State(Told())
+        self.seen = gr.State(None)
+        self.timer = gr.Timer(LOOK_SECONDS, active=False)
+
+    def _build_shown(self) -> None:
+        self.heading = facts(elem_id="training-heading")
+        self.status = message.message(elem_id="training-status")
+        with gr.Row(visible=False, elem_classes="actions", elem_id="training-stopping") as self.stopping:
+            self.stop = gr.Button("Stop", variant="stop", size="sm", elem_id="training-stop")
+        with gr.Row(visible=False, elem_classes="actions", elem_id="training-going-on") as self.going_on:
+            self.go_on = gr.Button("Go on", size="sm", elem_id="training-go-on")
+        self.answer = message.message(elem_id="training-answer")
+        self.plot = training_plot(elem_id="training-plot")
+        self.figures = facts(elem_id="training-facts")
+        self.panel.build_player()
+        self.panel.build_list()
+
+    @property
+    def _shown(self) -> list[Any]:
+        """Everything that `_shows` may change."""
+        return [
+            *(self.chosen, self.told, self.seen, self.timer, self.heading, self.status, self.stopping, self.going_on),
+            *(self.answer, self.plot, self.figures, *self.panel.outputs),
+        ]
+
+    # -- wiring -------------------------------------------------------------------------------------------------------
+
+    def wire(self, tab: gr.Tab) -> None:
+        """Connect the tab, which looks anew whenever it is opened."""
+        clips, panel, form = self.clips, self.panel, self.form
+        form.wire(LIGHT)
+        listed = [clips.ids, clips.list, *form.size]
+        clips.files.upload(clips.add, [clips.files, *listed], clips.outputs, **LIGHT)
+        clips.list.remove(clips.remove, listed, clips.outputs, **LIGHT)
+        clips.list.edit(clips.edited, listed, [clips.remembered], trigger_mode="always_last", **LIGHT)
+        tab.select(clips.recall, [clips.remembered, clips.ids, *form.size], clips.outputs, **LIGHT)
+        asked = [clips.seen, *listed]
+        self.timer.tick(clips.look, asked, clips.outputs, **LIGHT)
+        for control in form.size:
+            control.change(clips.look, asked, clips.outputs, trigger_mode="always_last", **LIGHT)
+
+        following = [self.chosen, self.told, panel.paired, panel.prompt]
+        tab.select(self.open, following, self._shown, **LIGHT)
+        panel.prompt.input(self.open, following, self._shown, **LIGHT)
+        self.timer.tick(self.look, [*following, self.seen], self._shown, **LIGHT)
+        asked_for = [*clips.inputs, *form.inputs]
+        self.start.click(self.begin, asked_for, [*self._shown, self.trouble], **LIGHT)
+        self.predict.click(self.foretell, asked_for, [*self._shown, self.trouble], **LIGHT)
+        self.stop.click(self.leave_off, [self.chosen], [self.answer], **LIGHT)
+        self.go_on.click(self.take_up, following, self._shown, **LIGHT)
+        panel.list.choose(self.choose, [panel.paired], [*self._shown, panel.said, panel.confirm], **LIGHT)
+        panel.push.wire(self.chosen, LIGHT)
+        panel.delete.click(panel.ask, None, [panel.confirm], **LIGHT)
+        panel.not_really.click(panel.keep, None, [panel.confirm], **LIGHT)
+        for button, act in (
+            (panel.promote, panel.put_forward),
+            (panel.roll_back, panel.undo),
+            (panel.really, panel.remove),
+        ):
+            acted = button.click(act, [self.chosen], [panel.said, panel.confirm], **LIGHT)
+            acted.then(self.open, following, self._shown, **LIGHT)
+
+    # -- the buttons --------------------------------------------------------------------------------------------------
+
+    def begin(self, ids: Any, listed: Any, origin: Any, licence: Any, *values: Any) -> dict[Any, Any]:
+        """The version is written down, and the worker asked to train it; the form stays as it is."""
+        return self._begin(ids, listed, origin, licence, values, predict=False)
+
+    def foretell(self, ids: Any, listed: Any, origin: Any, licence: Any, *values: Any) -> dict[Any, Any]:
+        """The version is written down, and the worker asked what training it would take."""
+        return self._begin(ids, listed, origin, licence, values, predict=True)
+
+    def _begin(
+        self, ids: Any, listed: Any, origin: Any, licence: Any, values: tuple[Any, ...], *, predict: bool
+    ) -> dict[Any, Any]:
+        try:
+            self._refuse_strangers()
+            named = dict(zip(LABELS, values, strict=True))
+            clips = self.clips.clips(ids, listed, origin, licence, *(named[field] for field in SIZE))
+            request, preset = finetune_request_of(values, clips)
+            weights.folder_of(preset)
+            self._refuse_a_second()
+            version = begin(request, store=self.rooms.store)
+            try:
+                self.rooms.queue.train(version.id, predict=predict)
+            except StudioError:
+                self.versions.delete(version.id)
+                raise
+        except StudioError as error:
+            label = finetune_label(error)
+            if not self.rooms.hosted:
+                gr.Warning(html.escape(str(error)), title=label or "Not possible")
+            return {self.trouble: message.of_error(error, label=label)}
+        return self._shows(version.id, Told(), None) | {self.trouble: {}, self.answer: {}}
+
+    def leave_off(self, chosen: Any) -> dict[Any, Any]:
+        try:
+            self._refuse_strangers()
+        except StudioError as error:
+            return {self.answer: message.of_error(error)}
+        if chosen not in (training_now(self.rooms), self.rooms.queue.waits_to_be_trained()):
+            return {self.answer: message.quiet("It is not being trained any more.")}
+        self.rooms.queue.stop_training()
+        return {self.answer: message.quiet("Stopping after the step under way. What was learnt is kept.")}
+
+    def take_up(self, chosen: Any, told: Any, paired: Any, prompt: Any = "") -> dict[Any, Any]:
+        """A stopped or failed version goes on from its last checkpoint."""
+        try:
+            self._refuse_strangers()
+            version = self.versions.get(chosen)
+            preset_of(version)  # which refuses one that has changed, before the worker would
+            self._refuse_a_second()
+            self.rooms.queue.train(version.id)
+        except StudioError as error:
+            return {self.answer: message.of_error(error)}
+        return self._shows(version.id, told, paired, prompt) | {self.answer: {}}
+
+    def choose(self, paired: Any, event: gr.EventData) -> dict[Any, Any]:
+        asked = event._data if isinstance(event._data, dict) else {}
+        closed = {self.panel.said: {}, self.panel.confirm: gr.update(visible=False), self.answer: {}}
+        return self._shows(asked.get("version"), Told(), paired) | closed
+
+    def _refuse_strangers(self) -> None:
+        if self.rooms.hosted:
+            raise JobError(self._why_not())
+
+    def _why_not(self) -> str:
+        reason = LENT if self.rooms.machine.hosted == "zerogpu" else SHARED
+        return f"A fine-tune cannot be started on this shared page: {reason}. Run the studio on a machine of your own."
+
+    def _refuse_a_second(self) -> None:
+        waits = self.rooms.queue.waits_to_be_trained()
+        if waits is not None:
+            raise JobError(
+                "Another version waits to be trained already.", way_out="Wait until it has begun, or stop it."
+            )
+
+    # -- looking ------------------------------------------------------------------------------------------------------
+
+    def open(self, chosen: Any, told: Any, paired: Any, prompt: Any = "") -> dict[Any, Any]:
+        """The tab was opened, or something was done: all as it is now."""
+        return self._shows(chosen, told, paired, prompt)
+
+    def look(self, chosen: Any, told: Any, paired: Any, prompt: Any, seen: Any) -> Any:
+        """What has changed since the page was told; nothing where nothing has."""
+        return gr.skip() if self._signs(chosen) == seen else self._shows(chosen, told, paired, prompt)
+
+    def _shows(self, chosen: Any, told: Any, paired: Any, prompt: Any = "") -> dict[Any, Any]:
+        queue = self.rooms.queue
+        signs = self._signs(chosen)  # before anything is read, so that what comes meanwhile is seen the next time
+        versions = self.versions.list()
+        now = training_now(self.rooms) or queue.waits_to_be_trained()
+        wanted = (chosen, now, versions[0].id if versions else None)
+        version = next((each for name in wanted for each in versions if each.id == name), None)
+        if version is None:
+            nothing = {self.heading: {}, self.status: {}, self.plot: {}, self.figures: {}, self.chosen: ""}
+            hidden = {self.stopping: gr.update(visible=False), self.going_on: gr.update(visible=False)}
+            updates = nothing | hidden | {self.told: Told()} | self.panel.shows(versions, None, Told(), paired, "")
+        else:
+            another = not isinstance(told, Told) or told.version != version.id
+            told = Told(version=version.id) if another else told
+            told = told.with_records(self.versions.events(version.id, after=told.read))
+            updates = self._shows_training(version, told) | self.panel.shows(versions, version, told, paired, prompt)
+            if another:
+                updates |= self.panel.offers(version)
+            if version.id != chosen:
+                signs = self._signs(version.id)
+        return updates | {self.seen: signs, self.timer: gr.Timer(active=True)}
+
+    def _shows_training(self, version: Version, told: Told) -> dict[Any, Any]:
+        state, request = self.panel.state_of(version), version.request
+        waits = self.rooms.queue.waits_to_be_trained() == version.id
+        running = state == "training"
+        mine = not self.rooms.hosted
+        updates: dict[Any, Any] = {
+            self.chosen: version.id,
+            self.told: told,
+            self.heading: {"title": version.title, "note": _line(version), "rows": [], "notes": []},
+            self.status: status_of(version, state, told, waits=waits),
+            self.plot: plot_of(told, request.max_train_steps),
+            self.figures: facts_of(told, running=running),
+            self.stopping: gr.update(visible=mine and (running or waits)),
+            self.going_on: gr.update(visible=mine and not (running or waits or state == "complete")),
+        }
+        return updates if running or waits else updates | {self.answer: {}}
+
+    def _signs(self, chosen: Any) -> list[Any]:
+        """Changes whenever there is something new to show; cheap to ask."""
+        queue, folder = self.rooms.queue, self.versions.folder
+        files = [*sorted(folder.glob("*/version.json")), folder / "promoted.json"]
+        if isinstance(chosen, str) and chosen and any(path.parent.name == chosen for path in files):
+            files.append(self.versions.path(chosen) / LOG)
+        return [chosen, training_now(self.rooms), queue.waits_to_be_trained(), *map(_stamp, files)]
+
+
+def _stamp(path: Any) -> tuple[str, int, int]:
+    try:
+        told = path.stat()
+    except OSError:
+        return (str(path), 0, 0)
+    return (str(path), told.st_mtime_ns, told.st_size)
+
+
+def _line(version: Version) -> str:
+    """What a version was asked, in one line."""
+    request = version.request
+    clips = len(request.clips)
+    return (
+        f"{request.preset} · {request.objective} · {clips} clip{'s' if clips != 1 else ''} · "
+        f"{request.width}×{request.height} × {request.num_frames} · rank {request.lora_rank} · "
+        f"learning rate {request.learning_rate:g}"
+    )
+
+
+def status_of(version: Version, state: str, told: Told, *, waits: bool) -> dict[str, Any]:
+    """The value of the message over the plot."""
+    total = version.request.max_train_steps
+    if state == "training":
+        if not told.total and not told.stage:
+            return message.quiet("It begins.")
+        words = f"{words_of(told, total)} Clips asked for meanwhile wait."
+        share = told.stage_share if told.stage and not told.steps else None
+        return message.quiet(words) | {"share": told.step / total if share is None else share}
+    if waits:
+        return message.quiet("It begins when no clip is being made.")
+    if state == "waiting":
+        return message.warn("Not begun. Press Go on to train it.")
+    if state == "stopped" and told.predicted is not None and not version.step:
+        return message.quiet(f"{prediction_of(told, total)} Nothing is trained yet: press Go on to train it.")
+    if state == "stopped":
+        kept = "What was learnt is kept, and can be used." if version.step else "Nothing was learnt yet."
+        return message.warn(f"Stopped after {version.step} of {total} steps. {kept}")
+    if state == "failed":
+        return message.of_error(from_json(version.error or {"message": "It failed."}))
+    if version.worse_than_base:
+        return message.warn("Done, and worse than the model it came from: try fewer steps or a lower learning rate.")
+    if version.scores is None or version.base_scores is None:
+        return message.good("Done.")
+    gain = version.scores.psnr - version.base_scores.psnr
+    what = "of held-out samples" if version.held_out else "of what it was trained on, for too few to hold any out"
+    return message.good(f"Done: {gain:+.2f} dB PSNR over the model it came from, {what}.")

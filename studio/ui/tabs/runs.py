@@ -1,0 +1,277 @@
+"""The Runs tab: what was made, found again; its settings restored, its clip downloaded, its folder deleted.
+
+A clip that the studio made carries its settings: dropped here, it restores the whole form. Knows the runs and the
+guarded reader of clips. Refuses to let any other decoder see an upload.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from studio.clips.read import read_settings
+from studio.errors import ClipError, StudioError, UnknownPreset
+from studio.preset import Preset, find_preset
+from studio.records.runs import Run, request_in_settings
+from studio.requests.generation import GenerationRequest
+from studio.ui.components import message
+from studio.ui.components.facts import facts
+from studio.ui.components.run_grid import run_grid
+from studio.ui.components.step_timeline import step_timeline
+from studio.ui.panels.run_progress import picture_address, timeline_of
+from studio.ui.server.page_context import PageContext
+from studio.ui.server.serving import clip_to_serve, poster_bytes
+from studio.ui.server.visitor import owner_of
+from studio.ui.tabs.generate import LIGHT
+from studio.ui.wording import result_facts, run_tile, settings_facts
+
+PAGE = 24
+"""Runs shown at first, and added by each "Show more"."""
+ANY_PRESET = ""
+
+
+class RunsTab:
+    """The tab's components and what they do. `build` draws them, `wire` connects them to the form of the other tab."""
+
+    def __init__(self, rooms: PageContext, presets: list[Preset], browser: gr.BrowserState) -> None:
+        self.rooms = rooms
+        self.presets = presets
+        self.browser = browser
+
+    # -- layout -------------------------------------------------------------------------------------------------------
+
+    def build(self) -> None:
+        with gr.Row(elem_classes="desk", equal_height=False):
+            with gr.Column(scale=7, min_width=320, elem_classes="sheet"):
+                with gr.Row(elem_classes="numbers"):
+                    self.search = gr.Textbox(
+                        label="Search",
+                        placeholder="words of the prompt, or a run's id",
+                        min_width=180,
+                        scale=3,
+                        elem_id="search",
+                    )
+                    self.preset = gr.Dropdown(
+                        label="Preset",
+                        choices=[("All", ANY_PRESET), *((preset.title, preset.name) for preset in self.presets)],
+                        value=ANY_PRESET,
+                        min_width=140,
+                        scale=2,
+                        elem_id="filter-preset",
+                    )
+                self.grid = run_grid(elem_id="runs")
+                self.more = gr.Button("Show more", size="sm", visible=False, elem_id="more")
+                self.drop = gr.File(
+                    label="Restore settings from an mp4 that the studio made",
+                    file_types=[".mp4"],
+                    height=96,
+                    elem_id="drop",
+                )
+                self.dropped = message.message(elem_id="dropped")
+            with gr.Column(scale=5, min_width=320, elem_classes="stage"):
+                self._build_shown()
+        self.chosen = gr.State("")
+        self.limit = gr.State(PAGE)
+
+    def _build_shown(self) -> None:
+        self.hint = message.message(message.quiet("Choose a run to see it."), elem_id="run-hint")
+        with gr.Column(visible=False, elem_id="run") as self.shown:
+            self.video = gr.Video(
+                autoplay=True,
+                loop=True,
+                interactive=False,
+                show_label=False,
+                label="The clip",
+                buttons=[],
+                height=320,
+                elem_id="run-clip",
+            )
+            with gr.Row(elem_classes="actions"):
+                self.restore = gr.Button("Restore into Generate", size="sm", elem_id="run-restore")
+                self.compare = gr.Button("Compare with full", size="sm", elem_id="run-compare")
+                self.download = gr.DownloadButton("Download mp4", size="sm", elem_id="run-download")
+                self.delete = gr.Button("Delete", size="sm", elem_id="run-delete")
+            with gr.Row(visible=False, elem_classes="actions", elem_id="confirm") as self.confirm:
+                self.question = message.message(
+                    message.warn("Delete this run and its clip for good?"), elem_id="question"
+                )
+                self.really = gr.Button("Delete it", variant="stop", size="sm", elem_id="run-delete-really")
+                self.not_really = gr.Button("Keep it", size="sm", elem_id="run-keep")
+            self.settings = facts(elem_id="run-settings")
+            self.timeline = step_timeline(elem_id="run-timeline")
+            self.facts = facts(elem_id="run-facts")
+
+    # -- wiring -------------------------------------------------------------------------------------------------------
+
+    def wire(
+        self,
+        tab: gr.Tab,
+        tabs: gr.Tabs,
+        form: list[Any],
+        shows: Callable[[GenerationRequest], dict[Any, Any]],
+        said: gr.HTML,
+    ) -> None:
+        """Connect the tab.
+
+        Args:
+            tab: This tab, which looks anew whenever it is opened.
+            tabs: All of them, to switch to the form.
+            form: What `shows` may change.
+            shows: What makes the form show a request.
+            said: The message beside the form.
+        """
+        asked = [self.browser, self.search, self.preset, self.limit, self.chosen]
+        listed = [self.grid, self.more, self.limit]
+        for event in (tab.select, self.search.submit, self.preset.input):
+            event(self.list, asked, listed, **LIGHT)
+        self.search.change(self.list, asked, listed, trigger_mode="always_last", **LIGHT)
+        self.more.click(self.list_more, asked, listed, **LIGHT)
+        shown = [
+            self.chosen,
+            self.shown,
+            self.hint,
+            self.video,
+            self.download,
+            self.settings,
+            self.timeline,
+            self.facts,
+            self.confirm,
+            self.restore,
+        ]
+        self.grid.choose(self.choose, [self.browser], shown, **LIGHT)
+        self.delete.click(self.ask, None, [self.confirm], **LIGHT)
+        self.not_really.click(self.keep, None, [self.confirm], **LIGHT)
+        deleted = self.really.click(self.remove, [self.browser, self.chosen], shown, **LIGHT)
+        deleted.then(self.list, asked, listed, **LIGHT)
+
+        def restore(browser: Any, chosen: Any) -> dict[Any, Any]:
+            try:
+                run = self._run(browser, chosen)
+            except StudioError as error:
+                return {self.hint: message.of_error(error)}
+            restored = shows(run.request) | {said: message.good("These are the settings of the run you chose.")}
+            return restored | {tabs: gr.Tabs(selected="generate")}
+
+        def restore_from_file(path: Any) -> dict[Any, Any]:
+            try:
+                request = request_of_file(path)
+            except StudioError as error:
+                gr.Warning(html.escape(str(error)), title="Not restored")
+                return {self.dropped: message.of_error(error), self.drop: None}
+            restored = shows(request) | {said: message.good("These are the settings inside the clip you dropped.")}
+            return restored | {tabs: gr.Tabs(selected="generate"), self.dropped: {}, self.drop: None}
+
+        self.restore.click(restore, [self.browser, self.chosen], [*form, said, tabs, self.hint], **LIGHT)
+        self.drop.upload(restore_from_file, [self.drop], [*form, said, tabs, self.dropped, self.drop], **LIGHT)
+
+    # -- the list -----------------------------------------------------------------------------------------------------
+
+    def list(self, browser: Any, text: Any, preset: Any, limit: Any, chosen: Any) -> dict[Any, Any]:
+        """Runs of this visitor that match, newest first."""
+        limit = limit if isinstance(limit, int) and 0 < limit <= 50 * PAGE else PAGE
+        text = text[:200] if isinstance(text, str) else ""
+        wanted = preset if isinstance(preset, str) and preset else None
+        try:
+            owner = self._owner(browser)
+            runs = self.rooms.store.search(text, owner=owner, preset=wanted, limit=limit)
+            total = self.rooms.store.count(text, owner=owner, preset=wanted)
+        except StudioError as error:
+            return {self.grid: {"runs": [], "total": 0, "empty": str(error)}, self.more: gr.update(visible=False)}
+        tiles = [run_tile(run, picture_address(poster_bytes(run))) for run in runs]
+        empty = "No run matches." if text or wanted else "No runs yet: generate a clip."
+        return {
+            self.grid: {"runs": tiles, "total": total, "chosen": chosen, "empty": empty},
+            self.more: gr.update(visible=total > len(runs)),
+            self.limit: limit,
+        }
+
+    def list_more(self, browser: Any, text: Any, preset: Any, limit: Any, chosen: Any) -> dict[Any, Any]:
+        return self.list(browser, text, preset, limit + PAGE if isinstance(limit, int) else PAGE, chosen)
+
+    # -- one run ------------------------------------------------------------------------------------------------------
+
+    def choose(self, browser: Any, event: gr.EventData) -> dict[Any, Any]:
+        """The run that was clicked. What the browser sends is looked up as this visitor's, or not at all."""
+        asked = event._data if isinstance(event._data, dict) else {}
+        try:
+            run = self._run(browser, asked.get("run"))
+        except StudioError as error:
+            return {self.hint: message.of_error(error), self.shown: gr.update(visible=False), self.chosen: ""}
+        clip = clip_to_serve(run)
+        failure = run.error or {}
+        words = " ".join(str(failure.get(part, "")) for part in ("message", "way_out")).strip()
+        return {
+            self.chosen: run.id,
+            self.shown: gr.update(visible=True),
+            self.hint: message.warn(words) if words else {},
+            self.video: gr.update(value=clip, visible=clip is not None),
+            self.download: gr.update(value=clip, visible=clip is not None),
+            self.settings: settings_facts(run, self._title_of(run)),
+            self.timeline: timeline_of(run),
+            self.facts: result_facts(run),
+            self.confirm: gr.update(visible=False),
+            self.restore: gr.update(interactive=True),
+        }
+
+    def ask(self) -> dict[Any, Any]:
+        return {self.confirm: gr.update(visible=True)}
+
+    def keep(self) -> dict[Any, Any]:
+        return {self.confirm: gr.update(visible=False)}
+
+    def remove(self, browser: Any, chosen: Any) -> dict[Any, Any]:
+        try:
+            self.rooms.store.delete(self._run(browser, chosen).id, owner=self._owner(browser))
+        except StudioError as error:
+            return {self.hint: message.of_error(error), self.confirm: gr.update(visible=False)}
+        return {
+            self.chosen: "",
+            self.shown: gr.update(visible=False),
+            self.hint: message.good("Deleted."),
+            self.confirm: gr.update(visible=False),
+        }
+
+    # -- looking up, always as this visitor ---------------------------------------------------------------------------
+
+    def _owner(self, browser: Any) -> str:
+        return owner_of(browser, hosted=self.rooms.hosted)
+
+    def _run(self, browser: Any, run_id: Any) -> Run:
+        return self.rooms.store.get(run_id if isinstance(run_id, str) else "", owner=self._owner(browser))
+
+    def _title_of(self, run: Run) -> str:
+        return next((preset.title for preset in self.presets if preset.name == run.request.preset), run.request.preset)
+
+
+def request_of_file(path: Any) -> GenerationRequest:
+    """The request inside an uploaded clip.
+
+    Raises:
+        ClipError: not a clip, or none that the studio made.
+        RequestError: settings that this version does not know.
+        UnknownPreset: settings of a preset that is not here.
+    """
+    if not isinstance(path, str):
+        raise ClipError("No file arrived.", field="clip", way_out="Drop an mp4 that the studio made.")
+    settings = read_settings(Path(path))
+    if settings is None:
+        raise ClipError(
+            "This clip carries no settings of the studio's.",
+            field="clip",
+            way_out="Drop an mp4 that was downloaded from here; other programs and sites often strip the settings.",
+        )
+    request = request_in_settings(settings)
+    try:
+        find_preset(request.preset)
+    except UnknownPreset as error:
+        raise UnknownPreset(
+            f"The clip was made with the preset {request.preset[:80]!r}, which is not here.",
+            field="preset",
+            value=request.preset,
+            way_out="Put its file into the presets folder.",
+        ) from error
+    return request

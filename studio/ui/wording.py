@@ -1,0 +1,172 @@
+"""Words and small records for what is shown more than once: jobs, runs, settings, seconds, sizes.
+
+Knows how a figure is written for a person. Refuses to know Gradio.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from studio.jobs import Job
+from studio.machine.hardware import Machine, gigabytes
+from studio.preset import Preset
+from studio.records.runs import Run
+from studio.records.versions import Version
+from studio.requests.caches import AdaCache, Budget, CacheConfig, title_of
+from studio.requests.generation import GenerationRequest
+
+FAILED = ("failed", "interrupted")
+
+
+def seconds_text(seconds: float) -> str:
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+    return f"{seconds / 3600:.1f} h"
+
+
+def size_text(size: float) -> str:
+    """Bytes, in decimal units."""
+    return (
+        gigabytes(int(size))
+        if size >= 10**9
+        else f"{size / 10**6:.0f} MB"
+        if size >= 10**6
+        else f"{size / 1000:.0f} kB"
+    )
+
+
+def machine_line(machine: Machine) -> str:
+    """The machine in one line: `2 cores · 24 GB · no GPU · bf16`."""
+    accelerator = (
+        "no GPU" if machine.accelerator is None else f"{machine.accelerator_name}, {machine.vram_total / 10**9:.0f} GB"
+    )
+    parts = [
+        f"{machine.cores} core{'s' if machine.cores != 1 else ''}",
+        f"{machine.ram_total / 10**9:.0f} GB memory",
+        accelerator,
+    ]
+    return " · ".join([*parts, "bf16 in hardware"] if machine.bf16 else parts)
+
+
+def settings_line(request: GenerationRequest) -> str:
+    """A request in one line, without its prompt."""
+    return (
+        f"{request.width}×{request.height} · {request.num_frames} frames · {request.num_inference_steps} steps"
+        f" · seed {request.seed}"
+    ) + (f" · {cache_words(request.cache)}" if request.cache is not None else "")
+
+
+def version_words(version: Version) -> str:
+    """A version in a few words: its title, what it scored over its base, and its day."""
+    gain = ""
+    if version.scores is not None and version.base_scores is not None:
+        gain = f", {version.scores.psnr - version.base_scores.psnr:+.2f} dB"
+    return f"{version.title}{gain}, {version.created[5:16].replace('T', ' ')}"
+
+
+def cache_words(cache: CacheConfig) -> str:
+    """A cache in a few words: its name, and what it was told that makes the difference."""
+    if isinstance(cache, AdaCache):
+        return "AdaCache + MoReg" if cache.moreg else "AdaCache"
+    if isinstance(cache, Budget):
+        return f"Budget {cache.speedup:g}×" if cache.max_drift is None else f"Budget, drift ≤ {cache.max_drift:.1%}"
+    return title_of(cache.method)
+
+
+def job_row(job: Job, *, shown: str, may_move: bool) -> dict[str, Any]:
+    """One row of a `QueueList`."""
+    actions = [] if job.id == shown else ["show"]
+    if job.state == "queued":
+        actions += (["up"] if may_move and job.position else []) + ["cancel"]
+    if job.final and job.state != "complete":
+        actions.append("retry")
+    note = str((job.error or {}).get("message", "")) if job.state in FAILED else ""
+    return {
+        "id": job.id,
+        "state": job.state,
+        "position": job.position,
+        "prompt": job.request.prompt[:300],
+        "line": settings_line(job.request),
+        "note": note[:200],
+        "shown": job.id == shown,
+        "actions": actions,
+    }
+
+
+def result_facts(run: Run) -> dict[str, Any]:
+    """The value of `Facts` for a finished run: the seconds by stage, the seed, the memory, the placement and why."""
+    stages = {
+        "model": "loading",
+        "prompt": "encoding",
+        "denoising": "denoising",
+        "decoding": "decoding",
+        "writing": "writing",
+    }
+    rows = [{"name": "seed", "value": str(run.request.seed), "strong": True}]
+    if run.total_seconds:
+        rows.append({"name": "in all", "value": seconds_text(run.total_seconds), "strong": True})
+    if run.step_seconds:
+        later = sorted(run.step_seconds[1:] or run.step_seconds)
+        rows.append({"name": "a step", "value": seconds_text(later[len(later) // 2]), "strong": True})
+    if run.peak_bytes:
+        rows.append({"name": "peak memory", "value": size_text(run.peak_bytes), "strong": True})
+    rows += [
+        {"name": name, "value": seconds_text(run.stage_seconds[stage])}
+        for name, stage in stages.items()
+        if stage in run.stage_seconds
+    ]
+    notes: list[str] = []
+    if run.placement is not None:
+        rows.append({"name": "runs on", "value": f"{run.placement.device} · {run.placement.torch_dtype}"})
+        notes += run.placement.reasons
+    return {"title": "", "note": "", "rows": rows, "notes": notes}
+
+
+def settings_facts(run: Run, preset_title: str) -> dict[str, Any]:
+    """The value of `Facts` for what a run was asked."""
+    request = run.request
+    rows = [
+        {"name": "preset", "value": preset_title},
+        {"name": "made", "value": run.created[:16].replace("T", " ") + " UTC"},
+        {"name": "size", "value": f"{request.width}×{request.height} × {request.num_frames}"},
+        {"name": "frames a second", "value": f"{request.fps:g}"},
+        {"name": "steps", "value": str(request.num_inference_steps)},
+        {"name": "guidance", "value": f"{request.guidance_scale:g}"},
+    ]
+    if request.adapter is not None:
+        rows.append({"name": "version", "value": request.adapter})
+    if request.flow_shift is not None:
+        rows.append({"name": "flow shift", "value": f"{request.flow_shift:g}"})
+    title = request.prompt if len(request.prompt) <= 400 else request.prompt[:400] + "…"
+    note = f"Without: {request.negative_prompt}" if request.negative_prompt else ""
+    return {"title": title, "note": note, "rows": rows, "notes": []}
+
+
+def run_tile(run: Run, poster: str) -> dict[str, Any]:
+    """One tile of a `RunGrid`."""
+    took = f" · {seconds_text(run.total_seconds)}" if run.total_seconds else ""
+    return {
+        "id": run.id,
+        "prompt": run.request.prompt[:300],
+        "line": f"{run.created[5:16].replace('T', ' ')}{took} · seed {run.request.seed}",
+        "state": run.state,
+        "partial": run.partial,
+        "poster": poster,
+    }
+
+
+def clip_name(run: Run) -> str:
+    """A file name that says what is in it, made of letters and digits only, whatever the prompt was."""
+    words = re.findall(r"[a-z0-9]+", run.request.prompt.lower())
+    return "-".join(["dailies", *words])[:60].rstrip("-") + f"-{run.request.seed}.mp4"
+
+
+def licence_text(preset: Preset) -> str:
+    return preset.weights.licence + (f" · {preset.weights.licence_note}" if preset.weights.licence_note else "")

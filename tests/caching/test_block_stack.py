@@ -1,0 +1,322 @@
+"""The stack cache: on every family, what is skipped is exactly what was said, and off again leaves no trace."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support.tiny_checkpoints import TINY, preset_for, save
+from torch import Tensor, nn
+
+from studio import pipelines
+from studio.caching.adacache import AdaCachePolicy, Codebook
+from studio.caching.block_stack import Action, Decision, Policy, Stack, StackCache, Step
+from studio.caching.easycache import EasyCachePolicy
+from studio.caching.teacache import TeaCachePolicy
+from studio.machine import hardware
+from studio.pipelines import LoadedPipeline, StepStart
+from studio.requests.caches import AdaCache, EasyCache, TeaCache
+from studio.requests.generation import GenerationRequest, request_for
+
+STEPS = 5
+NEVER = Codebook(thresholds=(), rates=(1,))
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., tuple[LoadedPipeline, GenerationRequest]]]:
+    """A tiny checkpoint in the slot, with a request for it."""
+    base = tmp_path_factory.mktemp("checkpoints")
+    here = dataclasses.replace(hardware.measure(), accelerator=None)
+
+    def loaded(name: str, **fields: Any) -> tuple[LoadedPipeline, GenerationRequest]:
+        folder = base / name if (base / name).is_dir() else save(name, base)
+        preset = preset_for(name, folder)
+        request = request_for(
+            preset, prompt="a red car, on a road", **({"seed": 3, "num_inference_steps": STEPS} | fields)
+        )
+        return pipelines.load(preset, pipelines.place(preset, request, here)), request
+
+    yield loaded
+    pipelines.unload()
+
+
+def _passes(ready: LoadedPipeline, request: GenerationRequest) -> int:
+    return 2 if ready.branches == "separate" and request.guidance_scale > 1 else 1
+
+
+def _cache(ready: LoadedPipeline, request: GenerationRequest, policy: Policy) -> StackCache:
+    stacks = [
+        Stack(transformer=transformer, blocks=blocks)
+        for transformer, blocks in zip(ready.transformers, ready.stacks, strict=True)
+    ]
+    total = request.num_inference_steps
+    return StackCache(stacks, policy, total_steps=total, passes=_passes(ready, request))
+
+
+def _run(ready: LoadedPipeline, request: GenerationRequest, cache: StackCache | None = None) -> np.ndarray:
+    """The last step's latents: eight bits would hide small differences."""
+    latents: list[np.ndarray] = []
+
+    def started(start: StepStart) -> None:
+        if cache is not None:
+            cache.begin_step(start.index, start.sigma)
+
+    ready.run(
+        request,
+        generator=torch.Generator("cpu").manual_seed(request.seed),
+        on_step=lambda state: latents.append(state.latents.float().numpy().copy()),
+        on_step_start=started,
+        interrupted=lambda: False,
+    )
+    return latents[-1]
+
+
+class Scripted(Policy):
+    """Computes the steps it is told to, and does as it is told in the others."""
+
+    keeps_two = True
+
+    def __init__(
+        self, computed: set[int], otherwise: Action = Action.REUSE, gain: float = 1.0, correction: float = 0.0
+    ) -> None:
+        self.steps, self.otherwise, self.gain, self.correction = computed, otherwise, gain, correction
+        self.seen: list[Step] = []
+
+    def decide(self, step: Step) -> Decision:
+        self.seen.append(step)
+        if step.index in self.steps:
+            return Decision(action=Action.COMPUTE, gain=self.gain, correction=self.correction)
+        return Decision(action=self.otherwise, gain=self.gain)
+
+
+class PerBlock:
+    """What the authors' code does: every block's own residual is kept and added. The reference, with torch's hooks."""
+
+    def __init__(self, ready: LoadedPipeline, computed: set[int]) -> None:
+        self.ready, self.computed = ready, computed
+        self.kept: dict[tuple[int, int], Tensor] = {}
+        self.step, self.calls = -1, {position: 0 for position in range(len(ready.blocks))}
+
+    def begin_step(self, index: int, sigma: float) -> None:
+        self.step, self.calls = index, dict.fromkeys(self.calls, 0)
+
+    def hooks(self) -> list[Any]:
+        return [
+            block.register_forward_hook(self._hook(position), with_kwargs=True)
+            for position, block in enumerate(self.ready.blocks)
+        ]
+
+    def _hook(self, position: int) -> Callable[..., Any]:
+        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+            stream = args[0] if args else kwargs["hidden_states"]
+            key = (position, self.calls[position])
+            self.calls[position] += 1
+            out = output[0] if isinstance(output, tuple) else output
+            if self.step in self.computed or key not in self.kept:
+                self.kept[key] = out - stream
+                return output
+            reused = stream + self.kept[key]
+            return (reused, *output[1:]) if isinstance(output, tuple) else reused
+
+        return hook
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_cache_that_never_skips_changes_no_bit_and_removing_it_changes_none(name: str, load: Any) -> None:
+    ready, request = load(name)
+    plain = _run(ready, request)
+    policy = AdaCachePolicy(AdaCache(moreg=True), NEVER, total_steps=STEPS, blocks=len(ready.stacks[0]))
+    cache = _cache(ready, request, policy)
+    with cache.attached():
+        assert np.array_equal(_run(ready, request, cache), plain)
+    assert np.array_equal(_run(ready, request), plain)
+    for module in (*ready.transformers, *ready.blocks):
+        assert not module._diffusers_hook.hooks
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_one_residual_of_the_stack_equals_one_residual_of_each_block(name: str, load: Any) -> None:
+    ready, request = load(name)
+    computed = {0, 1, 3}
+    cache = _cache(ready, request, Scripted(computed))
+    with cache.attached():
+        ours = _run(ready, request, cache)
+    reference = PerBlock(ready, computed)
+    handles = reference.hooks()
+    try:
+        theirs = _run(ready, request, reference)  # pyright: ignore[reportArgumentType]
+    finally:
+        for handle in handles:
+            handle.remove()
+    plain = _run(ready, request)
+    assert np.abs(ours - theirs).max() <= 1e-4 * np.abs(theirs).max()
+    if len(ready.transformers) == 1:
+        assert np.abs(ours - plain).max() > 10 * np.abs(ours - theirs).max()
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_what_is_skipped_is_not_run(name: str, load: Any) -> None:
+    ready, request = load(name)
+    runs: list[int] = []
+    parts = [next(m for m in block.modules() if isinstance(m, nn.Linear)) for block in ready.blocks]
+    cache = _cache(ready, request, Scripted({0, 1, 3}))
+    with cache.attached():
+        handles = [part.register_forward_hook(lambda *_: runs.append(1)) for part in parts]
+        _run(ready, request, cache)
+        skipping = len(runs)
+    runs.clear()
+    _run(ready, request)
+    for handle in handles:
+        handle.remove()
+    if len(ready.transformers) == 1:
+        assert skipping / len(runs) == pytest.approx(3 / STEPS)
+    else:
+        assert skipping < len(runs)  # the second transformer has to compute its first step
+
+
+def test_it_skips_under_offloading_too(load: Any) -> None:
+    ready, request = load("wan")
+    ready.pipe.enable_model_cpu_offload(device="cpu")
+    try:
+        plain = _run(ready, request)
+        cache = _cache(ready, request, Scripted({0, 1, 3}))
+        with cache.attached():
+            assert not np.array_equal(_run(ready, request, cache), plain)
+        assert np.array_equal(_run(ready, request), plain)
+    finally:
+        ready.pipe.remove_all_hooks()
+        pipelines.unload()
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("residual", ["attention", "mlp", "block"])
+def test_adacache_measures_something_on_every_family(name: str, residual: str, load: Any) -> None:
+    ready, request = load(name)
+    settings = AdaCache(residual=residual, moreg=True, moreg_window=(0, 1))  # pyright: ignore[reportArgumentType]
+    policy = AdaCachePolicy(settings, NEVER, total_steps=STEPS, blocks=len(ready.stacks[0]))
+    cache = _cache(ready, request, policy)
+    decisions: list[Decision] = []
+    with cache.attached():
+        original = policy.decide
+        policy.decide = lambda step: decisions.append(original(step)) or decisions[-1]  # type: ignore[method-assign]
+        _run(ready, request, cache)
+    assert all(decision.distance is not None and decision.distance > 0 for decision in decisions[2:])
+    assert all(decision.motion is not None and 0 < decision.motion < 1 for decision in decisions[2:])
+
+
+def test_one_tensor_a_branch_is_kept(load: Any) -> None:
+    ready, request = load("wan")
+    policy = AdaCachePolicy(AdaCache(), Codebook(thresholds=(), rates=(2,)), total_steps=STEPS, blocks=2)
+    cache = _cache(ready, request, policy)
+    with cache.attached():
+        _run(ready, request, cache)
+        tokens = 2 * (request.height // 16) * (request.width // 16)
+        width = ready.transformers[0].config.num_attention_heads * ready.transformers[0].config.attention_head_dim
+        frames = (request.num_frames - 1) // 4 + 1
+        assert cache.kept_bytes == 2 * 4 * width * frames * tokens // 2
+    assert cache.kept_bytes == 0
+
+
+def test_extrapolating_by_nothing_is_reusing_and_by_something_is_not(load: Any) -> None:
+    ready, request = load("wan")
+    latents = []
+    for policy in (
+        Scripted({0, 1, 3}),
+        Scripted({0, 1, 3}, Action.EXTRAPOLATE, gain=0.0),
+        Scripted({0, 1, 3}, Action.EXTRAPOLATE, gain=1.0),
+    ):
+        cache = _cache(ready, request, policy)
+        with cache.attached():
+            latents.append(_run(ready, request, cache))
+    assert np.array_equal(latents[0], latents[1])
+    assert not np.array_equal(latents[0], latents[2])
+
+
+@pytest.mark.parametrize("name", ["wan", "latte", "cogvideox", "hunyuanvideo"])
+def test_taking_back_all_that_extrapolating_missed_is_extrapolating(name: str, load: Any) -> None:
+    ready, request = load(name, num_inference_steps=4)
+    latents = []
+    for computed, correction in (({0, 1}, 0.0), ({0, 1, 3}, -1.0), ({0, 1, 3}, 0.0)):
+        cache = _cache(ready, request, Scripted(computed, Action.EXTRAPOLATE, gain=0.7, correction=correction))
+        with cache.attached():
+            latents.append(_run(ready, request, cache))
+    extrapolated, taken_back, computed_last = latents
+    assert np.abs(taken_back - extrapolated).max() <= 1e-4 * np.abs(extrapolated).max()
+    assert np.abs(computed_last - extrapolated).max() > 10 * np.abs(taken_back - extrapolated).max()
+
+
+def test_an_aborted_run_leaves_nothing_to_the_next(load: Any) -> None:
+    ready, request = load("wan")
+    plain = _run(ready, request)
+    cache = _cache(ready, request, Scripted({0, 1}))
+
+    class Stop(Exception):
+        pass
+
+    def begin(start: StepStart) -> None:
+        cache.begin_step(start.index, start.sigma)
+        if start.index == 3:
+            raise Stop
+
+    with pytest.raises(Stop), cache.attached():
+        ready.run(
+            request,
+            generator=torch.Generator("cpu").manual_seed(request.seed),
+            on_step=lambda state: None,
+            on_step_start=begin,
+            interrupted=lambda: False,
+        )
+    assert np.array_equal(_run(ready, request), plain)
+    again = [_cache(ready, request, Scripted({0, 1, 3})) for _ in range(2)]
+    results = []
+    for each in again:
+        with each.attached():
+            results.append(_run(ready, request, each))
+    assert np.array_equal(*results)
+
+
+@pytest.mark.parametrize("steps", [4, 9])
+def test_another_number_of_steps_is_another_schedule(steps: int, load: Any) -> None:
+    ready, request = load("wan", num_inference_steps=steps)
+    policy = AdaCachePolicy(
+        AdaCache(), Codebook(thresholds=(), rates=(3,)), total_steps=steps, blocks=len(ready.stacks[0])
+    )
+    cache = _cache(ready, request, policy)
+    computed: list[int] = []
+    original = policy.decide
+    policy.decide = lambda step: _noting(original(step), step, computed)  # type: ignore[method-assign]
+    with cache.attached():
+        _run(ready, request, cache)
+    assert computed[:2] == [0, 1]
+    assert computed[-2:] == [steps - 2, steps - 1]
+    assert len(computed) < steps or steps == 4
+
+
+def _noting(decision: Decision, step: Step, computed: list[int]) -> Decision:
+    if decision.action is Action.COMPUTE:
+        computed.append(step.index)
+    return decision
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_the_rivals_in_our_own_lines_skip_more_for_a_larger_threshold(name: str, load: Any) -> None:
+    ready, request = load(name, num_inference_steps=8)
+    for make in (
+        lambda threshold: EasyCachePolicy(EasyCache(threshold=threshold), total_steps=8),
+        lambda threshold: TeaCachePolicy(TeaCache(threshold=threshold), total_steps=8),
+    ):
+        counts = []
+        for threshold in (1e-9, 1e9):
+            policy, computed = make(threshold), []
+            original = policy.decide
+            policy.decide = lambda step, o=original, c=computed: _noting(o(step), step, c)  # type: ignore
+            cache = _cache(ready, request, policy)
+            with cache.attached():
+                _run(ready, request, cache)
+            counts.append(len(computed))
+        assert counts[0] == 8
+        assert counts[1] <= 5

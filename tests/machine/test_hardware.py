@@ -1,0 +1,299 @@
+"""The machine: measured within the container that holds us, and verdicts that agree with where models are placed."""
+
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from studio.errors import DoesNotFit
+from studio.machine import hardware as machines
+from studio.machine import verdict as judging
+from studio.machine.hardware import GB, Machine, disk_free, measure
+from studio.machine.verdict import How, verdict
+from studio.preset import Preset, find_preset, list_presets
+from studio.requests.generation import request_for
+
+POCKET = find_preset("pocket")
+WAN_SMALL = find_preset("wan2.1-t2v-1.3b")
+WAN_LARGE = find_preset("wan2.1-t2v-14b")
+CATALOGUE, _ = list_presets()
+
+
+def _machine(*, vram: float = 0, ram: float = 64, **fields: Any) -> Machine:
+    """A machine with nothing else running on it; sizes in gigabytes."""
+    values: dict[str, Any] = {
+        "cpu_name": "a processor",
+        "cores": 8,
+        "ram_total": int(ram * GB),
+        "ram_free": int(ram * GB * 0.95),
+        "accelerator": "cuda" if vram else None,
+        "accelerator_name": "a card" if vram else None,
+        "vram_total": int(vram * GB),
+        "vram_free": int(vram * GB * 0.9),
+        "bf16": True,
+        "hosted": None,
+    }
+    return Machine(**(values | fields))
+
+
+# measuring -----------------------------------------------------------------------------------------------------------
+
+
+def test_this_machine_can_be_measured_without_torch() -> None:
+    assert "torch" not in machines.__dict__
+    here = measure()
+    assert here.cpu_name
+    assert 1 <= here.cores <= (os.cpu_count() or 1)
+    assert 0 < here.ram_free <= here.ram_total
+    assert here.disk_free(Path(__file__)) > 0
+
+
+def test_free_disk_is_known_for_a_folder_that_is_yet_to_be_made(tmp_path: Path) -> None:
+    assert disk_free(tmp_path / "not" / "yet" / "there") > 0
+
+
+def _version_2(root: Path, groups: dict[str, dict[str, str]], own: str) -> tuple[Path, Path]:
+    """A kernel's control groups (version 2) as files: folder → file → text."""
+    cgroups = root / "cgroup"
+    for group, files in groups.items():
+        (cgroups / group).mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (cgroups / group / name).write_text(text)
+    (root / "self").write_text(f"0::/{own}\n")
+    return cgroups, root / "self"
+
+
+def test_a_containers_limit_is_the_memory_there_is(tmp_path: Path) -> None:
+    limits = {"memory.max": "1000000000\n", "memory.current": "600000000\n", "memory.stat": "inactive_file 200000000\n"}
+    places = _version_2(tmp_path, {"": {}, "box": limits}, "box")
+    assert machines._memory(*places) == (1_000_000_000, 600_000_000)
+
+
+def test_the_tightest_of_nested_containers_counts(tmp_path: Path) -> None:
+    outer = {"memory.max": "500000000", "memory.current": "450000000"}
+    inner = {"memory.max": "800000000", "memory.current": "100000000"}
+    places = _version_2(tmp_path, {"outer": outer, "outer/inner": inner}, "outer/inner")
+    assert machines._memory(*places) == (500_000_000, 50_000_000)
+
+
+def test_version_1_of_control_groups_is_read_too(tmp_path: Path) -> None:
+    group = tmp_path / "cgroup" / "memory" / "box"
+    group.mkdir(parents=True)
+    (group / "memory.limit_in_bytes").write_text("1000000000")
+    (group / "memory.usage_in_bytes").write_text("400000000")
+    (group / "memory.stat").write_text("total_inactive_file 100000000\n")
+    (tmp_path / "self").write_text("9:memory:/box\n3:cpu,cpuacct:/box\n")
+    assert machines._memory(tmp_path / "cgroup", tmp_path / "self") == (1_000_000_000, 700_000_000)
+
+
+@pytest.mark.parametrize("limit", ["max", "9223372036854771712"])
+def test_without_a_limit_the_machines_own_memory_counts(tmp_path: Path, limit: str) -> None:
+    places = _version_2(tmp_path, {"box": {"memory.max": limit, "memory.current": "1"}}, "box")
+    assert machines._memory(*places)[0] == machines._memory(tmp_path / "none", tmp_path / "nothing")[0] > GB // 10
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="affinity is Linux's")
+def test_a_processor_quota_is_rounded_up_to_cores(tmp_path: Path) -> None:
+    places = _version_2(tmp_path, {"box": {"cpu.max": "50000 100000"}}, "box")
+    assert machines._cores(*places) == 1
+    free = _version_2(tmp_path / "free", {"box": {"cpu.max": "max 100000"}}, "box")
+    assert machines._cores(*free) == len(os.sched_getaffinity(0))
+
+
+@pytest.fixture
+def on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An otherwise empty PATH, on no Space, with every card visible."""
+    for name in ("CUDA_VISIBLE_DEVICES", "SPACES_ZERO_GPU", "SPACE_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(machines, "torch_cuda", lambda: "12.6")
+    return tmp_path
+
+
+def _nvidia_smi(folder: Path, body: str) -> None:
+    program = folder / "nvidia-smi"
+    program.write_text(f"#!{sys.executable}\nimport sys, time\n{body}\n")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+
+
+needs_scripts = pytest.mark.skipif(os.name != "posix", reason="the stand-in for nvidia-smi is a script")
+
+
+@needs_scripts
+@pytest.mark.parametrize(
+    ("said", "name", "total", "bf16"),
+    [
+        ("NVIDIA H200, 143771, 143000, 9.0", "NVIDIA H200", 143771, True),
+        ("Tesla T4, 15360, 14900, 7.5\\nTesla T4, 15360, 10, 7.5", "Tesla T4", 15360, False),
+    ],
+)
+def test_a_card_is_read_from_nvidia_smi(on_path: Path, said: str, name: str, total: int, bf16: bool) -> None:
+    _nvidia_smi(on_path, f"print('{said}')")
+    here = measure()
+    assert (here.accelerator, here.accelerator_name, here.bf16) == ("cuda", name, bf16)
+    assert here.vram_total == total * 2**20
+    assert here.vram_free <= here.vram_total
+
+
+@needs_scripts
+def test_a_card_with_unified_memory_has_the_machines_memory(on_path: Path) -> None:
+    _nvidia_smi(on_path, "print('NVIDIA GB10, [N/A], [N/A], 12.1')")
+    here = measure()
+    assert (here.accelerator, here.vram_total) == ("cuda", here.ram_total)
+
+
+@needs_scripts
+@pytest.mark.parametrize("body", ["sys.exit(9)", "print('No devices were found')", "time.sleep(60)", "print('')"])
+def test_a_driver_that_fails_or_hangs_means_no_accelerator(
+    on_path: Path, monkeypatch: pytest.MonkeyPatch, body: str
+) -> None:
+    monkeypatch.setattr(machines, "NVIDIA_SMI_SECONDS", 3 if "sleep" not in body else 0.3)
+    _nvidia_smi(on_path, body)
+    here = measure()
+    assert (here.accelerator, here.vram_total) == (None, 0)
+
+
+@needs_scripts
+@pytest.mark.parametrize("hidden", ["", "-1"])
+def test_hidden_cards_are_not_counted(on_path: Path, monkeypatch: pytest.MonkeyPatch, hidden: str) -> None:
+    _nvidia_smi(on_path, "print('NVIDIA H200, 143771, 143000, 9.0')")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    assert measure().accelerator is None
+
+
+@needs_scripts
+def test_the_first_visible_card_is_asked_for(on_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _nvidia_smi(on_path, "print(sys.argv[-1].replace('--id=', 'card ') + ', 1000, 900, 8.6')")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1")
+    assert measure().accelerator_name == "card 3"
+
+
+@needs_scripts
+def test_a_card_that_the_installed_torch_cannot_use_is_named_and_not_counted(
+    on_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _nvidia_smi(on_path, "print('NVIDIA H200, 143771, 143000, 9.0')")
+    monkeypatch.setattr(machines, "torch_cuda", lambda: None)
+    here = measure()
+    assert here.accelerator is None
+    assert "NVIDIA H200" in here.notes[0]
+    assert "without CUDA" in here.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "release"),
+    [
+        ("__version__ = '2.13.0+cpu'\ncuda: Optional[str] = None\nhip: Optional[str] = None\n", None),
+        ("__version__ = '2.13.0+cu126'\ncuda: Optional[str] = '12.6'\nhip: Optional[str] = None\n", "12.6"),
+        ("cuda = None\nhip: Optional[str] = '6.4.1'\n", "6.4.1"),
+        ("", None),
+    ],
+)
+def test_what_torch_was_built_for_is_read_from_its_version_file(
+    monkeypatch: pytest.MonkeyPatch, text: str, release: str | None
+) -> None:
+    monkeypatch.setattr(machines, "torch_version_file", lambda: text)
+    assert machines.torch_cuda() == release
+
+
+def test_the_installed_torch_has_a_version_file() -> None:
+    assert "__version__" in machines.torch_version_file()
+
+
+def test_a_space_with_borrowed_cards_counts_on_a_visitors_share(on_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
+    monkeypatch.setenv("SPACE_ID", "someone/dailies")
+    here = measure()
+    assert (here.hosted, here.accelerator, here.vram_total) == ("zerogpu", "cuda", 48 * GB)
+    monkeypatch.delenv("SPACES_ZERO_GPU")
+    assert (measure().hosted, measure().accelerator) == ("space", None)
+
+
+# judging -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("preset", "machine", "how"),
+    [
+        (POCKET, _machine(ram=2), "CPU"),
+        (POCKET, _machine(vram=6, ram=8), "plain"),
+        (WAN_SMALL, _machine(vram=24), "plain"),
+        (WAN_SMALL, _machine(vram=16), "model offload"),
+        (WAN_SMALL, _machine(vram=8), "group offload"),
+        (WAN_SMALL, _machine(ram=24), "CPU"),
+        (WAN_SMALL, _machine(ram=8), ""),
+        (WAN_LARGE, _machine(vram=143, ram=128), "plain"),
+        (WAN_LARGE, _machine(vram=40, ram=64), "model offload"),
+        (WAN_LARGE, _machine(vram=24, ram=64), "group offload"),
+        (WAN_LARGE, _machine(vram=24, ram=32), ""),
+        (WAN_LARGE, _machine(ram=24), ""),
+        (WAN_LARGE, _machine(vram=18, ram=24, accelerator="mps"), ""),
+    ],
+    ids=lambda value: value.name if isinstance(value, Preset) else "",
+)
+def test_how_a_preset_runs_follows_from_the_memory(
+    monkeypatch: pytest.MonkeyPatch, preset: Preset, machine: Machine, how: str
+) -> None:
+    monkeypatch.setattr(judging, "_has_int8", lambda device: False)
+    judged = verdict(preset, machine)
+    assert (judged.fits, judged.how) == (how != "", how)
+
+
+def test_a_refusal_gives_the_numbers_in_plain_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judging, "_has_int8", lambda device: False)
+    why = verdict(WAN_LARGE, _machine(ram=24)).why
+    weights = 2 * WAN_LARGE.memory.parameters / GB
+    assert f"Needs about {weights:.1f} GB for weights in bfloat16" in why
+    assert "this machine has 24.0 GB of memory and no accelerator" in why
+
+
+def test_a_large_model_on_a_processor_is_said_to_be_slow_and_the_pocket_model_is_not() -> None:
+    large, pocket = (verdict(preset, _machine(ram=64)) for preset in (WAN_SMALL, POCKET))
+    assert large.fits
+    assert large.slow
+    assert "Very slow" in large.why
+    assert not pocket.slow
+    assert "slow" not in pocket.why
+
+
+def test_eight_bits_spare_offloading_by_blocks_where_a_library_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = _machine(vram=24, ram=64)
+    monkeypatch.setattr(judging, "_has_int8", lambda device: True)
+    eight = verdict(WAN_LARGE, card)
+    monkeypatch.setattr(judging, "_has_int8", lambda device: False)
+    assert (eight.how, verdict(WAN_LARGE, card).how) == ("int8", "group offload")
+    assert "8 bits" in eight.why
+
+
+@pytest.mark.parametrize("preset", CATALOGUE, ids=lambda preset: preset.name)
+def test_more_memory_never_makes_a_preset_worse_off(preset: Preset) -> None:
+    order: tuple[str, ...] = ("", "sequential offload", "group offload", "int8", "model offload", "plain")
+    assert set(order) | {"CPU"} == set(get_args(How))
+    verdicts = [verdict(preset, _machine(vram=size, ram=128)) for size in (4, 8, 12, 16, 24, 32, 48, 80, 141)]
+    ranks = [order.index(judged.how) for judged in verdicts]
+    assert ranks == sorted(ranks)
+    assert verdicts[-1].fits, "the largest card there is runs every preset of the catalogue"
+
+
+@pytest.mark.parametrize("preset", [POCKET, WAN_SMALL, WAN_LARGE], ids=lambda preset: preset.name)
+@pytest.mark.parametrize(
+    ("vram", "ram"), [(0, 2), (0, 8), (0, 24), (0, 64), (8, 32), (16, 64), (24, 32), (48, 96), (141, 128)]
+)
+def test_the_verdict_agrees_with_where_the_model_is_placed(preset: Preset, vram: float, ram: float) -> None:
+    from studio.pipelines import placement
+
+    machine = _machine(vram=vram, ram=ram)
+    judged = verdict(preset, machine)
+    request = request_for(preset, prompt="a road", seed=1)
+    if not judged.fits:
+        with pytest.raises(DoesNotFit):
+            placement.place(preset, request, machine)
+        return
+    placed = placement.place(preset, request, machine)
+    assert placed.device == ("cuda" if vram else "cpu")
+    assert (placed.quantization == "int8") == (judged.how == "int8")
+    if judged.how != "int8":
+        assert placed.offload == (judged.how.removesuffix(" offload") if "offload" in judged.how else "none")

@@ -1,0 +1,183 @@
+"""Requests: nothing is silently corrected, and a refusal names the field, the value and the way out."""
+
+import json
+from typing import Any
+
+import pytest
+
+from studio.errors import GridError, PromptError, RequestError, StudioError, from_json
+from studio.preset import find_preset
+from studio.requests.checks import MAX_PROMPT_CHARACTERS, check_request
+from studio.requests.generation import MAX_SEED, GenerationRequest, read_request, request_for, request_to_json
+
+POCKET = find_preset("pocket")
+WAN = find_preset("wan2.1-t2v-1.3b")
+
+
+def _pocket(**fields: Any) -> GenerationRequest:
+    return request_for(POCKET, prompt=fields.pop("prompt", "a red car"), seed=1, **fields)
+
+
+def test_a_presets_defaults_make_a_valid_request() -> None:
+    request = request_for(POCKET, prompt="a red car", seed=7)
+    check_request(request, POCKET)
+    assert (request.height, request.num_frames, request.seed) == (POCKET.defaults.height, POCKET.defaults.num_frames, 7)
+
+
+def test_a_request_survives_being_written_and_read() -> None:
+    request = _pocket(width=192, guidance_scale=1.5, prompt="Straße, 雨の夜, \n 🚗")
+    assert read_request(json.dumps(request_to_json(request))) == request
+
+
+def test_an_unset_seed_is_drawn_anew() -> None:
+    seeds = {request_for(POCKET, prompt="a road").seed for _ in range(8)}
+    assert len(seeds) > 1
+    assert all(0 <= seed <= MAX_SEED for seed in seeds)
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "nearest"),
+    [
+        ({"height": 130}, "height", "128 and 144"),
+        ({"width": 127}, "width", "112 and 128"),
+        ({"height": 16}, "height", "64"),
+        ({"width": 4096}, "width", "256"),
+        ({"num_frames": 16}, "num_frames", "13 and 17"),
+        ({"num_frames": 1}, "num_frames", "5"),
+        ({"num_frames": 2000}, "num_frames", "33"),
+    ],
+)
+def test_off_the_grid_is_refused_with_the_nearest_valid_values(fields: dict, field: str, nearest: str) -> None:
+    request = _pocket(**fields)
+    with pytest.raises(GridError) as caught:
+        check_request(request, POCKET)
+    assert caught.value.field == field
+    assert caught.value.value == fields[field]
+    assert nearest in caught.value.way_out
+
+
+def test_the_nearest_values_that_are_named_are_themselves_valid() -> None:
+    for asked in range(1, 300):
+        for length in POCKET.size.nearest(asked, "height"):
+            check_request(_pocket(height=length), POCKET)
+
+
+def test_a_size_of_valid_sides_may_still_be_too_many_pixels() -> None:
+    with pytest.raises(GridError, match="921,600"):
+        check_request(request_for(WAN, prompt="a fox", height=1280, width=1280), WAN)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        ("", "empty"),
+        (" \n\t ", "empty"),
+        ("a" * 10_000, "10,000"),
+        ("a" * (MAX_PROMPT_CHARACTERS + 1), "2,001"),
+        ("a\x00b", "U+0000"),
+        ("a\x1b[31mb", "U+001B"),
+        ("broken \ud800 surrogate", "U+D800"),
+    ],
+)
+def test_what_is_no_prompt_is_refused(prompt: str, said: str) -> None:
+    with pytest.raises(PromptError) as caught:
+        check_request(_pocket(prompt=prompt), POCKET)
+    assert said in str(caught.value)
+    assert caught.value.way_out
+    if prompt.strip():
+        with pytest.raises(PromptError, match="negative_prompt"):
+            check_request(_pocket(negative_prompt=prompt), POCKET)
+
+
+@pytest.mark.parametrize("prompt", ["a" * MAX_PROMPT_CHARACTERS, "<script>alert(1)</script>", "${7*7}", "二車線の道路"])
+def test_odd_text_is_still_a_prompt(prompt: str) -> None:
+    check_request(_pocket(prompt=prompt), POCKET)
+
+
+def test_an_empty_negative_prompt_is_none_at_all() -> None:
+    check_request(_pocket(negative_prompt=""), POCKET)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("height", 0),
+        ("height", -128),
+        ("height", 128.5),
+        ("height", 10**9),
+        ("width", "wide"),
+        ("num_frames", 100_000),
+        ("num_inference_steps", 0),
+        ("num_inference_steps", 10_000),
+        ("guidance_scale", float("nan")),
+        ("guidance_scale", -1),
+        ("fps", 0),
+        ("fps", float("inf")),
+        ("flow_shift", 0),
+        ("seed", -1),
+        ("seed", MAX_SEED + 1),
+        ("torch_dtype", "int4"),
+        ("offload", "disk"),
+        ("prompt", 7),
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(field: str, value: object) -> None:
+    with pytest.raises(RequestError) as caught:
+        read_request(request_to_json(_pocket()) | {field: value})
+    assert caught.value.field == field
+    assert field in str(caught.value)
+
+
+def test_an_unknown_setting_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(RequestError, match="num_inference_steps") as caught:
+        read_request(request_to_json(_pocket()) | {"steps": 30})
+    assert caught.value.field == "steps"
+    with pytest.raises(RequestError, match="colour"):
+        request_for(POCKET, prompt="a road", colour="red")
+
+
+@pytest.mark.parametrize("written", ["", "{", "[]", "7", "null", b"\xff\xff", "[" * 100_000])
+def test_rubbish_settings_are_refused(written: str | bytes) -> None:
+    with pytest.raises(RequestError) as caught:
+        read_request(written)
+    assert caught.value.field == "settings"
+
+
+def test_a_setting_that_the_model_has_not_is_refused() -> None:
+    cog = find_preset("cogvideox-2b")
+    with pytest.raises(RequestError, match="no flow_shift"):
+        check_request(request_for(cog, prompt="a panda", flow_shift=3.0), cog)
+    check_request(request_for(cog, prompt="a panda"), cog)
+
+
+def test_a_refusal_survives_being_written_and_read() -> None:
+    with pytest.raises(GridError) as caught:
+        check_request(_pocket(height=130), POCKET)
+    again = from_json(json.loads(json.dumps(caught.value.to_json())))
+    assert type(again) is GridError
+    assert isinstance(again, StudioError)
+    assert (str(again), again.field, again.value) == (str(caught.value), "height", 130)
+
+
+def test_a_cache_travels_in_the_settings_and_back() -> None:
+    request = request_for(find_preset("pocket"), prompt="a road", cache={"method": "adacache", "moreg": True})
+    assert read_request(request_to_json(request)) == request
+    assert request.cache is not None
+    assert request.cache.method == "adacache"
+
+
+@pytest.mark.parametrize(
+    ("cache", "words"),
+    [
+        ({"method": "magic"}, "Known caches: adacache"),
+        ({"method": "adacache", "speed": 2}, "It has: codebook"),
+        ({"method": "easycache", "threshold": -1}, "threshold = '-1' will not do"),
+        ({"method": "adacache", "codebook": "custom", "rates": [2, 1]}, "one rate more than thresholds"),
+        ("adacache", "not a record"),
+    ],
+)
+def test_a_cache_that_will_not_do_is_refused_in_its_own_words(cache: object, words: str) -> None:
+    with pytest.raises(RequestError) as refused:
+        request_for(find_preset("pocket"), prompt="a road", cache=cache)
+    assert words in str(refused.value)
+    assert refused.value.field.startswith("cache")

@@ -1,0 +1,1 @@
+"""What tests share: small real things, and the ways of making them."""
