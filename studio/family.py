@@ -1,0 +1,226 @@
+"""Families: what is so of each video pipeline, without torch.
+
+One row a pipeline class. The form, the checks, the placement, the caches, training and the model card ask here; how a
+family's pipeline is called, and what its latents are, is in the file of its name in `pipelines/families/`. Class names
+of a family stand in these two places alone.
+
+Knows facts. Refuses to know models, files and memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
+
+from studio.errors import PresetError
+
+Branches = Literal["separate", "batched", "none"]
+"""How classifier-free guidance runs: two passes a step (cond, then uncond), one pass of two (uncond first), or one."""
+Layout = Literal["BCFHW", "BFCHW", "tokens"]
+"""How latents are laid out for a pass: channels before frames, frames before channels, or a row of tokens (B, N, C)."""
+TokenOrder = Literal["picture first", "words first", "folded"]
+"""In a block's residual, where the picture's tokens are beside the prompt's; folded: frames (and in temporal blocks
+places) are samples of the batch, and there are no words among them."""
+NoiseScale = Literal["share", "variance kept", "signal kept"]
+"""What a noise level s is: the noise's share (flow matching), a deviation beside a signal of √(1 − s²), or a deviation
+beside a signal of 1."""
+Decoding = Literal["causal", "tiles", "fixed tiles", "whole"]
+"""How the autoencoder decodes: group after group of frames with caches handed on; overlapping tiles in time; tiles of a
+fixed size in time and space; or a clip as a whole, through which no gradient of pixels is taken."""
+LoraLoader = Literal["pipeline", "transformer", "none"]
+"""What of diffusers loads a low-rank update: the pipeline, its transformer alone, or nothing."""
+
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+JOINT_ATTENTION = (*ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+"""Of blocks in which text and clip attend to each other, each by layers of its own."""
+FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")
+JOINT_FEED_FORWARD = (*FEED_FORWARD, "ff_context.net.0.proj", "ff_context.net.2")
+
+_TURNS = "its tokens are turned about from block to block, and this method adds up what all blocks did in one shape."
+_APART = "it runs the guided and the unguided branch one after the other, and the method needs both at once."
+_TOKENS = "the method takes frames apart by frequency, and this model has a row of tokens."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """What is so of one pipeline class."""
+
+    pipeline: str
+    """The class's name: diffusers', or of our own."""
+    transformer: str
+    vae: frozenset[str]
+    text_encoders: frozenset[str]
+    components: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Components besides the usual ones, and the classes they may name."""
+
+    branches: Branches
+    """How guidance runs; at a guidance scale of 1 or less there is one branch whatever this says."""
+    negative_prompt: bool = True
+    """Whether there is a second pass to negate with."""
+
+    block_lists: tuple[str, ...]
+    """The transformer's lists of blocks, in the order of a pass."""
+    blocks_alternate: bool = False
+    """Whether a pass takes one block from each list in turn, instead of list after list."""
+    layout: Layout = "BCFHW"
+    tokens: TokenOrder = "picture first"
+    noise: NoiseScale = "share"
+    refused_caches: Mapping[str, str] = field(default_factory=dict)
+    """By a cache's `method`, why it does not work here: a clause about the model."""
+
+    vae_float32: bool = False
+    """Whether the autoencoder is meant to run in float32 on an accelerator, as the model card says."""
+    decoding: Decoding
+    decodes_in_tiles_only: bool = False
+    """Whether diffusers decodes this family in tiles only, whatever is asked for."""
+
+    lora_targets: tuple[str, ...] = (*ATTENTION, *FEED_FORWARD)
+    """Linear layers of a block that take a low-rank update."""
+    lora_loader: LoraLoader = "pipeline"
+    decoder_lora: bool = False
+    """Whether the decoder can learn as well."""
+
+    @property
+    def objectives(self) -> tuple[Literal["latent", "pixel", "mixed"], ...]:
+        """What it can be fine-tuned by; a decoder that takes a clip as a whole leaves the model's own loss."""
+        return ("latent",) if self.decoding == "whole" else ("latent", "pixel", "mixed")
+
+    def why_not_cached(self, method: str) -> str | None:
+        """Why a cache method does not work on this family, as a clause; None where it does."""
+        return self.refused_caches.get(method)
+
+
+def family_of(pipeline: str) -> Family:
+    """The family of a pipeline class.
+
+    Raises:
+        PresetError: a pipeline class the studio does not call.
+    """
+    if pipeline not in FAMILIES:
+        raise PresetError(
+            f"The studio has no pipeline {pipeline}.",
+            field="pipeline",
+            value=pipeline,
+            way_out=f"Known pipelines: {', '.join(FAMILIES)}.",
+        )
+    return FAMILIES[pipeline]
+
+
+_TABLE = (
+    Family(
+        pipeline="WanPipeline",
+        transformer="WanTransformer3DModel",
+        vae=frozenset({"AutoencoderKLWan"}),
+        text_encoders=frozenset({"UMT5EncoderModel"}),
+        branches="separate",
+        block_lists=("blocks",),
+        refused_caches={"fastercache": _APART},
+        vae_float32=True,
+        decoding="causal",
+        lora_targets=(*ATTENTION, "ffn.net.0.proj", "ffn.net.2"),
+        decoder_lora=True,
+    ),
+    Family(
+        pipeline="LTXPipeline",
+        transformer="LTXVideoTransformer3DModel",
+        vae=frozenset({"AutoencoderKLLTXVideo"}),
+        text_encoders=frozenset({"T5EncoderModel"}),
+        branches="batched",
+        block_lists=("transformer_blocks",),
+        layout="tokens",
+        refused_caches={"fastercache": _TOKENS},
+        decoding="tiles",
+    ),
+    Family(
+        pipeline="CogVideoXPipeline",
+        transformer="CogVideoXTransformer3DModel",
+        vae=frozenset({"AutoencoderKLCogVideoX"}),
+        text_encoders=frozenset({"T5EncoderModel"}),
+        branches="batched",
+        block_lists=("transformer_blocks",),
+        layout="BFCHW",
+        tokens="words first",
+        noise="variance kept",
+        decoding="causal",
+    ),
+    Family(
+        pipeline="LattePipeline",
+        transformer="LatteTransformer3DModel",
+        vae=frozenset({"AutoencoderKL"}),
+        text_encoders=frozenset({"T5EncoderModel"}),
+        branches="batched",
+        block_lists=("transformer_blocks", "temporal_transformer_blocks"),
+        blocks_alternate=True,
+        tokens="folded",
+        noise="variance kept",
+        refused_caches={"first_block": _TURNS, "magcache": _TURNS, "seacache": _TURNS},
+        decoding="whole",
+        lora_loader="none",
+    ),
+    Family(
+        pipeline="HunyuanVideoPipeline",
+        transformer="HunyuanVideoTransformer3DModel",
+        vae=frozenset({"AutoencoderKLHunyuanVideo"}),
+        text_encoders=frozenset({"LlamaModel", "CLIPTextModel"}),
+        # Guidance is distilled into the model: the scale is an input, and there is no second pass to negate with.
+        branches="none",
+        negative_prompt=False,
+        block_lists=("transformer_blocks", "single_transformer_blocks"),
+        decoding="tiles",
+        lora_targets=(*JOINT_ATTENTION, *JOINT_FEED_FORWARD, "proj_mlp", "proj_out"),
+    ),
+    Family(
+        pipeline="HunyuanVideo15Pipeline",
+        transformer="HunyuanVideo15Transformer3DModel",
+        vae=frozenset({"AutoencoderKLHunyuanVideo15"}),
+        text_encoders=frozenset({"Qwen2_5_VLTextModel", "T5EncoderModel"}),
+        components={"guider": frozenset({"ClassifierFreeGuidance"})},
+        branches="separate",
+        block_lists=("transformer_blocks",),
+        refused_caches={"fastercache": _APART},
+        decoding="whole",
+        lora_targets=(*JOINT_ATTENTION, *JOINT_FEED_FORWARD),
+        lora_loader="transformer",
+    ),
+    Family(
+        pipeline="MochiPipeline",
+        transformer="MochiTransformer3DModel",
+        vae=frozenset({"AutoencoderKLMochi"}),
+        text_encoders=frozenset({"T5EncoderModel"}),
+        branches="batched",
+        block_lists=("transformer_blocks",),
+        decoding="whole",
+        lora_targets=(*JOINT_ATTENTION, *JOINT_FEED_FORWARD),
+    ),
+    Family(
+        pipeline="AllegroPipeline",
+        transformer="AllegroTransformer3DModel",
+        vae=frozenset({"AutoencoderKLAllegro"}),
+        text_encoders=frozenset({"T5EncoderModel"}),
+        branches="batched",
+        block_lists=("transformer_blocks",),
+        noise="signal kept",
+        vae_float32=True,
+        decoding="fixed tiles",
+        decodes_in_tiles_only=True,
+        lora_loader="none",
+    ),
+    Family(
+        pipeline="SanaVideoPipeline",
+        transformer="SanaVideoTransformer3DModel",
+        vae=frozenset({"AutoencoderKLWan", "AutoencoderDC", "AutoencoderKLLTX2Video"}),
+        text_encoders=frozenset({"Gemma2Model"}),
+        branches="batched",
+        block_lists=("transformer_blocks",),
+        vae_float32=True,
+        decoding="causal",
+        # Its feed-forward layers are convolutions, which are left alone.
+        lora_targets=ATTENTION,
+        decoder_lora=True,
+    ),
+)
+
+FAMILIES: Mapping[str, Family] = MappingProxyType({family.pipeline: family for family in _TABLE})
+"""By pipeline class."""
