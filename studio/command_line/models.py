@@ -18,8 +18,8 @@ def add_presets(commands: Any) -> None:
 
 
 def _presets(chosen: argparse.Namespace) -> int:
-    from studio.machine import verdict as judging
     from studio.machine import weights
+    from studio.machine.placement import verdict
     from studio.preset import find_preset, list_presets
 
     here = hardware.measure()
@@ -28,18 +28,18 @@ def _presets(chosen: argparse.Namespace) -> int:
     else:
         presets, faults = list_presets()
     for preset in presets:
-        verdict, state = judging.verdict(preset, here), weights.state(preset)
+        fit, state = verdict(preset, here), weights.state(preset)
         if chosen.json:
-            print_json(preset.model_dump(mode="json") | {"verdict": asdict(verdict), "weights_state": state.kind})
+            print_json(preset.model_dump(mode="json") | {"verdict": asdict(fit), "weights_state": state.kind})
         elif chosen.name:
             print(f"{preset.title} ({preset.name})\n{preset.summary}\n")
-            print(f"here:     {'fits' if verdict.fits else 'does not fit'}: {verdict.why}")
+            print(f"here:     {'fits' if fit.fits else 'does not fit'}: {fit.why}")
             print(f"weights:  {state.kind}\nlicence:  {preset.weights.licence}. {preset.weights.licence_note}")
             for field, value in preset.defaults.model_dump(exclude={"prompts"}).items():
                 print(f"{field + ':':22}{value}")
             print(f"\n{preset.notes}")
         else:
-            print(f"{preset.name:20} {'fits' if verdict.fits else '–':5} {state.kind:9} {preset.title}")
+            print(f"{preset.name:20} {'fits' if fit.fits else '–':5} {state.kind:9} {preset.title}")
     for fault in faults:
         print(f"unreadable: {fault}", file=sys.stderr)
     return 0

@@ -20,9 +20,9 @@ from typing import Literal
 
 from studio.errors import WeightsError
 from studio.machine import hardware as machines
-from studio.machine import verdict as judging
 from studio.machine import weights
 from studio.machine.hardware import Machine, disk_free, gigabytes
+from studio.machine.placement import verdict
 from studio.preset import Preset, list_presets
 from studio.records.runs import runs_folder
 
@@ -210,19 +210,19 @@ def _presets(machine: Machine, folder: Path | None, cache: Path | None) -> Itera
 
 
 def _preset(preset: Preset, machine: Machine, cache: Path | None) -> Finding:
-    verdict = judging.verdict(preset, machine)
+    fit = verdict(preset, machine)
     found = weights.state(preset, cache=cache)
     if preset.weights.folder is not None:
-        return _embedded(preset, verdict.why if verdict.fits else f"Does not fit: {verdict.why}")
-    if not verdict.fits:
-        return Finding(subject=preset.name, state="note", text=f"does not fit. {verdict.why}")
+        return _embedded(preset, fit.why if fit.fits else f"Does not fit: {fit.why}")
+    if not fit.fits:
+        return Finding(subject=preset.name, state="note", text=f"does not fit. {fit.why}")
     if found.ready:
-        return Finding(subject=preset.name, state="well", text=f"weights are here. {verdict.why}")
+        return Finding(subject=preset.name, state="well", text=f"weights are here. {fit.why}")
     partly = "are here in part" if found.folder is not None else "are not here"
     return Finding(
         subject=preset.name,
         state="note",
-        text=f"weights {partly}. {verdict.why}",
+        text=f"weights {partly}. {fit.why}",
         way_out=f"python -m studio download {preset.name}",
     )
 

@@ -1,8 +1,7 @@
-"""The machine: what it has, and whether a model fits it, with numbers a person can check.
+"""Hardware: what this machine has, as measured.
 
-Knows psutil, /proc, cgroups, `nvidia-smi` and a preset's own figures. Refuses to know torch: whether the installed one
-can use a graphics card is read from a text file beside it, because importing it takes seconds. `pipelines/placement.py`
-decides for one request with the same arithmetic; `tests/test_machine.py` holds the two together.
+Knows psutil, /proc, cgroups and `nvidia-smi`. Refuses to know models, and torch: whether the installed one
+can use a graphics card is read from a text file beside it, because importing it takes seconds.
 
 All sizes are bytes; a gigabyte is 10⁹ of them.
 """
@@ -18,21 +17,19 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 GB = 10**9
 SPARE_SHARE = 0.1
 """Of all memory, what is left to the system, the drivers and fragmentation."""
-SLOW_PARAMETERS = 200_000_000
-"""A transformer larger than this takes hours for a clip on a processor."""
 NVIDIA_SMI_SECONDS = 5
 ZEROGPU_BYTES = 48 * GB
 """What a visitor's turn gets: half of a 96 GB card. It is not attached until then, so it cannot be asked."""
 
 Hosted = Literal["zerogpu", "space"]
-How = Literal["plain", "model offload", "group offload", "sequential offload", "int8", "CPU", ""]
+Int8Backend = Literal["torchao", "bitsandbytes"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +52,24 @@ class Machine:
     """Whether bfloat16 runs in hardware where models would run: on the accelerator, or else on the processor."""
     hosted: Hosted | None
     """A Hugging Face Space, with borrowed graphics cards or without; None elsewhere."""
+    int8_backend: Int8Backend | None = None
+    """The installed library that holds weights in 8 bits where models would run."""
     notes: tuple[str, ...] = ()
     """What is here and cannot be used, and why."""
 
-    def disk_free(self, path: Path) -> int:
-        """Free bytes for this user where `path` is, or will be once its folders are made."""
-        return disk_free(path)
+    def idle(self) -> Machine:
+        """The same machine with nothing else running on it."""
+        return replace(self, ram_free=usable(self.ram_total), vram_free=usable(self.vram_total))
+
+
+def usable(total: int) -> int:
+    """Of so many bytes of memory, what a model may take."""
+    return int(total * (1 - SPARE_SHARE))
+
+
+def gigabytes(size: int) -> str:
+    """As a person reads it; below a tenth of a gigabyte in megabytes."""
+    return f"{size / GB:.1f} GB" if size >= GB // 10 else f"{size / 10**6:.0f} MB"
 
 
 # measuring -----------------------------------------------------------------------------------------------------------
@@ -68,12 +77,28 @@ class Machine:
 
 def measure() -> Machine:
     """Look at this machine now. Takes milliseconds, or up to a few seconds where a graphics driver is slow."""
-    hosted = _hosted()
     ram_total, ram_free = _memory()
-    here = {"cpu_name": _cpu_name(), "cores": _cores(), "ram_total": ram_total, "ram_free": ram_free, "hosted": hosted}
-    if hosted == "zerogpu":
-        return Machine(
-            **here,
+    here = Machine(
+        cpu_name=_cpu_name(),
+        cores=_cores(),
+        ram_total=ram_total,
+        ram_free=ram_free,
+        accelerator=None,
+        accelerator_name=None,
+        vram_total=0,
+        vram_free=0,
+        bf16=_cpu_bf16(),
+        hosted=_hosted(),
+    )
+    here = _with_accelerator(here)
+    return replace(here, int8_backend=int8_backend(here.accelerator or "cpu"))
+
+
+def _with_accelerator(here: Machine) -> Machine:
+    """What models run on where there is an accelerator; else the same, with a note where one cannot be used."""
+    if here.hosted == "zerogpu":
+        return replace(
+            here,
             accelerator="cuda",
             accelerator_name="ZeroGPU",
             vram_total=ZEROGPU_BYTES,
@@ -81,27 +106,26 @@ def measure() -> Machine:
             bf16=True,
         )
     card, note = _nvidia_card()
-    notes = (note,) if note else ()
     if card is not None:
         # A driver that cannot say (unified memory) has the machine's own memory behind it.
-        total, free = (ram_total, ram_free) if card.total is None else (card.total, card.free or 0)
-        return Machine(
-            **here, accelerator="cuda", accelerator_name=card.name, vram_total=total, vram_free=free, bf16=card.bf16
+        total, free = (here.ram_total, here.ram_free) if card.total is None else (card.total, card.free or 0)
+        return replace(
+            here, accelerator="cuda", accelerator_name=card.name, vram_total=total, vram_free=free, bf16=card.bf16
         )
     if platform.system() == "Darwin" and platform.machine() == "arm64":
         # Metal's recommended working set is about three quarters of the unified memory.
-        total = ram_total * 3 // 4
-        return Machine(
-            **here,
-            accelerator="mps",
-            accelerator_name=here["cpu_name"],
-            vram_total=total,
-            vram_free=min(total, ram_free),
-            bf16=True,
-        )
-    return Machine(
-        **here, accelerator=None, accelerator_name=None, vram_total=0, vram_free=0, bf16=_cpu_bf16(), notes=notes
-    )
+        total = here.ram_total * 3 // 4
+        free = min(total, here.ram_free)
+        name = here.cpu_name
+        return replace(here, accelerator="mps", accelerator_name=name, vram_total=total, vram_free=free, bf16=True)
+    return replace(here, notes=(note,)) if note else here
+
+
+def int8_backend(device: str) -> Int8Backend | None:
+    """The installed library that holds weights in 8 bits on torch's `device`, or None."""
+    if importlib.util.find_spec("torchao"):
+        return "torchao"
+    return "bitsandbytes" if device == "cuda" and importlib.util.find_spec("bitsandbytes") else None
 
 
 def disk_free(path: Path) -> int:
@@ -298,8 +322,3 @@ def _hosted() -> Hosted | None:
     if os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "true"):
         return "zerogpu"
     return "space" if os.environ.get("SPACE_ID") else None
-
-
-def gigabytes(size: int) -> str:
-    """As a person reads it; below a tenth of a gigabyte in megabytes."""
-    return f"{size / GB:.1f} GB" if size >= GB // 10 else f"{size / 10**6:.0f} MB"

@@ -1,8 +1,7 @@
 """Memory: what a clip takes while it is made, once number formats are chosen.
 
 Knows arithmetic and a preset's own figures, which `benchmarks/working_memory.py` counts tensor by tensor on the real
-classes without computing anything. Refuses to know machines and requests: `machine.verdict` and
-`pipelines/placement.py` both ask here, so they cannot disagree. All sizes are bytes.
+classes without computing anything. Refuses to know machines and requests (`placement`). All sizes are bytes.
 """
 
 from __future__ import annotations

@@ -22,9 +22,9 @@ from torch import nn
 
 from studio.errors import PresetError, StudioError, WeightsCorrupt, WeightsMissing
 from studio.events import Placement
+from studio.machine import placement as placing
 from studio.machine import weights
-from studio.machine.hardware import Machine
-from studio.pipelines import placement as placing
+from studio.machine.hardware import Machine, int8_backend
 from studio.pipelines import schedules
 from studio.pipelines.families import TOKENIZERS, Family, family_of
 from studio.pipelines.loaded import LoadedPipeline, out_of_memory
@@ -340,7 +340,7 @@ def _check_words(tokenizer: Any, folder: Path) -> None:
 
 
 def _int8_config(device: str) -> Any:
-    if placing.int8_backend(device) == "torchao":
+    if int8_backend(device) == "torchao":
         from diffusers.quantizers.quantization_config import TorchAoConfig
         from torchao.quantization import Int8WeightOnlyConfig  # pyright: ignore[reportMissingImports]
 

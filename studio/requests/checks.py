@@ -9,6 +9,7 @@ from __future__ import annotations
 import unicodedata
 
 from studio.errors import GridError, PromptError, RequestError
+from studio.family import family_of
 from studio.preset import SIDES, Preset
 from studio.requests.caches import title_of, why_not
 from studio.requests.generation import GenerationRequest
@@ -41,6 +42,7 @@ def check_request(request: GenerationRequest, preset: Preset) -> None:
             way_out="Choose a smaller size"
             + (f", such as {preset.size.native[0][0]}×{preset.size.native[0][1]}." if preset.size.native else "."),
         )
+    _check_family(request, preset)
     if request.cache is not None and (reason := why_not(request.cache.method, preset.pipeline)) is not None:
         raise RequestError(
             f"{title_of(request.cache.method)} does not work with {preset.title}: {reason}",
@@ -54,6 +56,25 @@ def check_request(request: GenerationRequest, preset: Preset) -> None:
             field="flow_shift",
             value=request.flow_shift,
             way_out="Leave flow_shift empty.",
+        )
+
+
+def _check_family(request: GenerationRequest, preset: Preset) -> None:
+    """Raises RequestError for what the family does not have."""
+    family = family_of(preset.pipeline)
+    if request.negative_prompt and not family.negative_prompt:
+        raise RequestError(
+            f"{preset.title} has no negative prompt: its guidance is built in.",
+            field="negative_prompt",
+            value=request.negative_prompt,
+            way_out="Leave negative_prompt empty.",
+        )
+    if request.vae_tiling == "off" and family.decodes_in_tiles_only:
+        raise RequestError(
+            f"{preset.title} decodes in tiles only.",
+            field="vae_tiling",
+            value=request.vae_tiling,
+            way_out="Leave vae_tiling at auto.",
         )
 
 

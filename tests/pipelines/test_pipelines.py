@@ -18,7 +18,6 @@ from support.tiny_checkpoints import TINY, preset_for, save
 
 from studio import pipelines
 from studio.errors import (
-    DoesNotFit,
     NumericalError,
     OutOfMemory,
     PresetError,
@@ -26,11 +25,9 @@ from studio.errors import (
     WeightsCorrupt,
     WeightsMissing,
 )
-from studio.events import Placement
-from studio.machine.hardware import GB, Machine
+from studio.machine.hardware import GB, Machine, int8_backend
 from studio.pipelines import LoadedPipeline, StepStart, StepState, schedules
 from studio.pipelines.loaded import out_of_memory
-from studio.pipelines.placement import int8_backend
 from studio.preset import Preset, find_preset, list_presets
 from studio.requests.generation import GenerationRequest, request_for
 
@@ -45,6 +42,7 @@ LAPTOP = Machine(
     vram_free=0,
     bf16=False,
     hosted=None,
+    int8_backend=int8_backend("cpu"),
 )
 WORKSTATION = dataclasses.replace(
     LAPTOP,
@@ -508,102 +506,6 @@ def test_offloading_changes_no_bit_and_survives_a_cancel(
     with pytest.raises(KeyboardInterrupt):
         _run(moved, request, on_step=cancel)
     assert np.array_equal(plain, _run(moved, request))
-
-
-# Placing
-
-
-def _wan(**fields: Any) -> tuple[Preset, GenerationRequest]:
-    preset = find_preset("wan2.1-t2v-1.3b")
-    return preset, _request(preset, **fields)
-
-
-def test_a_processor_with_bfloat16_decodes_in_it_and_denoises_in_float32() -> None:
-    preset = find_preset("pocket")
-    request = _request(preset)
-    placement = pipelines.place(preset, request, dataclasses.replace(LAPTOP, bf16=True))
-    assert (placement.torch_dtype, placement.vae_dtype, placement.channels_last) == ("float32", "bfloat16", True)
-    assert any("bfloat16" in reason for reason in placement.reasons)
-    plain = pipelines.place(preset, request, LAPTOP)
-    assert (plain.torch_dtype, plain.vae_dtype, plain.channels_last) == ("float32", "float32", False)
-    asked = request.model_copy(update={"torch_dtype": "float32"})
-    everything = pipelines.place(preset, asked, dataclasses.replace(LAPTOP, bf16=True))
-    assert everything.vae_dtype == "float32", "float32 is the way out of NaN, so it is meant for everything"
-
-
-def test_what_changes_the_picture_does_not_hang_on_what_else_is_running() -> None:
-    def picture(placement: Placement) -> tuple[Any, ...]:
-        return (
-            placement.torch_dtype,
-            placement.vae_dtype,
-            placement.vae_tiling,
-            placement.quantization,
-            placement.channels_last,
-        )
-
-    preset, request = _wan()
-    card = dataclasses.replace(WORKSTATION, vram_total=24 * GB)
-    seen: dict[str, Placement] = {}
-    for free in (24, 22, 20, 18, 16, 15, 14):
-        try:
-            placement = pipelines.place(preset, request, dataclasses.replace(card, vram_free=free * GB))
-        except DoesNotFit:
-            break
-        seen[placement.offload] = placement
-    assert len(seen) > 1, "the sweep should reach offloading"
-    assert len({picture(placement) for placement in seen.values()}) == 1
-    assert all(offload in " ".join(placement.reasons) for offload, placement in seen.items() if offload != "none")
-
-
-def test_offloading_goes_from_the_fastest_to_the_leanest() -> None:
-    preset = find_preset("wan2.1-t2v-14b")
-    request = _request(preset, quantization="none")
-    order = ["none", "model", "group", "sequential"]
-    reached = []
-    for free in range(80, 0, -2):
-        machine = dataclasses.replace(WORKSTATION, vram_free=free * GB)
-        try:
-            offload = pipelines.place(preset, request, machine).offload
-        except DoesNotFit:
-            break
-        if offload not in reached:
-            reached.append(offload)
-    assert reached == [offload for offload in order if offload in reached]
-    assert reached[0] == "none"
-    assert len(reached) >= 3
-
-
-def test_too_large_a_model_is_refused_with_numbers_and_a_way_out() -> None:
-    preset = find_preset("wan2.1-t2v-14b")
-    with pytest.raises(DoesNotFit, match=r"needs about [\d.]+ GB of memory; there are 16\.0 GB") as caught:
-        pipelines.place(preset, _request(preset), LAPTOP)
-    assert "smaller" in caught.value.way_out
-    with pytest.raises(DoesNotFit, match="Close other programs"):
-        pipelines.place(
-            find_preset("pocket"), _request(find_preset("pocket")), dataclasses.replace(LAPTOP, ram_free=GB // 100)
-        )
-
-
-def test_what_a_machine_or_model_does_not_have_is_refused_by_name() -> None:
-    preset, request = _wan(offload="model")
-    with pytest.raises(RequestError, match="offload = model needs an accelerator"):
-        pipelines.place(preset, request, LAPTOP)
-    with pytest.raises(RequestError, match="saves nothing on mps"):
-        pipelines.place(preset, request, dataclasses.replace(WORKSTATION, accelerator="mps"))
-    hunyuan = find_preset("hunyuanvideo")
-    with pytest.raises(RequestError, match="no negative prompt"):
-        pipelines.place(hunyuan, _request(hunyuan, negative_prompt="blurry"), WORKSTATION)
-    allegro = find_preset("allegro")
-    with pytest.raises(RequestError, match="tiles only"):
-        pipelines.place(allegro, _request(allegro, vae_tiling="off"), WORKSTATION)
-
-
-@pytest.mark.skipif(int8_backend("cpu") is not None, reason="the library for 8 bits is installed here")
-def test_eight_bits_without_the_library_are_refused_honestly() -> None:
-    preset, request = _wan(quantization="int8")
-    with pytest.raises(RequestError, match="not installed") as caught:
-        pipelines.place(preset, request, LAPTOP)
-    assert "torchao" in caught.value.way_out
 
 
 @pytest.mark.skipif(int8_backend("cpu") is None, reason="needs torchao, an optional dependency")

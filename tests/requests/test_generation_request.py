@@ -181,3 +181,13 @@ def test_a_cache_that_will_not_do_is_refused_in_its_own_words(cache: object, wor
         request_for(find_preset("pocket"), prompt="a road", cache=cache)
     assert words in str(refused.value)
     assert refused.value.field.startswith("cache")
+
+
+def test_what_a_family_lacks_is_refused_before_anything_is_begun() -> None:
+    hunyuan, allegro = find_preset("hunyuanvideo"), find_preset("allegro")
+    with pytest.raises(RequestError, match="no negative prompt") as caught:
+        check_request(request_for(hunyuan, prompt="a road", negative_prompt="blurry"), hunyuan)
+    assert caught.value.field == "negative_prompt"
+    with pytest.raises(RequestError, match="tiles only") as caught:
+        check_request(request_for(allegro, prompt="a road", vae_tiling="off"), allegro)
+    assert caught.value.field == "vae_tiling"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from studio.machine.hardware import Machine
-from studio.machine.verdict import verdict
+from studio.machine.placement import verdict
 from studio.preset import Preset
 from studio.ui.components import message
 from studio.ui.wording import licence_text
