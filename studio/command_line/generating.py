@@ -13,7 +13,6 @@ from typing import Any
 
 from studio.command_line.grammar import add_command, add_runs_folder, add_sizes, cancel_on_signal, print_json
 from studio.errors import RequestError
-from studio.machine import pace
 from studio.requests.caches import METHODS
 
 
@@ -70,6 +69,7 @@ _REQUEST_FIELDS = (
 
 def _generate(chosen: argparse.Namespace) -> int:
     from studio.events import RunFinished, RunStarted, event_to_json
+    from studio.machine import pace
     from studio.preset import find_preset
     from studio.records.runs import RunStore, runs_folder
     from studio.requests.checks import check_request

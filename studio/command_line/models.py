@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from studio.command_line.grammar import add_command, cancel_on_signal, print_json
-from studio.machine import hardware
 
 
 def add_presets(commands: Any) -> None:
@@ -18,7 +17,7 @@ def add_presets(commands: Any) -> None:
 
 
 def _presets(chosen: argparse.Namespace) -> int:
-    from studio.machine import weights
+    from studio.machine import hardware, weights
     from studio.machine.placement import verdict
     from studio.preset import find_preset, list_presets
 

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from studio import distributed
 
 STAGES = (
     "worlds",
@@ -97,6 +96,7 @@ def _run(
     export_to: Path | None,
     on_event: Callable[[Any], None],
 ) -> None:
+    from studio import distributed
     from studio.pocket import stages
 
     steps = steps or SHIPPED.steps.get(stage)
