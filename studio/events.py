@@ -7,8 +7,19 @@ exception, not an event; cancelling is closing the stream. Knows nothing of who 
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Literal
+
+StopWish = Literal["cancel", "keep"]
+"""End now and keep nothing; or end after the step under way and keep what was reached."""
+Stop = Callable[[], StopWish | None]
+"""Asked now and then by whoever works: whether the work is to end, and how."""
+
+
+def never() -> None:
+    """A `Stop` that lets the work come to its end."""
+
 
 Stage = Literal["loading", "encoding", "denoising", "decoding", "writing"]
 Branch = Literal["cond", "uncond", "both"]

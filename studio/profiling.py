@@ -156,7 +156,7 @@ def _record(
         made.append((policy, occasion.passes))
         return StackCache(occasion.stacks, policy, total_steps=occasion.total_steps, passes=occasion.passes)
 
-    with closing(generate(request, store=store, measure_with=recorder)) as events:
+    with closing(generate(request, store=store, cache_for=recorder)) as events:
         for _ in events:
             check()
     policy, passes = made[0]
@@ -175,7 +175,7 @@ def _skipped_share(request: GenerationRequest, store: RunStore, check: Callable[
 
     kinds: dict[int, str] = {}
     seconds: dict[str, list[float]] = {"computed": [], "skipped": []}
-    with closing(generate(request, store=store, measure_with=planned)) as events:
+    with closing(generate(request, store=store, cache_for=planned)) as events:
         for event in events:
             check()
             if isinstance(event, CacheDecided):

@@ -19,7 +19,7 @@ MODELS = {
     "metrics",
     "distributed",
 }
-VERBS = {"profiling", "generate", "super_resolve", "drive", "compare", "finetune", "jobs", "remote"}
+VERBS = {"profiling", "generate", "block_watch", "super_resolve", "drive", "compare", "finetune", "jobs", "remote"}
 DOORS = {"ui", "command_line", "__main__"}
 FLOOR = {room: floor for floor, rooms in enumerate((WORDS, MODELS, VERBS, DOORS)) for room in rooms}
 

@@ -27,8 +27,8 @@ from studio.events import (
     StepFinished,
     StepStarted,
 )
-from studio.generate import generate, warm
-from studio.machine import hardware, pace, weights
+from studio.generate import generate
+from studio.machine import hardware, weights
 from studio.preset import find_preset
 from studio.records.runs import RunStore, request_in_settings
 from studio.requests.generation import GenerationRequest, request_for
@@ -183,7 +183,7 @@ def _interrupt() -> None:
 def test_stop_and_keep_decodes_what_was_reached(store: RunStore, first_frames: np.ndarray) -> None:
     keep = threading.Event()
     events = []
-    for event in generate(_request(num_inference_steps=6), store=store, keep=keep):
+    for event in generate(_request(num_inference_steps=6), store=store, stop=lambda: "keep" if keep.is_set() else None):
         events.append(event)
         if isinstance(event, StepStarted) and event.step == 1:
             keep.set()
@@ -282,13 +282,6 @@ def test_the_next_run_is_predicted_from_the_last(store: RunStore) -> None:
     assert first.predicted_seconds is None
     assert second.predicted_seconds is not None
     assert second.predicted_seconds > 0
-
-
-def test_warming_loads_the_model_and_leaves_a_measurement_but_no_run(store: RunStore) -> None:
-    warm("pocket", store=store)
-    request = request_for(find_preset("pocket"), prompt="a road", seed=1)
-    assert pace.predict(request, store.folder) is not None
-    assert store.count() == 0
 
 
 def test_the_pocket_weights_are_where_the_preset_says() -> None:

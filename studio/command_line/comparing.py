@@ -94,11 +94,11 @@ def _compare(chosen: argparse.Namespace) -> int:
                 f"{chosen.output} cannot be made: {error.strerror}.", field="--output", way_out="Write elsewhere."
             ) from error
 
-    from studio.generate import warm
+    from studio.jobs.preload import preload
 
     cancelled = cancel_on_signal()
     # The first run would carry the loading and the first step's one-off costs, and it is the reference.
-    warm(comparison.cells[0].request.preset, store=book.store)
+    preload(comparison.cells[0].request.preset, store=book.store)
     stream = compare(comparison, store=book.store)
     if not chosen.json:
         print(f"comparison {comparison.id}, {len(comparison.cells)} clips\n{tables.heading_line()}", flush=True)

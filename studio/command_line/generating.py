@@ -6,7 +6,6 @@ import argparse
 import json
 import shutil
 import sys
-import threading
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -94,8 +93,7 @@ def _generate(chosen: argparse.Namespace) -> int:
 
     store = RunStore(folder)
     printer = _EventPrinter(request.num_inference_steps)
-    keep = threading.Event()
-    stream = generate(request, store=store, keep=keep)
+    stream = generate(request, store=store)
     cancelled = cancel_on_signal()
     run_id = ""
     try:

@@ -67,7 +67,7 @@ class JobQueue:
             store: Where runs are kept.
             in_process: Work in a thread of this process (ZeroGPU, where the verb forks by itself). Nothing can be
                 killed then: a job that does not stop softly runs on.
-            verb: What a job runs, as `module:function`. The module may also have `warm(preset_name, store=…)`.
+            verb: What a job runs, as `module:function`.
             max_jobs_per_owner: Waiting and running jobs that one owner may have; None sets no limits at all.
             max_jobs: The same for all owners together, where owners are limited.
             cancel_seconds: See `CANCEL_SECONDS`.

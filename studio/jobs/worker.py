@@ -25,6 +25,8 @@ from studio.storage import FileLock
 
 VERB = "studio.generate:generate"
 """What a job runs: `module:function`, called like `studio.generate.generate`."""
+PRELOAD_VERB = "studio.jobs.preload:preload"
+"""What loads a preset ahead of time."""
 MEASURE_VERB = "studio.profiling:measure"
 """What measures a model, where somebody asks for it: called with a preset's name."""
 TRAIN_VERB = "studio.finetune:go_on"
@@ -97,13 +99,13 @@ class Worker:
         """Import what is heavy now, not when somebody waits for their first clip.
 
         Returns:
-            The verb, and the `warm` of its module where it has one.
+            The verb, and what loads a model ahead of time.
         """
         try:
             verb = _imported(self.verb)
             if self.verb == VERB:
                 importlib.import_module("studio.pipelines")
-            return verb, getattr(importlib.import_module(self.verb.partition(":")[0]), "warm", None)
+            return verb, _imported(PRELOAD_VERB) if self.verb == VERB else None
         except Exception as error:
             self._say(state="dead", reason=f"The worker cannot work here: {error}.")
             raise
@@ -173,7 +175,9 @@ class Worker:
         error: StudioError | None = None
         finished = False
         try:
-            stream = verb(job.request, store=self.store, owner=job.owner, keep=keep)
+            stream = verb(
+                job.request, store=self.store, owner=job.owner, stop=lambda: "keep" if keep.is_set() else None
+            )
             for event in stream:
                 telling.tell(event)
                 finished = isinstance(event, RunFinished)

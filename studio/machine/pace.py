@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from studio.records.runs import Run
 from studio.requests.generation import GenerationRequest
 
 FILE_NAME = "calibration.json"
@@ -61,6 +62,25 @@ class Prediction:
 def median_step(step_seconds: list[float] | tuple[float, ...]) -> float:
     """The usual step; the first is left out where there are three or more, for it carries one-off costs."""
     return statistics.median(step_seconds[1:] if len(step_seconds) >= 3 else step_seconds)
+
+
+def remember(run: Run, folder: Path) -> None:
+    """Learn from a finished run; one that was stopped on the way teaches nothing."""
+    if run.partial or run.placement is None:
+        return
+    request, stages = run.request, run.stage_seconds
+    measurement = Measurement(
+        preset=request.preset,
+        device_name=run.placement.device_name,
+        torch_dtype=run.placement.torch_dtype,
+        volume=request.num_frames * request.height * request.width,
+        guided=request.guidance_scale > 1,
+        load_seconds=stages.get("loading", 0.0),
+        encode_seconds=stages.get("encoding", 0.0),
+        step_seconds=median_step(run.step_seconds),
+        finish_seconds=stages.get("decoding", 0.0) + stages.get("writing", 0.0),
+    )
+    record(measurement, folder)
 
 
 def record(measurement: Measurement, folder: Path) -> None:

@@ -51,6 +51,8 @@ class StepStart:
 class StepState(StepStart):
     """A step that has ended."""
 
+    seconds: float
+    """Device-synchronised: every pass and the scheduler's own step."""
     latents: torch.Tensor
     """Latents after the step, as the family lays them out."""
     estimate: Callable[[], torch.Tensor]
@@ -223,6 +225,7 @@ class _Watch:
         """The last step whose start was told."""
         self._stage: Stage | None = None
         self._stage_began = 0.0
+        self._step_began = 0.0
 
     def begin(self, scheduler: Any, undo: ExitStack) -> None:
         """Put the wrappers on; `undo` takes them off again."""
@@ -247,6 +250,7 @@ class _Watch:
         self._announced = self._steps
         if self._on_step_start is not None:
             self._on_step_start(StepStart(**self._position()))
+        self._step_began = self._now()
 
     def _position(self) -> dict[str, Any]:
         index, timesteps = self._steps, self._scheduler.timesteps
@@ -275,7 +279,8 @@ class _Watch:
                     value=position["index"],
                     way_out="Set torch_dtype to float32, or lower the guidance scale.",
                 )
-            self._on_step(StepState(**position, latents=latents, estimate=estimate))
+            seconds = self._now() - self._step_began
+            self._on_step(StepState(**position, seconds=seconds, latents=latents, estimate=estimate))
             self._steps += 1
             if self._steps < position["total"] and self._interrupted():
                 self._ready.pipe._interrupt = True
@@ -320,10 +325,15 @@ class _Watch:
     def _leave(self) -> None:
         if self._stage is None:
             return
-        _synchronize(self._ready.placement.device)
+        now = self._now()
         stage, self._stage = self._stage, None
         if self._on_stage is not None:
-            self._on_stage(stage, time.perf_counter() - self._stage_began)
+            self._on_stage(stage, now - self._stage_began)
+
+    def _now(self) -> float:
+        """Seconds on the clock, once the device has done what it was told."""
+        synchronize(self._ready.placement.device)
+        return time.perf_counter()
 
 
 @contextmanager
@@ -359,11 +369,14 @@ def private_randomness(seed: int) -> Iterator[None]:
         yield
 
 
-def _synchronize(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-    elif device == "mps":
-        torch.mps.synchronize()
+def synchronize(device: str) -> None:
+    """Wait until a device has done all that it was told; a processor already has."""
+    if waits := SYNCHRONIZE.get(device.partition(":")[0]):
+        waits()
+
+
+SYNCHRONIZE: dict[str, Callable[[], None]] = {"cuda": torch.cuda.synchronize, "mps": torch.mps.synchronize}
+"""By torch's name of the kind of device; what is not here works before it answers."""
 
 
 def _device_of(vae: nn.Module, placement: Placement) -> torch.device:

@@ -10,7 +10,6 @@ Outside ZeroGPU the decorator does nothing, and the stream is `generate`'s own. 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Generator
 from contextlib import closing
 from functools import cache
@@ -18,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from studio.errors import MachineError
-from studio.events import GenerationEvent
+from studio.events import GenerationEvent, Stop, StopWish, never
 from studio.generate import generate as generate_here
 from studio.machine import pace
 from studio.records.runs import RunStore
@@ -34,15 +33,16 @@ LOADING_SECONDS = 15
 """The fork starts without the model."""
 
 
-def generate(
-    request: GenerationRequest, *, store: RunStore, owner: str = "local", keep: threading.Event | None = None
-) -> Stream:
-    """`studio.generate.generate`, on a borrowed card. An Event does not cross the fork; a marker file does."""
+def generate(request: GenerationRequest, *, store: RunStore, owner: str = "local", stop: Stop = never) -> Stream:
+    """`studio.generate.generate`, on a borrowed card. A callable does not cross the fork; a marker file does."""
     with TemporaryDirectory() as folder:
         marker = Path(folder) / "keep"
         with closing(on_the_card()(request, store, owner, marker)) as stream:
             for event in stream:
-                if keep is not None and keep.is_set():
+                wish = stop()
+                if wish == "cancel":
+                    return
+                if wish == "keep":
                     marker.touch()
                 yield event
 
@@ -67,16 +67,8 @@ def seconds_to_ask_for(request: GenerationRequest, store: RunStore, owner: str, 
     return UNMEASURED_SECONDS if prediction is None else round(LOADING_SECONDS + MARGIN * prediction.high)
 
 
-class _Marker(threading.Event):
-    """An Event that is set once a file is there."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self._path = path
-
-    def is_set(self) -> bool:
-        return self._path.exists()
-
-
 def _forked(request: GenerationRequest, store: RunStore, owner: str, marker: Path) -> Stream:
-    yield from generate_here(request, store=store, owner=owner, keep=_Marker(marker))
+    def stop() -> StopWish | None:
+        return "keep" if marker.exists() else None
+
+    yield from generate_here(request, store=store, owner=owner, stop=stop)

@@ -25,7 +25,8 @@ from pathlib import Path
 torch.set_num_threads(1)
 import torch.distributed as dist
 from safetensors.torch import save_file
-from studio import machine, pipelines, weights
+from studio import pipelines
+from studio.machine import hardware, weights
 from studio.finetune.training import Prepared, Training
 from studio.requests.training import read_finetune_request
 from studio.pipelines.training import to_train
@@ -42,7 +43,7 @@ def train(name, turns, rank=0, world=1):
     request = request.model_copy(update={"gradient_accumulation_steps": turns})
     preset = find_preset(request.preset)
     plain = {"torch_dtype": "float32", "quantization": "none", "offload": "none", "vae_tiling": "off"}
-    placement = pipelines.place(preset, request_for(preset, prompt="a clip", **plain), machine.measure())
+    placement = pipelines.place(preset, request_for(preset, prompt="a clip", **plain), hardware.measure())
     model = to_train(pipelines.load(preset, placement, folder=weights.folder_of(preset)))
     training = Training(model, request, Prepared.load(folder / "samples.safetensors"))
     taken = []

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from studio.errors import (
 )
 from studio.machine.hardware import GB, Machine, int8_backend
 from studio.pipelines import LoadedPipeline, StepStart, StepState, schedules
-from studio.pipelines.loaded import out_of_memory
+from studio.pipelines.loaded import SYNCHRONIZE, out_of_memory
 from studio.preset import Preset, find_preset, list_presets
 from studio.requests.generation import GenerationRequest, request_for
 
@@ -530,3 +531,23 @@ def test_a_pipeline_nobody_knows_is_refused_with_the_known_ones() -> None:
     preset = find_preset("pocket").model_copy(update={"pipeline": "SomeOtherPipeline"})
     with pytest.raises(PresetError, match="WanPipeline"):
         pipelines.family_of(preset)
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_steps_are_timed_once_the_device_has_done_them(
+    device: str, checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock is read after waiting for the device, also on Apple's."""
+    ready, request = _load("wan", checkpoint)
+    elsewhere = LoadedPipeline(
+        preset=ready.preset,
+        placement=dataclasses.replace(ready.placement, device=device),
+        folder=ready.folder,
+        family=ready.family,
+        pipe=ready.pipe,
+    )
+    monkeypatch.setitem(SYNCHRONIZE, device, lambda: time.sleep(0.05))
+    seconds: list[float] = []
+    _run(elsewhere, request, on_step=lambda state: seconds.append(state.seconds))
+    assert len(seconds) == request.num_inference_steps
+    assert min(seconds) >= 0.05

@@ -19,7 +19,7 @@ def test_the_stream_is_the_same_and_keeping_crosses_over(tmp_path: Path) -> None
     request = request_for(find_preset("pocket"), prompt="a road", seed=1, **SMALL)
     keep = threading.Event()
     events = []
-    for event in zero_gpu.generate(request, store=store, keep=keep):
+    for event in zero_gpu.generate(request, store=store, stop=lambda: "keep" if keep.is_set() else None):
         events.append(event)
         if isinstance(event, RunStarted):
             keep.set()

@@ -1,7 +1,7 @@
 """A verb for the queue's tests: shaped like `studio.generate.generate`, its behaviour read from the prompt.
 
-It writes real runs with real clips and keeps the real contract (closing cancels, `keep` ends early, a failure is an
-exception with the run marked), but computes nothing. The prompt is `key=value` words:
+It writes real runs with real clips and keeps the real contract (closing cancels, a `stop` that says keep ends early, a
+failure is an exception with the run marked), but computes nothing. The prompt is `key=value` words:
 
     steps=5 blocks=2     how long the stream is
     pause=0.01           seconds in each block
@@ -19,7 +19,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Generator
 
@@ -38,6 +37,8 @@ from studio.events import (
     RunStarted,
     StepFinished,
     StepStarted,
+    Stop,
+    never,
 )
 from studio.preset import find_preset
 from studio.records.runs import RunStore
@@ -56,7 +57,7 @@ HERE = Placement(
 
 
 def generate(
-    request: GenerationRequest, *, store: RunStore, owner: str = "local", keep: threading.Event | None = None
+    request: GenerationRequest, *, store: RunStore, owner: str = "local", stop: Stop = never
 ) -> Generator[GenerationEvent, None, None]:
     script = dict(word.split("=") for word in request.prompt.split() if "=" in word)
     steps, blocks, pause = int(script.get("steps", 3)), int(script.get("blocks", 2)), float(script.get("pause", 0))
@@ -90,7 +91,7 @@ def generate(
                     )
             yield say(StepFinished(step=step, seconds=pause * blocks, peak_bytes=1000 + step, eta_seconds=0.0))
             yield say(PreviewFrame(step=step, jpeg=bytes([step])))
-            if keep is not None and keep.is_set():
+            if stop() == "keep":
                 time.sleep(float(script.get("keep_pause", 0)))
                 partial = step + 1 < steps
                 break

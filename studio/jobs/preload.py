@@ -1,0 +1,41 @@
+"""Loading a model before anybody asks for it, so that the first clip need not wait.
+
+Knows what `generate` would do first. Refuses to know who will ask.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from studio.generate import generate
+from studio.machine import hardware, pace, weights
+from studio.preset import find_preset
+from studio.records.runs import RunStore
+from studio.requests.generation import request_for
+
+PACE_STEPS = 4
+"""Steps of the run that says how quick this machine is; the first is not counted."""
+
+
+def preload(preset_name: str, *, store: RunStore) -> None:
+    """Load a preset.
+
+    The pace of a model that ships with the studio is taken on the way, if it is not known yet: a few steps at its
+    default size, in a folder that is thrown away, so that even the first prediction rests on something.
+
+    Raises:
+        StudioError: as `generate` would.
+    """
+    from studio import pipelines
+
+    preset = find_preset(preset_name)
+    request = request_for(preset, prompt="calibration", seed=0, num_inference_steps=PACE_STEPS)
+    if preset.weights_folder is None or pace.predict(request, store.folder) is not None:
+        pipelines.load(preset, pipelines.place(preset, request, hardware.measure()), folder=weights.folder_of(preset))
+        return
+    with TemporaryDirectory() as scratch:
+        for _ in generate(request, store=RunStore(Path(scratch))):
+            pass
+        for measurement in pace.measurements(Path(scratch)):
+            pace.record(measurement, store.folder)
