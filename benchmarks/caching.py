@@ -287,7 +287,7 @@ class _Bench:
 
         run_id = ""
         for event in generate(
-            request, store=self.store, measure_with=weighed if method.cache or method.cache_dit else None
+            request, store=self.store, cache_for=weighed if method.cache or method.cache_dit else None
         ):
             if isinstance(event, RunFinished):
                 run_id = event.run_id
