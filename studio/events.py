@@ -1,18 +1,22 @@
-"""Events: everything that a stream of work can say, as one closed union.
+"""Events: everything that a stream of work can say, as closed unions, and how they are written down.
 
-The page, the command line, the job queue, the comparison grid and the tests walk the same stream. Failure is an
+The page, the command line, the job queue, the comparison grid and the tests walk the same streams. Failure is an
 exception, not an event; cancelling is closing the stream. Knows nothing of who sends and who listens.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Literal, TypeAlias, get_args
 
-StopWish = Literal["cancel", "keep"]
-"""End now and keep nothing; or end after the step under way and keep what was reached."""
+from pydantic import BeforeValidator, JsonValue, PlainSerializer, TypeAdapter
+
+StopWish = Literal["cancel", "keep", "give way"]
+"""End now and keep nothing; end after the step under way and keep what was reached; or, of work that has parts, leave
+off between two of them, to be gone on with."""
 Stop = Callable[[], StopWish | None]
 """Asked now and then by whoever works: whether the work is to end, and how."""
 
@@ -22,6 +26,11 @@ def never() -> None:
 
 
 Stage = Literal["loading", "encoding", "denoising", "decoding", "writing"]
+Jpeg = Annotated[
+    bytes,
+    PlainSerializer(lambda picture: base64.b64encode(picture).decode("ascii"), when_used="json"),
+    BeforeValidator(lambda written: base64.b64decode(written) if isinstance(written, str) else written),
+]
 Branch = Literal["cond", "uncond", "both"]
 """Which half of classifier-free guidance a transformer pass belongs to; `both` where one batch holds the two."""
 
@@ -147,7 +156,8 @@ class PreviewFrame:
     """The denoised estimate after a step, as a small JPEG."""
 
     step: int
-    jpeg: bytes
+    jpeg: Jpeg
+    """Empty in a run's log: the latest one is a file beside it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +201,7 @@ class TrainingForecast:
     """Held for the way back through the decoder, as asked for; 0 for latent objectives."""
     full_decoder_bytes: int
     """What plain backpropagation through the whole clip would hold."""
-    peak_bytes: int
+    peak_bytes: int = 0
     """Most memory so far: the accelerator's, or the process's."""
 
 
@@ -260,19 +270,50 @@ class TrainingFinished:
     seconds: float
 
 
-FinetuneEvent = (
-    TrainingStarted
-    | TrainingForecast
-    | TrainingStage
-    | TrainingStep
-    | TrainingScored
-    | TrainingSample
-    | CheckpointWritten
-    | Notice
-    | TrainingFinished
-)
+@dataclass(frozen=True, kw_only=True)
+class ProfilingStep:
+    """One clip has been made for a profile."""
 
-GenerationEvent = (
+    done: int
+    total: int
+    what: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfilingFinished:
+    """The profile is on disk, with the plot of its distances beside it."""
+
+    path: str
+    plot: str
+    skipped_share: float
+    """Seconds of a skipped step against those of a computed one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellStarted:
+    """A clip of a comparison is looked for, or made."""
+
+    comparison_id: str
+    cell: int
+    of: int
+    """Cells in all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellFinished:
+    """The cell is complete or failed, and written down."""
+
+    comparison_id: str
+    cell: int
+    of: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonFinished:
+    comparison_id: str
+
+
+GenerationEvent: TypeAlias = (
     RunStarted
     | ModelReady
     | StageStarted
@@ -286,53 +327,41 @@ GenerationEvent = (
     | Notice
     | RunFinished
 )
+FinetuneEvent: TypeAlias = (
+    TrainingStarted
+    | TrainingForecast
+    | TrainingStage
+    | TrainingStep
+    | TrainingScored
+    | TrainingSample
+    | CheckpointWritten
+    | Notice
+    | TrainingFinished
+)
+ProfilingEvent: TypeAlias = ProfilingStep | ProfilingFinished
+ComparisonEvent: TypeAlias = CellStarted | CellFinished | ComparisonFinished | GenerationEvent
+Event: TypeAlias = GenerationEvent | FinetuneEvent | ProfilingEvent | ComparisonEvent
 
-_KINDS: dict[str, type[Any]] = {
-    kind.__name__: kind
-    for kind in (
-        RunStarted,
-        ModelReady,
-        StageStarted,
-        StageFinished,
-        StepStarted,
-        CacheDecided,
-        BlockComputed,
-        BlockReused,
-        StepFinished,
-        PreviewFrame,
-        Notice,
-        RunFinished,
-    )
-}
+_KINDS: dict[str, type[Event]] = {kind.__name__: kind for kind in get_args(Event)}
 
 
-def event_to_json(event: GenerationEvent | FinetuneEvent) -> dict[str, Any]:
+@cache
+def _adapter(kind: type[Event]) -> TypeAdapter[Event]:
+    return TypeAdapter(kind)
+
+
+def event_to_json(event: Event) -> dict[str, JsonValue]:
     """As a record with the event's name under `event`; pictures are base64."""
-    record: dict[str, Any] = {"event": type(event).__name__}
-    for field in fields(event):
-        value = getattr(event, field.name)
-        if isinstance(value, bytes):
-            value = base64.b64encode(value).decode("ascii")
-        elif isinstance(value, Placement):
-            value = {part.name: getattr(value, part.name) for part in fields(value)}
-        record[field.name] = value
-    return record
+    return {"event": type(event).__name__} | _adapter(type(event)).dump_python(event, mode="json")
 
 
-def event_from_json(record: dict[str, Any]) -> GenerationEvent:
+def event_from_json(record: Mapping[str, object]) -> Event:
     """The event that `event_to_json` wrote.
 
     Raises:
-        ValueError: no event has that name.
+        ValueError: no event has that name, or its fields are not such.
     """
-    values = dict(record)
-    name = values.pop("event", None)
-    if name not in _KINDS:
-        raise ValueError(f"no event is called {name!r}; known: {', '.join(_KINDS)}")
-    if name == "PreviewFrame":
-        values["jpeg"] = base64.b64decode(values["jpeg"])
-    if name == "RunStarted":
-        placement: dict[str, Any] = dict(values["placement"])
-        placement["reasons"] = tuple(placement.get("reasons", ()))
-        values["placement"] = Placement(**placement)
-    return _KINDS[name](**values)
+    kind = _KINDS.get(str(record.get("event")))
+    if kind is None:
+        raise ValueError(f"no event is called {record.get('event')!r}; known: {', '.join(_KINDS)}")
+    return _adapter(kind).validate_python({name: value for name, value in record.items() if name != "event"})

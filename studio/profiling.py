@@ -1,6 +1,6 @@
-"""Calibrate: measure a model once, so that caches know it: a few uncached clips become a profile.
+"""Profiling: a few uncached clips become a profile of a model, so that caches know it.
 
-    for told in calibrate(find_preset("pocket"), folder=runs_folder() / "profiles"):
+    for event in calibrate(find_preset("pocket"), folder=runs_folder() / "profiles"):
         ...
 
 First whole clips, whose residuals are compared step with step; then clips in which one step alone is skipped, to see
@@ -14,22 +14,34 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from studio.events import CacheDecided, StepFinished
+from studio.errors import RequestError
+from studio.events import (
+    CacheDecided,
+    GenerationEvent,
+    ProfilingEvent,
+    ProfilingFinished,
+    ProfilingStep,
+    RunFinished,
+    StepFinished,
+    Stop,
+    never,
+)
 from studio.generate import PROFILES, generate
 from studio.machine import hardware
 from studio.preset import Preset, find_preset
-from studio.records.profile_files import profile_path
+from studio.records.event_log import EventLog
+from studio.records.profile_files import profile_path, profiling_log
 from studio.records.runs import RunStore
 from studio.requests.generation import GenerationRequest, request_for
+from studio.requests.work import ProfileModel
 from studio.storage import write_atomically
 
 if TYPE_CHECKING:
@@ -40,24 +52,8 @@ if TYPE_CHECKING:
 GROWTH_AT = (0.07, 0.1, 0.13, 0.17, 0.23, 0.3, 0.4, 0.5, 0.67, 0.8, 0.9, 0.94, 0.97)
 """Where, as shares of the steps, a step is skipped alone; denser at the ends, where errors last."""
 SEED = 1000
-
-
-@dataclass(frozen=True, kw_only=True)
-class CalibrationStep:
-    """One clip has been made for the measurement."""
-
-    done: int
-    total: int
-    what: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Calibrated:
-    """The profile is on disk, with the plot of its distances beside it."""
-
-    path: Path
-    plot: Path
-    profile: Profile
+LEAST_STEPS = 6
+"""With fewer no step has neighbours enough to be skipped between, and AdaCache's codebook would be of nothing."""
 
 
 def calibrate(
@@ -67,9 +63,9 @@ def calibrate(
     clips: int = 4,
     growth_clips: int = 3,
     prompts: Sequence[str] = (),
-    check: Callable[[], None] = lambda: None,
+    stop: Stop = never,
     **fields: Any,
-) -> Iterator[CalibrationStep | Calibrated]:
+) -> Iterator[ProfilingEvent]:
     """Measure a preset.
 
     Args:
@@ -78,18 +74,38 @@ def calibrate(
         clips: Uncached clips; more make the profile hold for more prompts.
         growth_clips: Of how many of them the growth of errors is measured, thirteen clips each.
         prompts: What to make; the preset's own ideas where left out.
-        check: Called within every block; what it raises ends the measuring, and nothing is written.
+        stop: Asked within every block; whatever it says ends the measuring, and nothing is written.
         **fields: Request fields over the preset's defaults, such as num_inference_steps.
 
     Raises:
         StudioError: as `generate` would.
     """
+    with suppress(_Stopped):
+        yield from _calibrate(preset, folder, clips, growth_clips, prompts, stop, fields)
+
+
+def _calibrate(
+    preset: Preset,
+    folder: Path,
+    clips: int,
+    growth_clips: int,
+    prompts: Sequence[str],
+    stop: Stop,
+    fields: Mapping[str, Any],
+) -> Iterator[ProfilingEvent]:
     wanted = list(prompts or preset.defaults.prompts or ("a road",))
     requests = [
         request_for(preset, prompt=wanted[number % len(wanted)], seed=SEED + number, **fields)
         for number in range(clips)
     ]
     total_steps = requests[0].num_inference_steps
+    if total_steps < LEAST_STEPS:
+        raise RequestError(
+            f"{preset.title} cannot be measured at {total_steps} steps: there is too little to compare.",
+            field="num_inference_steps",
+            value=total_steps,
+            way_out=f"Measure it at num_inference_steps = {LEAST_STEPS} or more.",
+        )
     skips = sorted({min(total_steps - 1, max(2, round(share * total_steps))) for share in GROWTH_AT})
     growth_clips = min(growth_clips, clips)
     total, done = clips + growth_clips * len(skips) + 1, 0
@@ -97,21 +113,21 @@ def calibrate(
         store = RunStore(Path(scratch))
         passes, recordings = 1, []
         for request in requests:
-            recording, passes = _record(request, store, check)
+            recording, passes = _record(request, store, stop)
             recordings.append(recording)
             done += 1
-            yield CalibrationStep(done=done, total=total, what=f"a whole clip: {request.prompt[:60]}")
+            yield ProfilingStep(done=done, total=total, what=f"a whole clip: {request.prompt[:60]}")
         measuring = _Measuring(requests, recordings, passes)
         for skip in skips:
             for number in range(growth_clips):
-                recording, _ = _record(requests[number], store, check, skip=skip, gain=measuring.gain(skip))
+                recording, _ = _record(requests[number], store, stop, skip=skip, gain=measuring.gain(skip))
                 measuring.skipped(number, skip, recording)
                 done += 1
-                yield CalibrationStep(done=done, total=total, what=f"a clip without step {skip + 1}")
+                yield ProfilingStep(done=done, total=total, what=f"a clip without step {skip + 1}")
         profile = measuring.profile(preset, skipped_share=0.0)
-        profile = measuring.profile(preset, skipped_share=_skipped_share(requests[0], store, check, profile))
+        profile = measuring.profile(preset, skipped_share=_skipped_share(requests[0], store, stop, profile))
         done += 1
-        yield CalibrationStep(done=done, total=total, what="a clip by the plan")
+        yield ProfilingStep(done=done, total=total, what="a clip by the plan")
     from studio.records.profiles import profile_to_json
 
     path = profile_path(folder, preset.name, total_steps, requests[0].flow_shift)
@@ -119,18 +135,31 @@ def calibrate(
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(plot, plot_of(profile).encode())
     write_atomically(path, json.dumps(profile_to_json(profile)).encode())
-    yield Calibrated(path=path, plot=plot, profile=profile)
+    yield ProfilingFinished(path=str(path), plot=str(plot), skipped_share=profile.skipped_share)
 
 
-def measure(
-    preset_name: str, *, store: RunStore, check: Callable[[], None], **fields: Any
-) -> Iterator[CalibrationStep | Calibrated]:
-    """`calibrate` as a worker calls it: by name, into the profiles of the runs' folder.
+def profile(work: ProfileModel, *, store: RunStore, owner: str, stop: Stop, **more: Any) -> Generator[ProfilingEvent]:
+    """`calibrate` as the queue calls it: into the profiles of the runs' folder, with a log beside them.
+
+    Args:
+        work: The preset, and at how many steps and which shift.
+        store: Where runs are kept, and profiles beside them.
+        owner: Whose job it is; profiles are everybody's.
+        stop: As `calibrate` takes it.
+        **more: What else `calibrate` is to be told.
 
     Raises:
         StudioError: as `calibrate` would.
     """
-    yield from calibrate(find_preset(preset_name), folder=store.folder / PROFILES, check=check, **fields)
+    folder = store.folder / PROFILES
+    log_path = profiling_log(folder, work.preset, work.num_inference_steps, work.flow_shift)
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    log_path.unlink(missing_ok=True)  # of an earlier measuring
+    fields = {"num_inference_steps": work.num_inference_steps, "flow_shift": work.flow_shift}
+    with closing(EventLog(log_path)) as log:
+        for event in calibrate(find_preset(work.preset), folder=folder, stop=stop, **fields, **more):
+            log.write(event)
+            yield event
 
 
 def weights_of(preset: Preset) -> str:
@@ -142,7 +171,7 @@ def weights_of(preset: Preset) -> str:
 
 
 def _record(
-    request: GenerationRequest, store: RunStore, check: Callable[[], None], skip: int | None = None, gain: float = 0.0
+    request: GenerationRequest, store: RunStore, stop: Stop, skip: int | None = None, gain: float = 0.0
 ) -> tuple[Recording, int]:
     """What one clip's residuals did, and the passes of its steps; one step may be extrapolated instead of computed."""
     from studio.caching.block_stack import StackCache
@@ -156,14 +185,27 @@ def _record(
         made.append((policy, occasion.passes))
         return StackCache(occasion.stacks, policy, total_steps=occasion.total_steps, passes=occasion.passes)
 
-    with closing(generate(request, store=store, cache_for=recorder)) as events:
-        for _ in events:
-            check()
+    for _ in _whole(generate(request, store=store, cache_for=recorder, stop=stop)):
+        pass
     policy, passes = made[0]
     return policy.recording, passes
 
 
-def _skipped_share(request: GenerationRequest, store: RunStore, check: Callable[[], None], profile: Profile) -> float:
+class _Stopped(Exception):
+    """Somebody wants the measuring to end."""
+
+
+def _whole(stream: Generator[GenerationEvent]) -> Iterator[GenerationEvent]:
+    """A run's events up to its end; raises _Stopped where it has none."""
+    event = None
+    with closing(stream):
+        for event in stream:
+            yield event
+    if not isinstance(event, RunFinished) or event.partial:
+        raise _Stopped
+
+
+def _skipped_share(request: GenerationRequest, store: RunStore, stop: Stop, profile: Profile) -> float:
     """Seconds of a skipped step against those of a computed one, in one run at twice the speed."""
     from studio.caching.block_stack import StackCache
     from studio.caching.budget import BudgetPolicy, plan_for
@@ -175,13 +217,11 @@ def _skipped_share(request: GenerationRequest, store: RunStore, check: Callable[
 
     kinds: dict[int, str] = {}
     seconds: dict[str, list[float]] = {"computed": [], "skipped": []}
-    with closing(generate(request, store=store, cache_for=planned)) as events:
-        for event in events:
-            check()
-            if isinstance(event, CacheDecided):
-                kinds[event.step] = event.kind
-            if isinstance(event, StepFinished) and event.step > 0:
-                seconds["computed" if kinds[event.step] == "computed" else "skipped"].append(event.seconds)
+    for event in _whole(generate(request, store=store, cache_for=planned, stop=stop)):
+        if isinstance(event, CacheDecided):
+            kinds[event.step] = event.kind
+        if isinstance(event, StepFinished) and event.step > 0:
+            seconds["computed" if kinds[event.step] == "computed" else "skipped"].append(event.seconds)
     if not seconds["computed"] or not seconds["skipped"]:
         return 0.0
     return min(0.9, statistics.median(seconds["skipped"]) / statistics.median(seconds["computed"]))

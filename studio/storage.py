@@ -52,6 +52,11 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def put_aside(path: Path, aside: Path) -> None:
+    """Move a file out of the way, whole."""
+    os.replace(path, aside)
+
+
 def sha256_of(path: Path) -> str:
     """The checksum of a file, which is not held in memory for it."""
     with path.open("rb") as file:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from studio.caching.adacache import calibrated
-from studio.events import BlockComputed, CacheDecided, Notice
+from studio.events import BlockComputed, CacheDecided, Notice, ProfilingFinished, ProfilingStep
 from studio.generate import PROFILES, generate
 from studio.preset import find_preset
-from studio.profiling import Calibrated, CalibrationStep, calibrate, weights_of
+from studio.profiling import calibrate, weights_of
 from studio.records.profiles import Profile, find_profile
 from studio.records.runs import RunStore
 from studio.requests.generation import request_for
@@ -20,31 +20,32 @@ SMALL = {"height": 64, "width": 64, "num_frames": 5, "num_inference_steps": 8}
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[CalibrationStep], Profile]:
+def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[ProfilingStep], Profile]:
     """A runs folder with a profile in it, what was told on the way, and the profile."""
     folder = tmp_path_factory.mktemp("runs")
     told = list(calibrate(find_preset("pocket"), folder=folder / PROFILES, clips=2, growth_clips=1, **SMALL))
-    steps = [event for event in told if isinstance(event, CalibrationStep)]
+    steps = [event for event in told if isinstance(event, ProfilingStep)]
     last = told[-1]
-    assert isinstance(last, Calibrated)
-    assert last.path.is_file()
-    assert last.plot.read_text().startswith("<svg")
-    return folder, steps, last.profile
+    assert isinstance(last, ProfilingFinished)
+    assert Path(last.plot).read_text().startswith("<svg")
+    profile = find_profile("pocket", folder / PROFILES)
+    assert profile is not None
+    return folder, steps, profile
 
 
-def test_progress_is_told_clip_by_clip_to_the_end(measured: tuple[Path, list[CalibrationStep], Profile]) -> None:
+def test_progress_is_told_clip_by_clip_to_the_end(measured: tuple[Path, list[ProfilingStep], Profile]) -> None:
     _, steps, _ = measured
     assert [step.done for step in steps] == list(range(1, steps[-1].total + 1))
 
 
-def test_a_profile_holds_what_was_measured(measured: tuple[Path, list[CalibrationStep], Profile]) -> None:
+def test_a_profile_holds_what_was_measured(measured: tuple[Path, list[ProfilingStep], Profile]) -> None:
     folder, _, profile = measured
     assert len(profile.sigmas) == 8
     assert list(profile.sigmas) == sorted(profile.sigmas, reverse=True)
     for gram in np.asarray(profile.grams):
         assert np.allclose(gram, gram.T)
         assert np.linalg.eigvalsh(gram).min() > -1e-6
-        assert np.trace(gram) == pytest.approx(8)
+        assert np.trace(gram) == pytest.approx(8, abs=1e-3)
     assert all(factor > 0 for _, factor in profile.growth)
     assert 0 <= profile.skipped_share < 0.9
     assert len(profile.mag_ratios) == 16
@@ -56,7 +57,7 @@ def test_a_profile_holds_what_was_measured(measured: tuple[Path, list[Calibratio
 
 
 def test_a_codebook_comes_of_it_with_rates_for_the_number_of_steps(
-    measured: tuple[Path, list[CalibrationStep], Profile],
+    measured: tuple[Path, list[ProfilingStep], Profile],
 ) -> None:
     _, _, profile = measured
     thirty, hundred = calibrated(profile, 30), calibrated(profile, 100)
@@ -65,7 +66,7 @@ def test_a_codebook_comes_of_it_with_rates_for_the_number_of_steps(
 
 
 @pytest.mark.parametrize("speedup", [1.5, 2.0, 3.0])
-def test_a_budget_is_spent_to_the_step(speedup: float, measured: tuple[Path, list[CalibrationStep], Profile]) -> None:
+def test_a_budget_is_spent_to_the_step(speedup: float, measured: tuple[Path, list[ProfilingStep], Profile]) -> None:
     from studio.caching.budget import computed_steps
 
     folder, _, profile = measured

@@ -5,12 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from studio.command_line.grammar import add_command, add_runs_folder, add_sizes, cancel_on_signal, print_json
 from studio.errors import RequestError
 from studio.requests.caches import METHODS
+
+if TYPE_CHECKING:
+    from studio.compare import Comparison, Comparisons, Grid
+    from studio.records.runs import RunStore
 
 _COMPARED_FIELDS = ("height", "width", "num_frames", "fps", "num_inference_steps", "guidance_scale", "flow_shift")
 
@@ -45,21 +50,8 @@ def add_compare(commands: Any) -> None:
 
 
 def _compare(chosen: argparse.Namespace) -> int:
-    from studio.compare import (
-        CellFinished,
-        CellStarted,
-        Comparisons,
-        Grid,
-        compare,
-        parse_axis,
-        parse_method,
-        summaries_of,
-        tables,
-        to_json,
-    )
-    from studio.preset import find_preset
+    from studio.compare import Comparisons
     from studio.records.runs import RunStore, runs_folder
-    from studio.requests.generation import request_for
 
     book = Comparisons(RunStore(chosen.runs or runs_folder()))
     if chosen.delete:
@@ -69,73 +61,92 @@ def _compare(chosen: argparse.Namespace) -> int:
         else:
             print(f"deleted {chosen.delete}; its clips stay among the runs")
         return 0
-    if chosen.resume:
-        comparison = book.go_on(chosen.resume, again=True)
-    else:
-        if not chosen.prompt:
-            raise RequestError("There is no prompt.", field="--prompt", way_out='Add --prompt "a red car".')
-        fields = {name: getattr(chosen, name) for name in _COMPARED_FIELDS}
-        seeds = tuple(chosen.seed) or (0,)
-        base = request_for(find_preset(chosen.preset), prompt=chosen.prompt[0], seed=seeds[0], **fields)
-        grid = Grid(
-            base=base,
-            prompts=tuple(chosen.prompt),
-            seeds=seeds,
-            methods=tuple(parse_method(text) for text in chosen.method),
-            axes=tuple(parse_axis(text) for text in chosen.axis),
-            repeats=chosen.repeats,
-        )
-        comparison = book.begin(grid)
+    comparison = book.go_on(chosen.resume, again=True) if chosen.resume else book.begin(_grid(chosen))
     if chosen.output is not None:
-        try:
-            chosen.output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RequestError(
-                f"{chosen.output} cannot be made: {error.strerror}.", field="--output", way_out="Write elsewhere."
-            ) from error
+        _make_folder(chosen.output)
+    try:
+        _walk(comparison, book, json_lines=chosen.json)
+    finally:
+        comparison = book.get(comparison.id)
+        if chosen.output is not None:
+            _write_comparison(comparison, book.store, chosen.output)
+    _print_ending(comparison, chosen)
+    return 1 if any(cell.state == "failed" for cell in comparison.cells) else 0
 
+
+def _grid(chosen: argparse.Namespace) -> Grid:
+    from studio.compare import Grid, parse_axis, parse_method
+    from studio.preset import find_preset
+    from studio.requests.generation import request_for
+
+    if not chosen.prompt:
+        raise RequestError("There is no prompt.", field="--prompt", way_out='Add --prompt "a red car".')
+    fields = {name: getattr(chosen, name) for name in _COMPARED_FIELDS}
+    seeds = tuple(chosen.seed) or (0,)
+    return Grid(
+        base=request_for(find_preset(chosen.preset), prompt=chosen.prompt[0], seed=seeds[0], **fields),
+        prompts=tuple(chosen.prompt),
+        seeds=seeds,
+        methods=tuple(parse_method(text) for text in chosen.method),
+        axes=tuple(parse_axis(text) for text in chosen.axis),
+        repeats=chosen.repeats,
+    )
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(
+            f"{folder} cannot be made: {error.strerror}.", field="--output", way_out="Write elsewhere."
+        ) from error
+
+
+def _walk(comparison: Comparison, book: Comparisons, *, json_lines: bool) -> None:
+    """Make the cells, a line for each; Ctrl-C keeps what is made, and says how to go on."""
+    from studio.compare import compare, tables, to_json
+    from studio.events import CellFinished, CellStarted
     from studio.jobs.preload import preload
 
     cancelled = cancel_on_signal()
     # The first run would carry the loading and the first step's one-off costs, and it is the reference.
     preload(comparison.cells[0].request.preset, store=book.store)
-    stream = compare(comparison, store=book.store)
-    if not chosen.json:
+    if not json_lines:
         print(f"comparison {comparison.id}, {len(comparison.cells)} clips\n{tables.heading_line()}", flush=True)
     group = -1
-    try:
+    with closing(compare(comparison, store=book.store)) as stream:
         for event in stream:
-            if isinstance(event, CellStarted) and event.cell.group != group and not chosen.json:
-                group = event.cell.group
-                print(f"-- {event.cell.request.prompt[:90]} · seed {event.cell.request.seed}", flush=True)
-            if isinstance(event, CellFinished):
-                comparison = event.comparison
-                if chosen.json:
-                    record = to_json(comparison)["cells"][event.cell.number]
-                    print_json({"event": "CellFinished", "of": len(comparison.cells), "cell": record})
+            if isinstance(event, CellStarted) and not json_lines:
+                cell = comparison.cells[event.cell]
+                if cell.group != group:
+                    print(f"-- {cell.request.prompt[:90]} · seed {cell.request.seed}", flush=True)
+                group = cell.group
+            elif isinstance(event, CellFinished):
+                comparison = book.get(comparison.id)
+                if json_lines:
+                    record = to_json(comparison)["cells"][event.cell]
+                    print_json({"event": "CellFinished", "of": event.of, "cell": record})
                 else:
-                    print(tables.cell_line(comparison, event.cell), flush=True)
+                    print(tables.cell_line(comparison, comparison.cells[event.cell]), flush=True)
             if cancelled.is_set():
-                stream.close()
                 print(f"go on with --resume {comparison.id}", file=sys.stderr)
                 raise KeyboardInterrupt
-    finally:
-        stream.close()
-        if chosen.output is not None:
-            _write_comparison(book.get(comparison.id), book.store, chosen.output)
-    comparison = book.get(comparison.id)
+
+
+def _print_ending(comparison: Comparison, chosen: argparse.Namespace) -> None:
+    from studio.compare import summaries_of, tables
+
     if chosen.json:
         print_json({"event": "ComparisonFinished"} | json.loads(tables.to_json_text(comparison)))
-    else:
-        print()
-        for line in summaries_of(comparison):
-            print(tables.summary_line(line))
-        if chosen.output is not None:
-            print(f"{chosen.output / 'comparison.html'}, .csv and .json")
-    return 1 if any(cell.state == "failed" for cell in comparison.cells) else 0
+        return
+    print()
+    for line in summaries_of(comparison):
+        print(tables.summary_line(line))
+    if chosen.output is not None:
+        print(f"{chosen.output / 'comparison.html'}, .csv and .json")
 
 
-def _write_comparison(comparison: Any, store: Any, folder: Path) -> None:
+def _write_comparison(comparison: Comparison, store: RunStore, folder: Path) -> None:
     from studio.compare import tables
     from studio.storage import write_atomically
 

@@ -109,13 +109,14 @@ def add_calibrate(commands: Any) -> None:
 
 
 def _calibrate(chosen: argparse.Namespace) -> int:
+    from studio.events import ProfilingFinished, event_to_json
     from studio.generate import PROFILES
     from studio.preset import find_preset
-    from studio.profiling import Calibrated, calibrate
+    from studio.profiling import calibrate
     from studio.records.runs import runs_folder
 
     preset = find_preset(chosen.name)
-    told = calibrate(
+    events = calibrate(
         preset,
         folder=chosen.folder or runs_folder() / PROFILES,
         clips=chosen.clips,
@@ -124,14 +125,11 @@ def _calibrate(chosen: argparse.Namespace) -> int:
         num_inference_steps=chosen.num_inference_steps,
         flow_shift=chosen.flow_shift,
     )
-    for event in told:
-        if isinstance(event, Calibrated):
-            if chosen.json:
-                print_json({"event": "Calibrated", "path": str(event.path), "plot": str(event.plot)})
-            else:
-                print(f"{event.path}  (a skipped step costs {event.profile.skipped_share:.1%} of a computed one)")
-        elif chosen.json:
-            print_json({"event": "CalibrationStep"} | asdict(event))
+    for event in events:
+        if chosen.json:
+            print_json(event_to_json(event))
+        elif isinstance(event, ProfilingFinished):
+            print(f"{event.path}  (a skipped step costs {event.skipped_share:.1%} of a computed one)")
         else:
             print(f"{event.done}/{event.total}  {event.what}", flush=True)
     return 0

@@ -9,16 +9,13 @@ method starts from its noise. With repeats the whole row is walked again and aga
 meanwhile falls on the reference and on the methods alike. One cell is made at a time and scored before the next one
 begins: nothing that is timed has the measuring beside it.
 
-Two ways to walk the cells, one record that they write, `.comparisons/<id>.json` in the runs' folder, after every cell:
-
-    walk.py      directly, here, as a stream of events        the command line
-    driver.py    through the job queue, in a thread           the page, which must not know torch
-
-What both rest on:
+What it writes after every cell is `.comparisons/<id>.json` in the runs' folder. The page's comparisons are walked by
+the queue's worker as jobs that give the turn back between two cells; the command line walks its own.
 
     grid.py      what is asked for: methods, axes, the grid
     cells.py     what comes of it: cells and comparisons
     record.py    the folder of comparisons
+    walk.py      the cells, one after the other, as a stream of events
     stored.py    runs that are there already
     scoring.py   a cell ends: its seconds and its scores
     figures.py   over cells: speed-ups, medians, the Pareto front
@@ -28,7 +25,6 @@ Knows requests, runs and scores. Refuses to know how a clip is made, and how a p
 """
 
 from studio.compare.cells import FULL, Cell, Comparison, Seconds
-from studio.compare.driver import Driver
 from studio.compare.figures import (
     MethodSummary,
     Pace,
@@ -41,17 +37,13 @@ from studio.compare.figures import (
 )
 from studio.compare.grid import Grid, Method, cells_of, method_of, parse_axis, parse_method
 from studio.compare.record import Comparisons, to_json
-from studio.compare.walk import CellFinished, CellStarted, ComparisonFinished, compare
+from studio.compare.walk import compare, walk
 
 __all__ = [
     "FULL",
     "Cell",
-    "CellFinished",
-    "CellStarted",
     "Comparison",
-    "ComparisonFinished",
     "Comparisons",
-    "Driver",
     "Grid",
     "Method",
     "MethodSummary",
@@ -69,4 +61,5 @@ __all__ = [
     "points_of",
     "summaries_of",
     "to_json",
+    "walk",
 ]

@@ -13,7 +13,6 @@ from studio.requests.generation import GenerationRequest
 
 CellState = Literal["waiting", "running", "complete", "failed"]
 ComparisonState = Literal["running", "complete", "stopped"]
-Door = Literal["page", "line"]
 
 FULL = "full"
 """The method that changes nothing: the reference of its group."""
@@ -49,8 +48,6 @@ class Cell:
     """`Method.text`."""
     request: GenerationRequest
     state: CellState = "waiting"
-    job_id: str | None = None
-    """The job under way, where there is one."""
     run_id: str | None = None
     reused: bool = False
     """The run was there before the comparison, and was timed then."""
@@ -83,8 +80,6 @@ class Comparison:
 
     id: str
     owner: str
-    door: Door
-    """Which way it is walked; neither touches the other's."""
     created: str
     """ISO 8601, UTC."""
     state: ComparisonState = "running"

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
-from studio.compare.cells import Cell, Comparison, ComparisonState, Door, Seconds
+from studio.compare.cells import Cell, Comparison, ComparisonState, Seconds
 from studio.compare.grid import Grid, cells_of
 from studio.errors import RequestError, RunError, StudioError
 from studio.metrics import scores_from_json, scores_to_json
@@ -30,7 +30,7 @@ _ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{16}")
 class Comparisons:
     """The folder of comparisons: one JSON file each, whole or as it was before.
 
-    Only who holds a comparison's lock writes its record. Whoever else wants it to end leaves a note beside it.
+    Only who holds a comparison's lock writes its record.
     """
 
     def __init__(self, store: RunStore) -> None:
@@ -41,15 +41,12 @@ class Comparisons:
         except OSError as error:
             raise disk_trouble(error, self.folder) from error
 
-    def begin(
-        self, grid: Grid, *, owner: str = "local", door: Door = "line", pinned: dict[str, str] | None = None
-    ) -> Comparison:
+    def begin(self, grid: Grid, *, owner: str = "local", pinned: dict[str, str] | None = None) -> Comparison:
         """Write a new comparison down; nothing is made yet.
 
         Args:
             grid: What is asked for.
             owner: Whose it is.
-            door: Who will walk it.
             pinned: Runs to be taken as they are, by `Method.text`: the clip that somebody looks at and asks about.
 
         Raises:
@@ -67,7 +64,6 @@ class Comparisons:
         comparison = Comparison(
             id=f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(8)}",
             owner=owner,
-            door=door,
             created=utc_now(),
             methods=tuple(dict.fromkeys(cell.method for cell in cells)),
             cells=cells,
@@ -121,17 +117,34 @@ class Comparisons:
         """Held by whoever walks it."""
         return FileLock(self.folder / f"{comparison_id}.lock")
 
-    def ask_to_stop(self, comparison_id: str, *, owner: str | None = None) -> None:
-        if self.get(comparison_id, owner=owner).state == "running":
-            (self.folder / f"{comparison_id}.stop").touch()
+    def is_walked(self, comparison_id: str) -> bool:
+        """Whether somebody walks it now."""
+        lock = self.lock(comparison_id)
+        if not lock.try_acquire():
+            return True
+        lock.release()
+        return False
 
-    def take_stop(self, comparison_id: str) -> bool:
-        """Whether somebody asked; the note is struck out."""
-        note = self.folder / f"{comparison_id}.stop"
-        if not note.exists():
-            return False
-        note.unlink(missing_ok=True)
-        return True
+    def begun(self, comparison_id: str) -> Comparison:
+        """The comparison as whoever walks it begins, holding its lock: at work, and nothing half made."""
+        comparison = self.get(comparison_id)
+        cells = tuple(replace(cell, state="waiting") if cell.state == "running" else cell for cell in comparison.cells)
+        begun = replace(comparison, state="running", cells=cells)
+        if begun != comparison:
+            self.write(begun)
+        return begun
+
+    def stop(self, comparison_id: str, *, owner: str | None = None) -> Comparison:
+        """Mark as stopped what nobody walks; what somebody walks is left to them."""
+        comparison = self.get(comparison_id, owner=owner)
+        lock = self.lock(comparison_id)
+        if comparison.state == "running" and lock.try_acquire():
+            try:
+                comparison = replace(self.begun(comparison_id), state="stopped")
+                self.write(comparison)
+            finally:
+                lock.release()
+        return comparison
 
     def go_on(self, comparison_id: str, *, owner: str | None = None, again: bool = False) -> Comparison:
         """Let a stopped comparison run again from where it stood; with `again`, its failed cells too.
@@ -144,16 +157,14 @@ class Comparisons:
         if not lock.try_acquire():
             raise RunError("The comparison is under way already.", field="comparison", value=comparison_id)
         try:
-            comparison = self.get(comparison_id, owner=owner)  # under the lock: it may have been deleted meanwhile
-            self.take_stop(comparison_id)
-            cells = tuple(
-                replace(cell, state="waiting", error=None, job_id=None)
-                if cell.state == "running" or (again and cell.state == "failed")
-                else cell
-                for cell in comparison.cells
-            )
-            comparison = replace(comparison, state="running", cells=cells)
-            self.write(comparison)
+            comparison = self.begun(comparison_id)  # under the lock: it may have been deleted meanwhile
+            if again:
+                cells = tuple(
+                    replace(cell, state="waiting", error=None) if cell.state == "failed" else cell
+                    for cell in comparison.cells
+                )
+                comparison = replace(comparison, cells=cells)
+                self.write(comparison)
             return comparison
         finally:
             lock.release()
@@ -168,14 +179,12 @@ class Comparisons:
         lock = self.lock(comparison_id)
         try:
             free = lock.try_acquire()
-            comparison = self.get(comparison_id, owner=owner)
-            # The page's belong to its driver until they end, held or not; a line's without a holder was left behind.
-            if not free or (comparison.state == "running" and comparison.door == "page"):
+            self.get(comparison_id, owner=owner)
+            if not free:
                 raise RunError(
                     "The comparison is under way.", field="comparison", value=comparison_id, way_out="Stop it first."
                 )
             self.path(comparison_id).unlink()
-            self.take_stop(comparison_id)
         except OSError as error:
             raise disk_trouble(error, self.path(comparison_id)) from error
         finally:
@@ -183,27 +192,17 @@ class Comparisons:
         with suppress(OSError):  # no id comes twice: whoever waits for this lock finds no record under it
             lock.path.unlink()
 
-    def unfinished(self) -> list[Comparison]:
-        """The page's own that still run, oldest first."""
-        found: list[Comparison] = []
-        for name in reversed(self._ids()):
-            with suppress(RunError):
-                comparison = self.get(name)
-                if comparison.state == "running" and comparison.door == "page":
-                    found.append(comparison)
-        return found
-
 
 def _to_record(comparison: Comparison) -> dict[str, Any]:
     return {
         "record_version": RECORD_VERSION,
-        **{name: getattr(comparison, name) for name in ("id", "owner", "door", "created", "state")},
+        **{name: getattr(comparison, name) for name in ("id", "owner", "created", "state")},
         "methods": list(comparison.methods),
         "cells": [_cell_to_record(cell) for cell in comparison.cells],
     }
 
 
-_PLAIN = ("number", "group", "repeat", "reference", "method", "state", "job_id", "run_id", "reused", "cold", "error")
+_PLAIN = ("number", "group", "repeat", "reference", "method", "state", "run_id", "reused", "cold", "error")
 
 
 def _cell_to_record(cell: Cell) -> dict[str, Any]:
@@ -225,7 +224,7 @@ def _from_record(record: dict[str, Any]) -> Comparison:
     if [cell.number for cell in cells] != list(range(len(cells))):
         raise ValueError("its cells are out of order")
     return Comparison(
-        **{name: record[name] for name in ("id", "owner", "door", "created", "state")},
+        **{name: record[name] for name in ("id", "owner", "created", "state")},
         methods=tuple(record["methods"]),
         cells=cells,
     )

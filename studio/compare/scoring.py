@@ -1,45 +1,27 @@
 """A cell ends: its run's seconds, its clip's scores against the full one, and what a reader of both should know.
 
-Most metrics are measured at once, in the process that walks the comparison. Those that need torch wait until the
-clips are made: a page's process must not load it, so another one measures them (`python -m studio.compare`) and is
-gone afterwards. Knows runs, clips and metrics. Refuses to know which cell comes next.
+Knows runs, clips and metrics. Refuses to know which cell comes next.
 """
 
 from __future__ import annotations
 
-import json
-import logging
 import math
-import os
-import subprocess
-import sys
-import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from studio.clips.read import read_clip
-from studio.compare.cells import Cell, Comparison, Seconds
-from studio.compare.record import Comparisons
-from studio.compare.stored import run_of
+from studio.compare.cells import Cell, Seconds
 from studio.errors import StudioError
-from studio.metrics import METRICS, computed_share, score, scores_from_json, scores_to_json, spread
+from studio.metrics import computed_share, score, spread
 from studio.metrics.fidelity import psnr_per_frame
 from studio.records.runs import Run
 
-SCORED_HERE = tuple(name for name, metric in METRICS.items() if "torch" not in metric.packages)
-"""Metrics that any process can measure; the others wait for one with torch in it."""
-SCORED_WITH_TORCH = tuple(name for name in METRICS if name not in SCORED_HERE)
 COLD_SECONDS = 0.5
 """A run that spent more on loading came first to its model, and its first step carries one-off costs."""
 UNSTEADY = 1.5
 """A timing that is off by more than this factor is told as such."""
-SCORING_SECONDS = 900.0
-"""How long the process with torch in it may measure."""
-
-log = logging.getLogger(__name__)
 
 
 def seconds_of(run: Run) -> Seconds:
@@ -75,7 +57,6 @@ def completed(cell: Cell, run: Run, reference: Run | None, *, reused: bool, name
     ended = replace(
         cell,
         state="complete",
-        job_id=None,
         run_id=run.id,
         reused=reused,
         cold=run.stage_seconds.get("loading", 0.0) > COLD_SECONDS,
@@ -137,66 +118,4 @@ def _measured(
 
 
 def failed(cell: Cell, error: StudioError) -> Cell:
-    return replace(cell, state="failed", job_id=None, error=error.to_json())
-
-
-def scored_with_torch(comparison: Comparison, book: Comparisons, closing: threading.Event) -> Comparison:
-    """The comparison with the scores that need torch, measured by a process that may have it and is gone afterwards.
-
-    Where that process fails, the cells say so and keep their other scores.
-    """
-    if not any(_to_be_scored(cell) for cell in comparison.cells):
-        return comparison
-    command = [sys.executable, "-m", "studio.compare", "--runs", str(book.store.folder), "--score", comparison.id]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True)
-    waited = 0.0
-    while True:
-        try:
-            said, complained = process.communicate(timeout=0.5)
-            break
-        except subprocess.TimeoutExpired:
-            waited += 0.5
-            if closing.is_set() or waited > SCORING_SECONDS:
-                process.kill()
-                said, complained = process.communicate()
-                if closing.is_set():
-                    return comparison
-                break
-    try:
-        found = {int(number): told for number, told in json.loads(said).items()}
-    except (ValueError, AttributeError):
-        log.warning("the scores that need torch could not be measured: %s", complained[-500:])
-        notice = f"{', '.join(METRICS[name].title for name in SCORED_WITH_TORCH)} could not be measured."
-        found = {cell.number: {"scores": {}, "notices": [notice]} for cell in comparison.cells if _to_be_scored(cell)}
-    for number, told in found.items():
-        cell = comparison.cell(number)
-        comparison = comparison.with_cell(
-            replace(
-                cell,
-                scores=cell.scores | scores_from_json(told["scores"]),
-                notices=(*cell.notices, *told["notices"]),
-            )
-        )
-    return comparison
-
-
-def scored_apart(comparison_id: str, book: Comparisons) -> dict[int, dict[str, Any]]:
-    """The scores that need torch, and what there is to say of them, by cell: the other process's side."""
-    comparison = book.get(comparison_id)
-    found: dict[int, dict[str, Any]] = {}
-    for cell in comparison.cells:
-        run, reference = run_of(cell, book.store), run_of(comparison.cells[cell.reference], book.store)
-        if not _to_be_scored(cell) or run is None or reference is None:
-            continue
-        try:
-            frames, meant = (read_clip(each.video).clip.frames for each in (run, reference))
-            scores, lacking = _measured(frames, meant, SCORED_WITH_TORCH)
-        except StudioError as error:
-            scores, lacking = {}, [f"Not scored: {error}"]
-        found[cell.number] = {"scores": scores_to_json(scores), "notices": lacking}
-    return found
-
-
-def _to_be_scored(cell: Cell) -> bool:
-    return bool(cell.frame_psnr) and not any(name in cell.scores for name in SCORED_WITH_TORCH)
+    return replace(cell, state="failed", error=error.to_json())

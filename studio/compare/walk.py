@@ -1,4 +1,4 @@
-"""Walking a comparison here, as a stream of events: the command line's way.
+"""Walking a comparison, cell by cell, as a stream of events.
 
 Knows the order of the cells and who is told what. Refuses to know how a clip is made and how it is scored.
 """
@@ -6,63 +6,51 @@ Knows the order of the cells and who is told what. Refuses to know how a clip is
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import replace
 
 from studio.compare.cells import Cell, Comparison
 from studio.compare.record import Comparisons
 from studio.compare.scoring import completed, failed
 from studio.compare.stored import run_of, stored_for
 from studio.errors import RunError, StudioError
-from studio.events import GenerationEvent, RunFinished, RunStarted
+from studio.events import (
+    CellFinished,
+    CellStarted,
+    ComparisonEvent,
+    ComparisonFinished,
+    GenerationEvent,
+    RunFinished,
+    RunStarted,
+    Stop,
+    never,
+)
 from studio.metrics import METRICS
 from studio.records.runs import Run, RunStore
+from studio.requests.work import WalkComparison
 
 
-@dataclass(frozen=True, kw_only=True)
-class CellStarted:
-    cell: Cell
-    of: int
-    """Cells in all."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CellSaid:
-    """What the stream of the cell under way says."""
-
-    number: int
-    event: GenerationEvent
-
-
-@dataclass(frozen=True, kw_only=True)
-class CellFinished:
-    """The cell is complete or failed, and written down."""
-
-    cell: Cell
-    comparison: Comparison
-
-
-@dataclass(frozen=True, kw_only=True)
-class ComparisonFinished:
-    comparison: Comparison
-
-
-ComparisonEvent = CellStarted | CellSaid | CellFinished | ComparisonFinished
+def walk(work: WalkComparison, *, store: RunStore, owner: str, stop: Stop) -> Generator[ComparisonEvent]:
+    """`compare` as the queue calls it."""
+    yield from compare(Comparisons(store).get(work.comparison_id), store=store, stop=stop)
 
 
 def compare(
     comparison: Comparison,
     *,
     store: RunStore,
-    generate: Callable[..., Generator[GenerationEvent, None, None]] | None = None,
+    stop: Stop = never,
+    generate: Callable[..., Generator[GenerationEvent]] | None = None,
     environment: dict[str, str] | None = None,
     names: Sequence[str] = tuple(METRICS),
-) -> Generator[ComparisonEvent, None, None]:
-    """Walk the cells that wait, here. Closing the stream cancels the cell under way and stops the comparison, which
-    `Comparisons.go_on` takes up again.
+) -> Generator[ComparisonEvent]:
+    """Walk the cells that wait. Closing the stream, or a `stop` that says so, cancels the cell under way and stops the
+    comparison, which `Comparisons.go_on` takes up again; one that says "give way" ends the stream between two cells.
 
     Args:
         comparison: As `Comparisons.begin`, `get` or `go_on` returned it.
         store: Where runs are found and kept.
+        stop: Asked at every block of every cell.
         generate: What makes a clip; None takes `studio.generate.generate`.
         environment: What a stored run's environment must say to be taken; None takes this process's whole one.
         names: Metrics to be measured.
@@ -83,24 +71,31 @@ def compare(
     if not lock.try_acquire():
         raise RunError("The comparison is under way already.", field="comparison", value=comparison.id)
     try:
-        comparison = book.get(comparison.id)  # under the lock: what was deleted meanwhile is not written again
+        comparison = book.begun(comparison.id)
+        of = len(comparison.cells)
         while (cell := comparison.next_cell) is not None:
-            yield CellStarted(cell=cell, of=len(comparison.cells))
+            if stop() == "give way":
+                return
+            book.write(comparison.with_cell(replace(cell, state="running")))
+            yield CellStarted(comparison_id=comparison.id, cell=cell.number, of=of)
             try:
                 run = stored_for(comparison, cell, store, environment)
                 reused = run is not None
                 if run is None:
-                    run = yield from _made(cell, store, comparison.owner, generate)
+                    run = yield from _made(cell, store, comparison.owner, generate, stop)
+                if run is None:
+                    book.write(replace(comparison, state="stopped"))
+                    return
                 reference = None if cell.is_reference else run_of(comparison.cells[cell.reference], store)
                 ended = completed(cell, run, reference, reused=reused, names=names)
             except StudioError as error:
                 ended = failed(cell, error)
             comparison = comparison.with_cell(ended)
             book.write(comparison)
-            yield CellFinished(cell=ended, comparison=comparison)
+            yield CellFinished(comparison_id=comparison.id, cell=cell.number, of=of)
         comparison = replace(comparison, state="complete")
         book.write(comparison)
-        yield ComparisonFinished(comparison=comparison)
+        yield ComparisonFinished(comparison_id=comparison.id)
     except (GeneratorExit, KeyboardInterrupt):
         book.write(replace(comparison, state="stopped"))
         raise
@@ -109,15 +104,13 @@ def compare(
 
 
 def _made(
-    cell: Cell, store: RunStore, owner: str, generate: Callable[..., Generator[GenerationEvent, None, None]]
-) -> Generator[ComparisonEvent, None, Run]:
-    run_id = ""
-    stream = generate(cell.request, store=store, owner=owner)
-    try:
+    cell: Cell, store: RunStore, owner: str, generate: Callable[..., Generator[GenerationEvent]], stop: Stop
+) -> Generator[ComparisonEvent, None, Run | None]:
+    """The cell's run; None where it was to stop."""
+    run_id, finished = "", False
+    with closing(generate(cell.request, store=store, owner=owner, stop=stop)) as stream:
         for event in stream:
             if isinstance(event, (RunStarted, RunFinished)):
-                run_id = event.run_id
-            yield CellSaid(number=cell.number, event=event)
-    finally:
-        stream.close()
-    return store.get(run_id, owner=owner)
+                run_id, finished = event.run_id, isinstance(event, RunFinished)
+            yield event
+    return store.get(run_id, owner=owner) if finished else None

@@ -20,8 +20,6 @@ Knows the order of the work. Refuses to know how gradients go through a decoder 
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import time
 from collections.abc import Generator, Iterator
@@ -39,6 +37,7 @@ from studio.events import (
     Notice,
     RunFinished,
     StepFinished,
+    Stop,
     TrainingFinished,
     TrainingForecast,
     TrainingSample,
@@ -46,16 +45,17 @@ from studio.events import (
     TrainingStage,
     TrainingStarted,
     TrainingStep,
-    event_to_json,
 )
 from studio.generate import generate
 from studio.machine.environment import environment
 from studio.machine.hardware import Machine, measure
 from studio.preset import Preset, find_preset
+from studio.records.event_log import EventLog
 from studio.records.runs import RunStore
 from studio.records.versions import LOG, LORA_2_FILE, LORA_FILE, Scores, Version, VersionStore
 from studio.requests.generation import GenerationRequest, request_for
 from studio.requests.training import IN_TILES, FinetuneRequest, check_finetune_request
+from studio.requests.work import TrainVersion
 
 if TYPE_CHECKING:
     from studio.finetune.training import Prepared, Step, Training
@@ -158,6 +158,15 @@ def go_on(version_id: str, *, store: RunStore, predict: bool = False) -> Generat
     yield from _Finetune(preset, version, versions, predicts=predict).run()
 
 
+def train(work: TrainVersion, *, store: RunStore, owner: str, stop: Stop) -> Generator[FinetuneEvent]:
+    """`go_on` as the queue calls it; whatever `stop` says, what was learnt is kept."""
+    with closing(go_on(work.version_id, store=store, predict=work.predict)) as events:
+        for event in events:
+            yield event
+            if stop() is not None:
+                return
+
+
 def preset_of(version: Version) -> Preset:
     """The preset that a version was begun with.
 
@@ -200,14 +209,9 @@ class _Finetune:
         if not self.leads:
             yield from self._run()
             return
-        with (self.folder / LOG).open("a+b") as log, closing(self._run()) as events:
-            if log.tell():
-                log.seek(-1, os.SEEK_END)
-                if log.read(1) != b"\n":  # a crash tore the last line
-                    log.write(b"\n")
+        with closing(EventLog(self.folder / LOG)) as log, closing(self._run()) as events:
             for event in events:
-                log.write(json.dumps(event_to_json(event)).encode() + b"\n")
-                log.flush()
+                log.write(event)
                 yield event
 
     def _run(self) -> Generator[FinetuneEvent]:
@@ -364,8 +368,8 @@ class _Finetune:
             self._record(base_scores=scores)
             yield _scored(0, scores)
         # By the log, for a clip that was being made when the training stopped has left a part of itself.
-        told = self.versions.events(self.version.id)
-        there = {event["prompt"] for event in told if event["event"] == "TrainingSample" and event["step"] == 0}
+        events = [event for _, event in self.versions.events(self.version.id)]
+        there = {event.prompt for event in events if isinstance(event, TrainingSample) and event.step == 0}
         missing = from_the_first(tuple(prompt for prompt in self._sample_prompts() if prompt not in there))
         if missing and training.step == 0:
             yield from self._sample(training, missing)

@@ -5,24 +5,27 @@
         async for number, event in queue.follow(job.id):
             ...
 
-What was submitted survives a closed tab, a reload and a killed server: jobs and what their streams said lie in
-`jobs.sqlite`, in the runs' folder.
+A job does one piece of work: a clip, a training, a profile, a comparison (`studio.requests.work`). What was submitted
+survives a closed tab, a reload and a killed server: jobs lie in `jobs.sqlite`, in the runs' folder; what their streams
+say is in the log of the thing that is made.
 
-    book.py       the tables, and every statement that touches them; shared by all processes
-    worker.py     takes the next job, walks `generate`, writes down what it says; measures and trains in between
+    table.py      the table, and every statement that touches it; shared by all processes
+    verbs.py      what does each kind of work
+    worker.py     takes the next job, walks its verb, says how it ended
+    preload.py    loads a model ahead of time
     process.py    processes and their ends
     queue.py      what the page sees; keeps a worker process alive, and kills one that will not stop
 
 Two workers never overlap: whoever works holds `worker.lock`, which the operating system takes back only when that
-process is gone. A job is stopped softly first, by closing its stream; a worker that has not answered in time is killed
-with everything it started.
+process is gone. A job is stopped softly first, by its `stop`; a worker that has not answered in time is killed with
+everything it started.
 
-Knows queues, processes and their ends. Refuses to know what a job does between two events, and torch: the verb is
+Knows queues, processes and their ends. Refuses to know what a job does between two events, and torch: a verb is
 imported by name, and only where it runs.
 """
 
 from studio.jobs.queue import JobQueue
 from studio.jobs.table import FINAL, Job, JobState
-from studio.jobs.worker import VERB
+from studio.jobs.worker import Busy, Dead, Ready, Starting, WorkerState
 
-__all__ = ["FINAL", "VERB", "Job", "JobQueue", "JobState"]
+__all__ = ["FINAL", "Busy", "Dead", "Job", "JobQueue", "JobState", "Ready", "Starting", "WorkerState"]

@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 from studio.jobs.process import die_with_parent, give_way
-from studio.jobs.worker import VERB, Worker
+from studio.jobs.worker import Worker
 from studio.records.runs import RunStore
 
 
@@ -17,13 +17,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m studio.jobs", description="The worker of a job queue.")
     parser.add_argument("--worker", type=Path, required=True, metavar="FOLDER", help="where the queue is kept")
     parser.add_argument("--runs", type=Path, required=True, help="where runs are kept")
-    parser.add_argument("--verb", default=VERB, help="what a job runs, as module:function")
+    parser.add_argument("--verb", action="append", default=[], metavar="KIND=MODULE:FUNCTION", help="what does it")
     parser.add_argument("--parent", type=int, required=True, help="process that this one must not outlive")
     chosen = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="worker: %(message)s")
     die_with_parent(chosen.parent)
     give_way()
-    Worker(chosen.worker, RunStore(chosen.runs), chosen.verb, unwanted=threading.Event()).run()
+    verbs = dict(each.split("=", 1) for each in chosen.verb)
+    Worker(chosen.worker, RunStore(chosen.runs), verbs, unwanted=threading.Event()).run()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The queue as the page sees it: what keeps a worker process alive, and kills one that will not stop.
 
-Knows the book and the worker's life. Refuses to know torch, and what a verb does.
+Knows the table and the worker's life. Refuses to know torch, and what a verb does.
 """
 
 from __future__ import annotations
@@ -13,18 +13,29 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from studio.errors import JobError, StudioError
-from studio.events import GenerationEvent
+from studio.events import RunFinished
 from studio.jobs.process import cause_of_death, kill
 from studio.jobs.table import Job, JobState, JobTable
-from studio.jobs.worker import LOOK_SECONDS, VERB, Worker, recover, settle, stopped_with_the_studio
-from studio.records.runs import RunStore
-from studio.requests.generation import GenerationRequest
+from studio.jobs.worker import (
+    GOES_ON,
+    LOOK_SECONDS,
+    Dead,
+    Starting,
+    Worker,
+    WorkerState,
+    recover,
+    settle,
+    state_of_note,
+    stopped_with_the_studio,
+)
+from studio.records.event_log import EventTail, Numbered
+from studio.records.runs import EVENTS, RunStore
+from studio.requests.work import Work, WorkKind
 from studio.storage import FileLock
 
 MAX_JOBS = 50
@@ -33,6 +44,8 @@ CANCEL_SECONDS = 2.0
 """How long a worker may take to stop before it is killed."""
 KEEP_SECONDS = 60.0
 """The same where what was reached is to be kept: decoding it takes its time."""
+PATIENCE_SECONDS: Mapping[WorkKind, float] = {"training": 600.0, "profile": 30.0, "comparison": 30.0}
+"""The same for work that ends after a step, or after what was made has been scored."""
 LONGEST_BACK_OFF_SECONDS = 30.0
 STEADY_SECONDS = 60.0
 """A worker that lived this long is started again at once when it dies."""
@@ -54,7 +67,7 @@ class JobQueue:
         *,
         store: RunStore,
         in_process: bool = False,
-        verb: str = VERB,
+        verbs: Mapping[WorkKind, str] | None = None,
         max_jobs_per_owner: int | None = None,
         max_jobs: int = MAX_JOBS,
         cancel_seconds: float = CANCEL_SECONDS,
@@ -67,7 +80,7 @@ class JobQueue:
             store: Where runs are kept.
             in_process: Work in a thread of this process (ZeroGPU, where the verb forks by itself). Nothing can be
                 killed then: a job that does not stop softly runs on.
-            verb: What a job runs, as `module:function`.
+            verbs: What does each kind of work, as `module:function`, where that is not the usual.
             max_jobs_per_owner: Waiting and running jobs that one owner may have; None sets no limits at all.
             max_jobs: The same for all owners together, where owners are limited.
             cancel_seconds: See `CANCEL_SECONDS`.
@@ -77,12 +90,12 @@ class JobQueue:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.store = store
         self.in_process = in_process
-        self.verb = verb
+        self.verbs = dict(verbs or {})
         self.max_jobs_per_owner = max_jobs_per_owner
         self.max_jobs = None if max_jobs_per_owner is None else max_jobs
         self.cancel_seconds = cancel_seconds
         self.keep_seconds = keep_seconds
-        self._book = JobTable(self.folder)
+        self._table = JobTable(self.folder)
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         self._worker_pid: int | None = None
@@ -115,20 +128,20 @@ class JobQueue:
             self._thread.join()
             self._thread = None
             self._recover_if_nobody_works()
-        self._book.close()
+        self._table.close()
 
     def _recover_if_nobody_works(self) -> None:
         lock = FileLock(self.folder / "worker.lock")
         if lock.try_acquire():
             try:
-                recover(self._book, self.store)
+                recover(self._table, self.store)
             finally:
                 lock.release()
 
     def _work_here(self) -> None:
         self._worker_pid = os.getpid()
         try:
-            Worker(self.folder, self.store, self.verb, unwanted=self._closing).run()
+            Worker(self.folder, self.store, self.verbs, unwanted=self._closing).run()
         except Exception as error:
             log.exception("the worker ended")
             self._trouble = str(error)
@@ -137,15 +150,15 @@ class JobQueue:
 
     # -- what the page does -------------------------------------------------------------------------------------------
 
-    def submit(self, request: GenerationRequest, *, owner: str = "local", front: bool = False) -> Job:
-        """Write a job down; when this returns, it survives whatever happens to the studio.
+    def submit(self, work: Work, *, owner: str = "local", front: bool = False) -> Job:
+        """Write work down as a job; when this returns, it survives whatever happens to the studio.
 
         Raises:
             JobError: the owner, or the queue, has as many jobs as are taken.
             DiskFull: no room to write it down.
         """
         return self.get(
-            self._book.add(request, owner, front=front, most_per_owner=self.max_jobs_per_owner, most=self.max_jobs)
+            self._table.add(work, owner, front=front, most_per_owner=self.max_jobs_per_owner, most=self.max_jobs)
         )
 
     def get(self, job_id: str, *, owner: str | None = None) -> Job:
@@ -154,25 +167,35 @@ class JobQueue:
         Raises:
             JobError: there is none, or it is somebody else's.
         """
-        return self._book.get(job_id, owner)
+        return self._table.get(job_id, owner)
 
     def jobs(
-        self, *, owner: str | None = None, states: Iterable[JobState] | None = None, limit: int = 100
+        self,
+        *,
+        owner: str | None = None,
+        states: Iterable[JobState] | None = None,
+        kinds: Iterable[WorkKind] | None = None,
+        limit: int = 100,
     ) -> list[Job]:
         """What runs, then what waits in the order in which it will run, then what has ended, newest first."""
-        return self._book.select(owner, states, limit)
+        return self._table.select(owner, states, limit, kinds)
+
+    def job_for(self, work: Work, *, owner: str | None = None) -> Job | None:
+        """The job that does this work or is to do it; None where none is, or no more."""
+        alive = self.jobs(owner=owner, states=("running", "queued"))
+        return next((job for job in alive if job.work == work), None)
 
     @property
     def paused(self) -> bool:
         """Whether no further job is begun. Survives a restart."""
-        return bool(self._book.note("paused"))
+        return bool(self._table.note("paused"))
 
     def pause(self) -> None:
         """Begin no further job; the one that runs goes on."""
-        self._book.set_note("paused", True)
+        self._table.set_note("paused", True)
 
     def resume(self) -> None:
-        self._book.set_note("paused", False)
+        self._table.set_note("paused", False)
 
     def move(self, job_id: str, position: int, *, owner: str | None = None) -> Job:
         """Put a waiting job at that position, from 0, among its owner's waiting jobs.
@@ -180,7 +203,7 @@ class JobQueue:
         Raises:
             JobError: it does not wait, is not there, or is somebody else's.
         """
-        self._book.move(job_id, position, owner)
+        self._table.move(job_id, position, owner)
         return self.get(job_id)
 
     def cancel(self, job_id: str, *, keep: bool = False, owner: str | None = None) -> Job:
@@ -188,14 +211,15 @@ class JobQueue:
 
         Args:
             job_id: Which.
-            keep: Stop after the current step and keep what was reached, as a partial clip.
+            keep: Stop after the current step and keep what was reached, as a partial clip. Trainings and comparisons
+                keep it in any case.
             owner: Who asks.
         """
-        self._book.ask_to_stop(job_id, "keep" if keep else "cancel", owner)
+        self._table.ask_to_stop(job_id, "keep" if keep else "cancel", owner)
         return self.get(job_id)
 
     def retry(self, job_id: str, *, owner: str | None = None) -> Job:
-        """The same request as a new job.
+        """The same work as a new job; what had parts goes on where it stood.
 
         Raises:
             JobError: it has not ended yet, is not there, or is somebody else's.
@@ -204,8 +228,8 @@ class JobQueue:
         if not old.final:
             raise JobError(f"The job is {old.state}; it can be retried when it has ended.", field="job", value=job_id)
         return self.get(
-            self._book.add(
-                old.request,
+            self._table.add(
+                old.work,
                 old.owner,
                 retry_of=old.id,
                 attempts=old.attempts,
@@ -214,101 +238,64 @@ class JobQueue:
             )
         )
 
-    def events(self, job_id: str, *, after: int = 0, owner: str | None = None) -> list[tuple[int, GenerationEvent]]:
-        """What the job's stream has said after that event, numbered from 1 in order.
+    def tail(self, job: Job, *, after: int = 0) -> EventTail | None:
+        """The log of the run that a job makes, after that line; None before it makes one."""
+        if job.run_id is None:
+            return None
+        return EventTail(self.store.folder / job.run_id / EVENTS, after=after)
 
-        Of a job that has ended only the last preview is kept, so its numbers have gaps.
+    def events(self, job_id: str, *, after: int = 0, owner: str | None = None) -> list[Numbered]:
+        """What has been said of the job's run after that event, numbered from 1 in order.
+
+        Of previews only the latest is kept, so the numbers have gaps.
         """
-        return self._book.events(job_id, after, owner)[1]
+        job = self.get(job_id, owner=owner)
+        tail = self.tail(job, after=after)
+        if tail is None:
+            return []
+        return [*tail.read(), *self.last_word(job, tail)]
 
-    async def follow(
-        self, job_id: str, *, after: int = 0, owner: str | None = None
-    ) -> AsyncIterator[tuple[int, GenerationEvent]]:
+    def last_word(self, job: Job, tail: EventTail) -> list[Numbered]:
+        """That the clip is there: the run's own record says so, not its log."""
+        with suppress(StudioError):
+            if job.state == "complete" and job.run_id is not None:
+                run = self.store.get(job.run_id)
+                event = RunFinished(run_id=run.id, partial=run.partial, seconds=run.total_seconds)
+                return [(tail.number + 1, event)]
+        return []
+
+    async def follow(self, job_id: str, *, after: int = 0, owner: str | None = None) -> AsyncIterator[Numbered]:
         """Replay what was said after that event, then go along until the job has ended."""
+        tail: EventTail | None = None
         while True:
-            final, events = await asyncio.to_thread(self._book.events, job_id, after, owner)
-            for after, event in events:
-                yield after, event
-            if final:
+            # The job first: what a final job had to say is in its log by the time it is final.
+            job = await asyncio.to_thread(self.get, job_id, owner=owner)
+            tail = tail or self.tail(job, after=after)
+            if tail is not None:
+                for numbered in await asyncio.to_thread(tail.read):
+                    yield numbered
+                for numbered in self.last_word(job, tail):
+                    yield numbered
+            if job.final:
                 return
             await asyncio.sleep(LOOK_SECONDS)
 
-    def warm(self, preset_name: str) -> None:
+    def preload(self, preset_name: str) -> None:
         """Ask the worker to load a preset when it has nothing else to do."""
-        self._book.set_note("warm", preset_name)
+        self._table.set_note("preload", preset_name)
 
-    def measure(self, preset_name: str, **fields: Any) -> None:
-        """Ask the worker to measure a preset for its caches, instead of whatever else waits to be measured.
-
-        Args:
-            preset_name: Which.
-            **fields: Request fields over the preset's defaults, such as num_inference_steps.
-        """
-        self._book.take_note("stop measuring")  # here, so that a stop is heard even before the worker has begun
-        self._book.set_note("measure", {"preset_name": preset_name} | fields)
-
-    def waits_to_be_measured(self) -> str | None:
-        """The preset that was asked for and that the worker has not begun."""
-        asked = self._book.note("measure")
-        return None if asked is None else asked["preset_name"]
-
-    def stop_measuring(self) -> None:
-        """Ask the worker to leave off, within a block."""
-        self._book.take_note("measure")
-        self._book.set_note("stop measuring", True)
-
-    def train(self, version_id: str, *, predict: bool = False) -> None:
-        """Ask the worker to train a version, or to go on with it, when it has no clip to make.
-
-        Args:
-            version_id: Which.
-            predict: Only measure what the training would take.
-
-        Raises:
-            JobError: another one waits already.
-        """
-        waits = self.waits_to_be_trained()
-        if waits not in (None, version_id):
-            raise JobError(
-                f"Version {waits} waits to be trained already.", field="version", value=waits, way_out="Wait for it."
-            )
-        if self._book.note("stop training") == version_id:
-            self._book.take_note("stop training")
-        self._book.set_note("train", {"version_id": version_id, "predict": predict})
-
-    def waits_to_be_trained(self) -> str | None:
-        """The version that was asked for and that the worker has not begun."""
-        asked = self._book.note("train")
-        return None if asked is None else asked["version_id"]
-
-    def stop_training(self) -> None:
-        """Ask the worker to leave off after the step under way; what was learnt is kept."""
-        waited = self._book.take_note("train")
-        stopped = self.worker_state()["training"] or (waited and waited["version_id"])
-        if stopped is not None:
-            self._book.set_note("stop training", stopped)
-
-    def worker_state(self) -> dict[str, Any]:
-        """How the worker is.
-
-        `state` (starting, ready, busy, measuring, training, dead), `preset` it holds, `job` it does, the version it is
-        `training`, `reason`, and what it is `measuring` or measured last: `preset`, `running`, `done` of `total` clips,
-        `error`.
-        """
-        told = self._book.note("worker") or {}
-        nothing = {"preset": None, "job": None, "reason": self._trouble, "measuring": None, "training": None}
+    def worker_state(self) -> WorkerState:
+        """How the worker is."""
         pid = self._worker_pid
         if pid is None and self._thread is not None:
-            return nothing | {"state": "dead" if self._trouble else "starting"}
+            return Dead(reason=self._trouble) if self._trouble else Starting()
         if pid is None:
             # This queue does not work; the lock says whether another's worker does.
             lock = FileLock(self.folder / "worker.lock")
             if lock.try_acquire():
                 lock.release()
-                return nothing | {"state": "dead"}
-        elif told.get("pid") != pid:
-            return nothing | {"state": "starting"}
-        return {name: told.get(name) for name in ("state", *nothing)}
+                return Dead(reason=self._trouble)
+        return state_of_note(self._table.note("worker"), pid) or Starting()
 
     # -- looking after the worker -------------------------------------------------------------------------------------
 
@@ -327,7 +314,7 @@ class JobQueue:
                 stopped_it = self._watch(worker)
                 self._worker_pid = None
                 with suppress(StudioError):
-                    self._bury(worker, stopped_it)
+                    self._record_death(worker, stopped_it)
                 lived = time.monotonic() - began
                 deaths = 0 if stopped_it or lived > STEADY_SECONDS else deaths + 1
             if deaths > 1:
@@ -338,7 +325,8 @@ class JobQueue:
         worker = subprocess.Popen(
             [
                 *(sys.executable, "-m", "studio.jobs", "--worker", str(self.folder)),
-                *("--runs", str(self.store.folder), "--verb", self.verb, "--parent", str(os.getpid())),
+                *("--runs", str(self.store.folder), "--parent", str(os.getpid())),
+                *(f"--verb={kind}={verb}" for kind, verb in self.verbs.items()),
             ],
             stdin=subprocess.PIPE,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
@@ -356,29 +344,30 @@ class JobQueue:
                 kill(worker)
                 return True
             with suppress(StudioError):
-                job = self._book.running()
+                job = self._table.running()
                 if job is None or job["worker"] != worker.pid or job["stop"] is None:
                     continue
                 since = asked.setdefault((job["id"], job["stop"]), time.monotonic())
-                patience = self.keep_seconds if job["stop"] == "keep" else self.cancel_seconds
+                usual = self.keep_seconds if job["stop"] == "keep" else self.cancel_seconds
+                patience = PATIENCE_SECONDS.get(job["kind"], usual)
                 if time.monotonic() - since > patience:
                     log.warning("job %s did not stop within %.0f s; its worker is killed", job["id"], patience)
                     kill(worker)
                     return True
         return False
 
-    def _bury(self, worker: subprocess.Popen[bytes], stopped_it: bool) -> None:
+    def _record_death(self, worker: subprocess.Popen[bytes], stopped_it: bool) -> None:
         """Say what became of the job that a worker left unfinished, and of its run."""
         if worker.stdin is not None:
             worker.stdin.close()
         kill(worker)  # what it had started may have outlived it
-        told = self._book.note("worker") or {}
-        last_words = told.get("reason") if told.get("pid") == worker.pid else ""
+        last = state_of_note(self._table.note("worker"), worker.pid)
+        last_words = last.reason if isinstance(last, Dead) else ""
         reason = JobError(last_words) if last_words else cause_of_death(worker.returncode)
         if not stopped_it:
             self._trouble = reason.message
             log.warning("%s", reason.message)
-        left = self._book.running()
+        left = self._table.running()
         if left is None or left["worker"] != worker.pid:
             return
         if left["stop"] is not None:
@@ -390,4 +379,7 @@ class JobQueue:
         # The run before the job: who hears that the job has ended may look at its run at once.
         settle(self.store, left["run_id"], state, error)
         self.store.sweep()
-        self._book.end(left["id"], state, error)
+        if state == "interrupted" and left["kind"] in GOES_ON:
+            self._table.queue_again(left["id"])
+        else:
+            self._table.end(left["id"], state, error)

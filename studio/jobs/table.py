@@ -1,6 +1,6 @@
-"""The book of jobs: the tables, and every statement that touches them; shared by all processes.
+"""The table of jobs: `jobs.sqlite`, and every statement that touches it; shared by all processes.
 
-Knows SQLite and records. Refuses to know processes.
+Knows SQLite and records. Refuses to know processes, and what a job does.
 """
 
 from __future__ import annotations
@@ -8,36 +8,41 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from studio.errors import JobError, RequestError, StudioError
-from studio.events import GenerationEvent, PreviewFrame, RunStarted, event_from_json, event_to_json
 from studio.records.runs import utc_now
-from studio.requests.generation import GenerationRequest, read_request, request_to_json
-from studio.storage import is_damage, lacks_room, no_room_for, open_database, transaction
+from studio.requests.work import (
+    KINDS,
+    ProfileModel,
+    TrainVersion,
+    WalkComparison,
+    Work,
+    WorkKind,
+    kind_of,
+    read_work,
+    work_to_json,
+)
+from studio.storage import is_damage, lacks_room, no_room_for, open_database, put_aside, transaction
 
 JobState = Literal["queued", "running", "complete", "failed", "cancelled", "interrupted"]
 FINAL: frozenset[JobState] = frozenset({"complete", "failed", "cancelled", "interrupted"})
 
-BOOK_VERSION = 1
-KEPT_EVENT_LOGS = 200
-"""Finished jobs whose events can still be replayed; of older ones only the job itself is kept."""
+TABLE_VERSION = 2
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One request in the queue, or what became of it."""
+    """One piece of work in the queue, or what became of it."""
 
     id: str
     """128 random bits, hexadecimal: whoever holds it may attach."""
@@ -45,9 +50,9 @@ class Job:
     state: JobState
     position: int | None
     """Jobs before it in the order in which they will run; None where it is not waiting."""
-    request: GenerationRequest
+    work: Work
     run_id: str | None
-    """The run it made, from the moment the run began."""
+    """The run it made or makes, from the moment the run began; of a comparison, its latest."""
     created: str
     """ISO 8601, UTC, like `started` and `finished`."""
     started: str | None
@@ -55,7 +60,11 @@ class Job:
     error: dict[str, Any] | None
     """`StudioError.to_json`."""
     attempts: int
-    """How often the request was begun, earlier jobs that this one retries included."""
+    """How often the work was begun, earlier jobs that this one retries included."""
+
+    @property
+    def kind(self) -> WorkKind:
+        return kind_of(self.work)
 
     @property
     def final(self) -> bool:
@@ -63,13 +72,14 @@ class Job:
 
 
 _STATES = ", ".join(repr(state) for state in get_args(JobState))
-_BOOK_SCHEMA = (
+_SCHEMA = (
     f"""CREATE TABLE jobs (
         id TEXT PRIMARY KEY,
         owner TEXT NOT NULL,
         state TEXT NOT NULL CHECK (state IN ({_STATES})),
         place INTEGER NOT NULL,
-        request TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        work TEXT NOT NULL,
         run_id TEXT,
         created TEXT NOT NULL,
         started TEXT,
@@ -86,32 +96,24 @@ _BOOK_SCHEMA = (
     "CREATE INDEX jobs_by_owner ON jobs (owner, started)",
     # One worker, one job: the schema itself refuses a second one.
     "CREATE UNIQUE INDEX one_running ON jobs (state) WHERE state = 'running'",
-    """CREATE TABLE events (
-        job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
-        number INTEGER NOT NULL,
-        kind TEXT NOT NULL,
-        record TEXT NOT NULL,
-        PRIMARY KEY (job_id, number)
-    ) WITHOUT ROWID""",
     "CREATE TABLE notes (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
-    f"PRAGMA user_version = {BOOK_VERSION}",
+    f"PRAGMA user_version = {TABLE_VERSION}",
 )
 
-Numbered = tuple[int, GenerationEvent]
-"""An event of a job, and its number from 1."""
+_FROM_VERSION_1 = (
+    # Then every job was a clip, and what its stream said was kept here as well as in the run's own log.
+    "DROP TABLE events",
+    "ALTER TABLE jobs RENAME COLUMN request TO work",
+    "ALTER TABLE jobs ADD COLUMN kind TEXT NOT NULL DEFAULT 'clip'",
+    f"PRAGMA user_version = {TABLE_VERSION}",
+)
 
 
 class JobTable:
     """`jobs.sqlite`. Every method is one transaction; one connection, used by one thread at a time."""
 
-    def __init__(self, folder: Path, *, durable: bool = True) -> None:
-        """Open the book, or begin one.
-
-        Args:
-            folder: Where it lies.
-            durable: Whether a commit waits for the disk. A killed process loses nothing either way; a power cut may
-                take the last moments of what was not durable, but tears nothing.
-        """
+    def __init__(self, folder: Path) -> None:
+        """Open the table in a folder, or begin one."""
         self.path = folder / "jobs.sqlite"
         self._guard = threading.RLock()
         try:
@@ -122,10 +124,8 @@ class JobTable:
                     raise
                 self._set_aside(error)
                 self._connection = self._open()
-            if not durable:
-                self._connection.execute("PRAGMA synchronous = NORMAL")
         except sqlite3.Error as error:
-            raise _book_trouble(error, folder) from error
+            raise _trouble(error, folder) from error
 
     def _open(self) -> sqlite3.Connection:
         connection = open_database(self.path)
@@ -133,9 +133,11 @@ class JobTable:
             with transaction(connection):
                 version = connection.execute("PRAGMA user_version").fetchone()[0]
                 if version == 0:
-                    for statement in _BOOK_SCHEMA:
+                    for statement in _SCHEMA:
                         connection.execute(statement)
-            if version not in (0, BOOK_VERSION):
+                elif version == 1:
+                    _bring_up_to_date(connection, self.path.parent)
+            if version not in (0, 1, TABLE_VERSION):
                 raise JobError(
                     f"The queue in {self.path} was written by another version of the studio.",
                     field=str(self.path),
@@ -153,7 +155,7 @@ class JobTable:
         log.error("the queue is damaged (%s); it is kept as %s and a new one is begun", error, aside.name)
         for ending in ("-wal", "-shm", "-journal"):
             self.path.with_name(self.path.name + ending).unlink(missing_ok=True)
-        os.replace(self.path, aside)
+        put_aside(self.path, aside)
 
     def close(self) -> None:
         with self._guard:
@@ -165,7 +167,7 @@ class JobTable:
             try:
                 yield self._connection
             except sqlite3.Error as error:
-                raise _book_trouble(error, self.path.parent) from error
+                raise _trouble(error, self.path.parent) from error
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -176,7 +178,7 @@ class JobTable:
 
     def add(
         self,
-        request: GenerationRequest,
+        work: Work,
         owner: str,
         *,
         front: bool = False,
@@ -188,39 +190,30 @@ class JobTable:
         job_id = secrets.token_hex(16)
         with self._writing() as connection:
             _refuse_a_flood(connection, owner, most_per_owner, most)
-            lowest, highest = connection.execute(
-                "SELECT coalesce(min(place), 0), coalesce(max(place), 0) FROM jobs"
-                " WHERE state = 'queued' AND owner = ?",
-                (owner,),
-            ).fetchone()
-            connection.execute(
-                "INSERT INTO jobs (id, owner, state, place, request, created, attempts, retry_of)"
-                " VALUES (?, ?, 'queued', ?, ?, ?, ?, ?)",
-                (
-                    job_id,
-                    owner,
-                    lowest - 1 if front else highest + 1,
-                    json.dumps(request_to_json(request)),
-                    utc_now(),
-                    attempts,
-                    retry_of,
-                ),
-            )
+            _add(connection, job_id, work, owner, front=front, retry_of=retry_of, attempts=attempts)
         return job_id
 
     def get(self, job_id: str, owner: str | None) -> Job:
         with self._reading() as connection:
             return self._job(_row(connection, job_id, owner), _line(connection))
 
-    def select(self, owner: str | None, states: Iterable[JobState] | None, limit: int) -> list[Job]:
+    def select(
+        self,
+        owner: str | None,
+        states: Iterable[JobState] | None,
+        limit: int,
+        kinds: Iterable[WorkKind] | None = None,
+    ) -> list[Job]:
         """What runs, then what waits in the order in which it will run, then what has ended, newest first."""
         wanted = tuple(states) if states is not None else get_args(JobState)
+        of_kinds = tuple(kinds) if kinds is not None else tuple(KINDS)
         with self._reading() as connection:
             line = _line(connection)
             rows = connection.execute(
-                f"SELECT * FROM jobs WHERE state IN ({', '.join('?' * len(wanted))}) AND (? IS NULL OR owner = ?)"
+                f"SELECT * FROM jobs WHERE state IN ({', '.join('?' * len(wanted))})"
+                f" AND kind IN ({', '.join('?' * len(of_kinds))}) AND (? IS NULL OR owner = ?)"
                 " ORDER BY finished IS NOT NULL, finished DESC",
-                (*wanted, owner, owner),
+                (*wanted, *of_kinds, owner, owner),
             ).fetchmany(max(limit, 0) + len(line))
         place = {job_id: number for number, job_id in enumerate(line)}
         rows.sort(key=lambda row: (row["finished"] is not None, place.get(row["id"], -1)))
@@ -236,7 +229,7 @@ class JobTable:
         return Job(
             **{name: row[name] for name in ("id", "owner", "state", "run_id", "created", "started", "finished")},
             position=line.index(row["id"]) if row["state"] == "queued" and row["id"] in line else None,
-            request=read_request(row["request"]),
+            work=read_work(row["kind"], row["work"]),
             error=None if row["error"] is None else json.loads(row["error"]),
             attempts=row["attempts"],
         )
@@ -288,41 +281,44 @@ class JobTable:
                 _end(connection, row["id"], "failed", error)
                 return None
 
-    def wanted_stop(self, job_id: str) -> str | None:
+    def wanted_stop(self, job_id: str) -> Literal["cancel", "keep"] | None:
         with self._reading() as connection:
             row = connection.execute("SELECT stop FROM jobs WHERE id = ?", (job_id,)).fetchone()
             return None if row is None else row["stop"]
 
+    def others_wait(self) -> bool:
+        """Whether somebody would be served, or nobody is to be, if the job that runs made room."""
+        with self._reading() as connection:
+            if _note(connection, "paused"):
+                return True
+            return connection.execute("SELECT 1 FROM jobs WHERE state = 'queued' LIMIT 1").fetchone() is not None
+
     def running(self) -> sqlite3.Row | None:
-        """The one job that runs: id, run_id, worker, stop."""
+        """The one job that runs: id, kind, run_id, worker, stop."""
         with self._reading() as connection:
-            return connection.execute("SELECT id, run_id, worker, stop FROM jobs WHERE state = 'running'").fetchone()
+            columns = "id, kind, run_id, worker, stop"
+            return connection.execute(f"SELECT {columns} FROM jobs WHERE state = 'running'").fetchone()
 
-    def end(self, job_id: str, state: JobState, error: StudioError | None, events: Sequence[Numbered] = ()) -> None:
-        """The job's last transaction: what was said last, how it ended, and what need not be kept."""
+    def made(self, job_id: str, run_id: str) -> None:
+        """The job has begun this run."""
         with self._writing() as connection:
-            _write_events(connection, job_id, events)
+            connection.execute("UPDATE jobs SET run_id = ? WHERE id = ?", (run_id, job_id))
+
+    def queue_again(self, job_id: str) -> None:
+        """Work that is not done makes room: the same job waits again, behind its owner's others."""
+        with self._writing() as connection:
+            connection.execute(
+                "UPDATE jobs SET state = 'queued', worker = NULL, attempts = attempts - 1, place ="
+                " (SELECT coalesce(max(other.place), 0) + 1 FROM jobs AS other"
+                "  WHERE other.state = 'queued' AND other.owner = jobs.owner)"
+                " WHERE id = ? AND state = 'running' AND stop IS NULL",
+                (job_id,),
+            )
+
+    def end(self, job_id: str, state: JobState, error: StudioError | None) -> None:
+        """The job's last transaction: how it ended."""
+        with self._writing() as connection:
             _end(connection, job_id, state, error)
-
-    # -- events -------------------------------------------------------------------------------------------------------
-
-    def write_events(self, job_id: str, events: Sequence[Numbered]) -> None:
-        with self._writing() as connection:
-            _write_events(connection, job_id, events)
-
-    def events(self, job_id: str, after: int, owner: str | None) -> tuple[bool, list[Numbered]]:
-        """Whether the job was final, and the events after that number."""
-        with self._reading() as connection:
-            # The state first: what a final job had to say is in the book by the time it is final.
-            final = _row(connection, job_id, owner)["state"] in FINAL
-            rows = connection.execute(
-                "SELECT number, record FROM events WHERE job_id = ? AND number > ? ORDER BY number", (job_id, after)
-            ).fetchall()
-        found = []
-        for row in rows:
-            with suppress(ValueError, TypeError, KeyError):  # an event of another version
-                found.append((row["number"], event_from_json(json.loads(row["record"]))))
-        return final, found
 
     # -- notes --------------------------------------------------------------------------------------------------------
 
@@ -393,14 +389,47 @@ def _refuse_a_flood(connection: sqlite3.Connection, owner: str, most_per_owner: 
         )
 
 
-def _write_events(connection: sqlite3.Connection, job_id: str, events: Sequence[Numbered]) -> None:
-    connection.executemany(
-        "INSERT INTO events (job_id, number, kind, record) VALUES (?, ?, ?, ?)",
-        [(job_id, number, type(event).__name__, json.dumps(event_to_json(event))) for number, event in events],
+def _add(
+    connection: sqlite3.Connection,
+    job_id: str,
+    work: Work,
+    owner: str,
+    *,
+    front: bool = False,
+    retry_of: str | None = None,
+    attempts: int = 0,
+) -> None:
+    lowest, highest = connection.execute(
+        "SELECT coalesce(min(place), 0), coalesce(max(place), 0) FROM jobs WHERE state = 'queued' AND owner = ?",
+        (owner,),
+    ).fetchone()
+    place = lowest - 1 if front else highest + 1
+    written = json.dumps(work_to_json(work))
+    connection.execute(
+        "INSERT INTO jobs (id, owner, state, place, kind, work, created, attempts, retry_of)"
+        " VALUES (?, ?, 'queued', ?, ?, ?, ?, ?, ?)",
+        (job_id, owner, place, kind_of(work), written, utc_now(), attempts, retry_of),
     )
-    for _, event in events:
-        if isinstance(event, RunStarted):
-            connection.execute("UPDATE jobs SET run_id = ? WHERE id = ?", (event.run_id, job_id))
+
+
+def _bring_up_to_date(connection: sqlite3.Connection, folder: Path) -> None:
+    """From the first version, in which trainings and measurings were notes, and comparisons had a driver."""
+    for statement in _FROM_VERSION_1:
+        connection.execute(statement)
+    waiting: list[tuple[Work, str]] = []
+    if isinstance(note := _note(connection, "train"), dict):
+        waiting.append((TrainVersion.model_validate(note), "local"))
+    if isinstance(note := _note(connection, "measure"), dict):
+        fields = {name: value for name, value in note.items() if name in ProfileModel.model_fields}
+        waiting.append((ProfileModel(preset=note["preset_name"], **fields), "local"))
+    for path in sorted((folder / ".comparisons").glob("*.json")):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            record = json.loads(path.read_bytes())
+            if record["state"] == "running" and record.get("door") == "page":
+                waiting.append((WalkComparison(comparison_id=path.stem), record["owner"]))
+    for work, owner in waiting:
+        _add(connection, secrets.token_hex(16), work, owner)
+    connection.execute("DELETE FROM notes WHERE name != 'paused'")
 
 
 def _end(connection: sqlite3.Connection, job_id: str, state: JobState, error: StudioError | None) -> None:
@@ -408,19 +437,9 @@ def _end(connection: sqlite3.Connection, job_id: str, state: JobState, error: St
         "UPDATE jobs SET state = ?, finished = ?, error = ? WHERE id = ? AND finished IS NULL",
         (state, utc_now(), None if error is None else json.dumps(error.to_json()), job_id),
     )
-    connection.execute(
-        "DELETE FROM events WHERE job_id = :job AND kind = :preview"
-        " AND number < (SELECT max(number) FROM events WHERE job_id = :job AND kind = :preview)",
-        {"job": job_id, "preview": PreviewFrame.__name__},
-    )
-    connection.execute(
-        "DELETE FROM events WHERE job_id IN"
-        " (SELECT id FROM jobs WHERE finished IS NOT NULL ORDER BY finished DESC LIMIT -1 OFFSET ?)",
-        (KEPT_EVENT_LOGS,),
-    )
 
 
-def _book_trouble(error: sqlite3.Error, folder: Path) -> StudioError:
+def _trouble(error: sqlite3.Error, folder: Path) -> StudioError:
     if lacks_room(error):
         return no_room_for("the queue", folder)
     return JobError(f"The queue cannot be used: {error}.", field=str(folder), way_out="Try again.")

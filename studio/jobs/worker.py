@@ -1,4 +1,4 @@
-"""The worker: takes the next job, walks `generate`, writes down what it says; measures and trains in between.
+"""The worker: takes the next job, walks the verb of its work, and says how it ended.
 
 Knows verbs by their names, which are imported where they run. Refuses to know what a job does between two events, and
 who keeps the worker alive.
@@ -11,197 +11,221 @@ import importlib
 import logging
 import os
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypeAlias, cast
+
+from pydantic import TypeAdapter, ValidationError
 
 from studio.errors import DiskFull, JobError, StudioError
-from studio.events import GenerationEvent, ModelReady, RunFinished, RunStarted
-from studio.jobs.table import Job, JobState, JobTable, Numbered
+from studio.events import (
+    ComparisonFinished,
+    ModelReady,
+    ProfilingFinished,
+    RunFinished,
+    RunStarted,
+    StopWish,
+    TrainingFinished,
+    TrainingForecast,
+)
+from studio.jobs.table import Job, JobState, JobTable
+from studio.jobs.verbs import PRELOAD, VERBS, Verb, imported
 from studio.records.runs import RunStore
+from studio.requests.work import WorkKind
 from studio.storage import FileLock
 
-VERB = "studio.generate:generate"
-"""What a job runs: `module:function`, called like `studio.generate.generate`."""
-PRELOAD_VERB = "studio.jobs.preload:preload"
-"""What loads a preset ahead of time."""
-MEASURE_VERB = "studio.profiling:measure"
-"""What measures a model, where somebody asks for it: called with a preset's name."""
-TRAIN_VERB = "studio.finetune:go_on"
-"""What trains a version: called with its id, and walked to its end."""
 LOOK_SECONDS = 0.05
-"""How often a worker writes down what was said and looks whether it is to stop, and the queue looks after it."""
+"""How often a worker looks whether its job is to stop, and the queue looks after the worker."""
 IDLE_SECONDS = 0.2
 """How often an idle worker looks for a job."""
+GOES_ON: frozenset[WorkKind] = frozenset({"comparison"})
+"""Work in parts: it gives the turn back between two of them, and goes on by itself after the studio was stopped."""
+_ENDS = (RunFinished, TrainingFinished, TrainingForecast, ProfilingFinished, ComparisonFinished)
+"""What a stream says last, when its work is done."""
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Starting:
+    """The worker imports what is heavy, or loads a model."""
+
+    state: Literal["starting"] = "starting"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """It waits for work."""
+
+    preset: str | None = None
+    """The model that is loaded."""
+    state: Literal["ready"] = "ready"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Busy:
+    """It does a job."""
+
+    job: str
+    kind: WorkKind
+    preset: str | None = None
+    """The model that is loaded."""
+    state: Literal["busy"] = "busy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dead:
+    """There is none."""
+
+    reason: str = ""
+    state: Literal["dead"] = "dead"
+
+
+WorkerState: TypeAlias = Starting | Ready | Busy | Dead
+_STATES: TypeAdapter[WorkerState] = TypeAdapter(WorkerState)
+
+
+def state_to_note(state: WorkerState) -> dict[str, object]:
+    return {"pid": os.getpid()} | _STATES.dump_python(state, mode="json")
+
+
+def state_of_note(note: object, pid: int | None) -> WorkerState | None:
+    """What the worker with that process id wrote, or any with None; None where it wrote nothing that can be read."""
+    if not isinstance(note, dict) or (pid is not None and note.get("pid") != pid):
+        return None
+    try:
+        return _STATES.validate_python({name: value for name, value in note.items() if name != "pid"})
+    except ValidationError:  # another version's
+        return None
 
 
 class Worker:
     """Does the jobs of one folder, one after the other, for as long as it is wanted."""
 
-    def __init__(self, folder: Path, store: RunStore, verb: str, *, unwanted: threading.Event) -> None:
+    def __init__(
+        self, folder: Path, store: RunStore, verbs: Mapping[WorkKind, str] | None = None, *, unwanted: threading.Event
+    ) -> None:
+        """A worker that has not begun.
+
+        Args:
+            folder: Where the queue is kept.
+            store: Where runs are kept.
+            verbs: What does each kind of work, where that is not the usual.
+            unwanted: Set when it is to end.
+        """
         self.store = store
-        self.verb = verb
+        self.verbs = {**VERBS, **(verbs or {})}
         self.unwanted = unwanted
         self._lock = FileLock(folder / "worker.lock")
-        self._book = JobTable(folder)
-        self._diary = JobTable(folder, durable=False)
-        self._state: dict[str, Any] = {
-            "pid": os.getpid(),
-            "state": "starting",
-            "preset": None,
-            "job": None,
-            "reason": "",
-            "measuring": None,
-            "training": None,
-        }
+        self._table = JobTable(folder)
+        self._preset: str | None = None
 
     def run(self) -> None:
         try:
             while not self._lock.try_acquire():
                 if self.unwanted.wait(LOOK_SECONDS):
                     return
-            recover(self._book, self.store)
-            self._say(state="starting")
-            verb, warm = self._prepare()
-            self._say(state="ready")
+            recover(self._table, self.store)
+            self._tell(Starting())
+            self._import_heavy()
+            self._tell(Ready())
             while not self.unwanted.is_set():
                 try:
-                    job = self._book.claim(os.getpid())
-                    preset = None if job is not None else self._book.take_note("warm")
-                    wanted = None if job is not None or preset else self._book.take_note("measure")
-                    training = None if job is not None or preset or wanted else self._book.take_note("train")
+                    job = self._table.claim(os.getpid())
+                    preset = None if job is not None else self._table.take_note("preload")
                 except DiskFull as full:  # no reason to lose the loaded model
                     log.warning("%s", full)
                     self.unwanted.wait(1.0)
                     continue
                 if job is not None:
-                    self._say(state="busy", job=job.id)
-                    self._do(job, verb)
-                    self._say(state="ready", job=None)
-                elif preset is not None:
-                    self._warm(warm, preset)
-                elif wanted is not None:
-                    self._measure(wanted)
-                elif training is not None:
-                    self._train(**training)
+                    self._tell(Busy(job=job.id, kind=job.kind, preset=self._preset))
+                    self._do(job)
+                    self._tell(Ready(preset=self._preset))
+                elif isinstance(preset, str):
+                    self._preload(preset)
                 else:
                     self.unwanted.wait(IDLE_SECONDS)
         finally:
             self._lock.release()
-            self._book.close()
-            self._diary.close()
+            self._table.close()
 
-    def _prepare(self) -> tuple[Callable[..., Any], Callable[[str], object] | None]:
-        """Import what is heavy now, not when somebody waits for their first clip.
-
-        Returns:
-            The verb, and what loads a model ahead of time.
-        """
+    def _import_heavy(self) -> None:
+        """Import what is heavy now, not when somebody waits for their first clip."""
         try:
-            verb = _imported(self.verb)
-            if self.verb == VERB:
+            imported(self.verbs["clip"])
+            if self.verbs["clip"] == VERBS["clip"]:
                 importlib.import_module("studio.pipelines")
-            return verb, _imported(PRELOAD_VERB) if self.verb == VERB else None
         except Exception as error:
-            self._say(state="dead", reason=f"The worker cannot work here: {error}.")
+            self._tell(Dead(reason=f"The worker cannot work here: {error}."))
             raise
 
-    def _warm(self, warm: Callable[..., object] | None, preset: str) -> None:
+    def _preload(self, preset: str) -> None:
         """Load a preset before anybody asks. A failure is told to the first who asks."""
-        if warm is None:
+        if self.verbs["clip"] != VERBS["clip"]:
             return
-        self._say(state="starting")
+        self._tell(Starting())
         try:
-            warm(preset, store=self.store)
-            self._say(state="ready", preset=preset)
+            imported(PRELOAD)(preset, store=self.store)
+            self._preset = preset
         except Exception as error:
             log.warning("preset %s was not loaded ahead of time: %s", preset, error)
-            self._say(state="ready")
+        self._tell(Ready(preset=self._preset))
 
-    def _measure(self, wanted: dict[str, Any]) -> None:
-        """Measure a model, saying how far it is; what went wrong stays to be read until the next is measured."""
-        told: dict[str, Any] = {"preset": wanted["preset_name"], "running": True, "done": 0, "total": 0, "error": ""}
-        looked = time.monotonic()
-
-        def check() -> None:
-            nonlocal looked
-            if time.monotonic() - looked < LOOK_SECONDS:
-                return
-            looked = time.monotonic()
-            if self.unwanted.is_set() or self._book.note("stop measuring") is not None:
-                raise JobError("The measuring was stopped; nothing was changed.")
-
-        self._say(state="measuring", measuring=told)
-        try:
-            for step in _imported(MEASURE_VERB)(store=self.store, check=check, **wanted):
-                told |= {name: getattr(step, name) for name in ("done", "total") if hasattr(step, name)}
-                self._say(measuring=told)
-        except StudioError as error:
-            told["error"] = str(error)
-        except Exception as error:
-            log.exception("measuring %s failed", wanted["preset_name"])
-            told["error"] = f"Something went wrong: {type(error).__name__}: {error}."
-        self._say(state="ready", preset=wanted["preset_name"], measuring=told | {"running": False})
-
-    def _train(self, version_id: str, **how: Any) -> None:
-        """Train a version; what happens to it stands in its own folder."""
-        self._say(state="training", training=version_id)
-        try:
-            stream = _imported(TRAIN_VERB)(version_id, store=self.store, **how)
-            with contextlib.closing(stream):
-                for _ in stream:
-                    if self.unwanted.is_set() or self._book.note("stop training") == version_id:
-                        break
-        except StudioError as error:
-            log.warning("version %s: %s", version_id, error)
-        except Exception:
-            log.exception("training version %s failed", version_id)
-        self._say(state="ready", preset=None, training=None)
-
-    def _say(self, **changes: Any) -> None:
-        self._state |= changes
+    def _tell(self, state: WorkerState) -> None:
         with suppress(StudioError):
-            self._book.set_note("worker", self._state)
+            self._table.set_note("worker", state_to_note(state))
 
-    def _do(self, job: Job, verb: Callable[..., Any]) -> None:
-        stop, keep = threading.Event(), threading.Event()
-        telling = _Telling(self._diary, job.id, stop, keep, self.unwanted)
-        telling.start()
+    def _do(self, job: Job) -> None:
+        watch = _StopWatch(self._table, job, self.unwanted)
         state: JobState = "complete"
         error: StudioError | None = None
         finished = False
         try:
-            stream = verb(
-                job.request, store=self.store, owner=job.owner, stop=lambda: "keep" if keep.is_set() else None
-            )
-            for event in stream:
-                telling.tell(event)
-                finished = isinstance(event, RunFinished)
-                if isinstance(event, ModelReady):
-                    self._say(preset=job.request.preset)
-                if stop.is_set() and not finished:
-                    stream.close()
-                    break
+            with watch:
+                finished = self._walk(job, watch)
         except StudioError as failure:
             state, error = "failed", failure
         except Exception as failure:
             log.exception("job %s failed", job.id)
             state, error = "failed", StudioError(f"Something went wrong: {type(failure).__name__}: {failure}.")
-        else:
-            if not finished and stop.is_set():
-                state = self._how_it_stopped(telling.run_id)
-            elif not finished:
-                state, error = "failed", JobError("The work ended without a clip and without a reason.")
-        if state == "interrupted":
-            error = stopped_with_the_studio()
-        rest = telling.end()
+        again = job.kind in GOES_ON and not finished and error is None and watch.asked is None
+        if not (finished or again) and error is None:
+            if watch.wish is None:
+                state, error = "failed", JobError("The work ended without a result and without a reason.")
+            else:
+                state = self._how_it_stopped(job)
+        if job.kind != "clip":
+            self._preset = None  # training unloads it, measuring and comparing may have loaded another
+        self._end(job, state, stopped_with_the_studio() if state == "interrupted" else error, again=again)
+
+    def _walk(self, job: Job, watch: _StopWatch) -> bool:
+        """Follow the work to its end or until it is to stop; whether it came to its end."""
+        verb = cast(Verb, imported(self.verbs[job.kind]))
+        finished = False
+        with contextlib.closing(verb(job.work, store=self.store, owner=job.owner, stop=watch)) as stream:
+            for event in stream:
+                if isinstance(event, RunStarted):
+                    watch.run_id = event.run_id
+                    self._table.made(job.id, event.run_id)  # at once: a crash in the next moment must find the run
+                elif isinstance(event, ModelReady) and job.kind == "clip":
+                    self._preset = job.work.preset  # pyright: ignore[reportAttributeAccessIssue]
+                    self._tell(Busy(job=job.id, kind=job.kind, preset=self._preset))
+                finished = isinstance(event, _ENDS) and not (
+                    job.kind == "comparison" and isinstance(event, RunFinished)
+                )
+                if watch() == "cancel" and not finished:
+                    break
+        return finished
+
+    def _end(self, job: Job, state: JobState, error: StudioError | None, *, again: bool) -> None:
         while True:
             try:
-                self._book.end(job.id, state, error, rest)
+                if again:
+                    self._table.queue_again(job.id)
+                else:
+                    self._table.end(job.id, state, error)
                 return
             except DiskFull as full:
                 # The job has ended; only saying so must wait until there is room for one line.
@@ -209,83 +233,67 @@ class Worker:
                 if self.unwanted.wait(1.0):
                     return
 
-    def _how_it_stopped(self, run_id: str | None) -> JobState:
+    def _how_it_stopped(self, job: Job) -> JobState:
         """After its stream was closed: the clip may have been on disk already, and then it is complete."""
-        with suppress(StudioError):
-            if run_id is not None and self.store.get(run_id).state == "complete":
-                return "complete"
+        if job.kind == "clip":
+            run_id = self._table.get(job.id, None).run_id
+            with suppress(StudioError):
+                if run_id is not None and self.store.get(run_id).state == "complete":
+                    return "complete"
         return "interrupted" if self.unwanted.is_set() else "cancelled"
 
 
-def _imported(verb: str) -> Callable[..., Any]:
-    """The function that `module:function` names."""
-    module_name, _, function_name = verb.partition(":")
-    return getattr(importlib.import_module(module_name), function_name)
+class _StopWatch(threading.Thread):
+    """Looks now and then whether a job is to stop, so that whoever works can ask as often as they like."""
 
-
-class _Telling(threading.Thread):
-    """Writes down what a stream says, a batch at a time, and passes on that it is to stop."""
-
-    def __init__(
-        self,
-        diary: JobTable,
-        job_id: str,
-        stop: threading.Event,
-        keep: threading.Event,
-        unwanted: threading.Event,
-    ) -> None:
-        super().__init__(name=f"telling {job_id[:8]}", daemon=True)
+    def __init__(self, table: JobTable, job: Job, unwanted: threading.Event) -> None:
+        super().__init__(name=f"stop watch {job.id[:8]}", daemon=True)
+        self.wish: StopWish | None = None
+        self.asked: Literal["cancel", "keep"] | None = None
+        """What somebody asked for; else the wish is the queue's own."""
         self.run_id: str | None = None
-        self._diary = diary
-        self._job_id = job_id
-        self._stop_wanted = stop
-        self._keep_wanted = keep
+        self._table = table
+        self._job = job
         self._unwanted = unwanted
         self._ended = threading.Event()
-        self._guard = threading.Lock()
-        self._untold: list[Numbered] = []
-        self._number = 0
 
-    def tell(self, event: GenerationEvent) -> None:
-        with self._guard:
-            self._number += 1
-            self._untold.append((self._number, event))
-        if isinstance(event, RunStarted):
-            self.run_id = event.run_id
-            with suppress(StudioError):  # at once: a crash in the next moment must find the run
-                self._write()
+    def __call__(self) -> StopWish | None:
+        return self.wish
+
+    def __enter__(self) -> _StopWatch:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self.join()
 
     def run(self) -> None:
         while not self._ended.wait(LOOK_SECONDS):
-            with suppress(StudioError):  # a full disk: told when there is room again, or with the job's end
-                self._write()
-                wanted = self._diary.wanted_stop(self._job_id)
-                if wanted == "cancel" or self._unwanted.is_set():
-                    self._stop_wanted.set()
-                elif wanted == "keep":
-                    self._keep_wanted.set()
+            with suppress(StudioError):  # a full disk
+                self._look()
 
-    def _write(self) -> None:
-        with self._guard:
-            if self._untold:
-                self._diary.write_events(self._job_id, self._untold)
-                self._untold.clear()
-
-    def end(self) -> list[Numbered]:
-        """Stop, and hand back what is not written yet."""
-        self._ended.set()
-        self.join()
-        return self._untold
+    def _look(self) -> None:
+        self.asked = self._table.wanted_stop(self._job.id)
+        if self._unwanted.is_set() or self.asked == "cancel":
+            self.wish = "cancel"
+        elif self.asked == "keep":
+            self.wish = "keep"
+        elif self._job.kind in GOES_ON:
+            self.wish = "give way" if self._table.others_wait() else None
 
 
-def recover(book: JobTable, store: RunStore) -> None:
+def recover(table: JobTable, store: RunStore) -> None:
     """Mark what a crash left. Only for the holder of the lock: a job that runs without a worker runs no more."""
-    left = book.running()
+    left = table.running()
     if left is not None:
-        state: Literal["cancelled", "interrupted"] = "cancelled" if left["stop"] == "cancel" else "interrupted"
+        state: Literal["cancelled", "interrupted"] = "interrupted" if left["stop"] is None else "cancelled"
         error = None if state == "cancelled" else stopped_with_the_studio()
         settle(store, left["run_id"], state, error)
-        book.end(left["id"], state, error)
+        if state == "interrupted" and left["kind"] in GOES_ON:
+            table.queue_again(left["id"])
+        else:
+            table.end(left["id"], state, error)
     store.sweep()
 
 
@@ -295,6 +303,7 @@ def settle(
     state: Literal["interrupted", "cancelled", "failed"],
     error: StudioError | None,
 ) -> None:
+    """Say on disk how a run ended whose writer is gone; one that had ended by itself is left as it is."""
     with suppress(StudioError):
         if run_id is not None:
             store.settle(run_id, state=state, error=error)

@@ -36,6 +36,11 @@ def profile_path(folder: Path, preset: str, total_steps: int, flow_shift: float 
     return folder / preset / f"{total_steps}-steps{shift}.json"
 
 
+def profiling_log(folder: Path, preset: str, total_steps: int | None, flow_shift: float | None) -> Path:
+    """Where a measuring says how far it is, for whoever looks on."""
+    return profile_path(folder, preset, total_steps or 0, flow_shift).with_suffix(".jsonl")
+
+
 def profile_files(preset: str, folder: Path | None) -> list[ProfileFile]:
     """A preset's profiles: those in `folder`, which were measured here, before those that ship."""
     found = []

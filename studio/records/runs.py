@@ -4,7 +4,8 @@ One run is one folder, named after the run:
 
     20261121-143015-ab12cd34/
       run.json       the request, the state and every figure; the only file that says whether the run is complete
-      events.jsonl   what the stream said, one event a line, without the previews
+      events.jsonl   what the stream said, one event a line
+      preview.jpg    the latest preview
       video.mp4      the clip, with its settings inside
       poster.jpg     one frame of it
       lock           held by the living writer; a run that says `running` while nobody holds it was interrupted
@@ -31,7 +32,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
 from studio.clips.clip import Clip
 from studio.clips.write import thumbnail_jpeg, write_clip
@@ -42,14 +43,12 @@ from studio.events import (
     GenerationEvent,
     Placement,
     PreviewFrame,
-    RunFinished,
     RunStarted,
     StageFinished,
     StepFinished,
-    event_from_json,
-    event_to_json,
 )
 from studio.preset import Preset
+from studio.records.event_log import PREVIEW, EventLog, EventTail
 from studio.requests.generation import GenerationRequest, read_request, request_to_json
 from studio.storage import (
     MORE_ROOM,
@@ -85,6 +84,7 @@ COMPUTED = -1
 
 _RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{8}")
 _OUTPUTS = ("video.mp4", "poster.jpg")
+EVENTS = "events.jsonl"
 
 log = logging.getLogger(__name__)
 
@@ -178,7 +178,7 @@ class Run:
 
     def events(self) -> list[GenerationEvent]:
         """What the stream said, from the folder; a line torn by a crash ends the list."""
-        return list(_read_events(self.folder / "events.jsonl"))
+        return [event for event in _read_events(self.folder) if not isinstance(event, PreviewFrame)]
 
 
 def settings_of(run: Run) -> dict[str, Any]:
@@ -259,13 +259,9 @@ class _Tally:
         )
 
 
-def _read_events(path: Path) -> Iterator[GenerationEvent]:
-    with contextlib.suppress(FileNotFoundError), path.open(encoding="utf-8") as lines:
-        for line in lines:
-            try:
-                yield event_from_json(json.loads(line))
-            except (ValueError, TypeError, KeyError):
-                return
+def _read_events(folder: Path) -> Iterator[GenerationEvent]:
+    for _, event in EventTail(folder / EVENTS).read():
+        yield cast(GenerationEvent, event)
 
 
 def utc_now() -> str:
@@ -362,7 +358,7 @@ class RunWriter:
         self._run = run
         self._lock = lock
         self._tally = _Tally()
-        self._log = (run.folder / "events.jsonl").open("a", encoding="utf-8")
+        self._log = EventLog(run.folder / EVENTS)
 
     @property
     def id(self) -> str:
@@ -379,21 +375,22 @@ class RunWriter:
     def record(self, event: GenerationEvent) -> None:
         """Add an event to the log and to the figures.
 
-        Block events reach the disk with their step. Previews are pictures, not figures, and `run.json` itself says
-        that a run has finished: neither is logged. Once the run is final, what still arrives is let go by.
+        Block events reach the disk with their step. Of previews the log says when they came, and the latest is a file
+        beside it. Once the run is final, what still arrives is let go by.
 
         Raises:
             DiskFull: no room for the log.
         """
-        if self.final or isinstance(event, (PreviewFrame, RunFinished)):
+        if self.final:
             return
         self._tally.add(event)
+        if isinstance(event, PreviewFrame):
+            write_atomically(self.folder / PREVIEW, event.jpeg)
+            event = replace(event, jpeg=b"")
         try:
-            self._log.write(json.dumps(event_to_json(event)) + "\n")
-            if not isinstance(event, (BlockComputed, BlockReused)):
-                self._log.flush()
+            self._log.write(event, at_once=not isinstance(event, (BlockComputed, BlockReused)))
         except OSError as error:
-            raise disk_trouble(error, self.folder / "events.jsonl") from error
+            raise disk_trouble(error, self.folder / EVENTS) from error
 
     def complete(self, clip: Clip, *, partial: bool = False) -> Run:
         """Write the clip and its poster, then say that the run is complete.
@@ -443,7 +440,6 @@ class RunWriter:
         # A log that could not be written is no reason to lose a clip that could.
         with contextlib.suppress(OSError):
             self._log.flush()
-            os.fsync(self._log.fileno())
         with contextlib.suppress(OSError):
             self._lock.reserve(0)
         _write_run(run)
@@ -733,7 +729,7 @@ class RunStore:
             if run.state != "running":
                 return None
             tally = _Tally()
-            for event in _read_events(run.folder / "events.jsonl"):
+            for event in _read_events(run.folder):
                 tally.add(event)
             if error is None and state == "interrupted":
                 error = RunError("The studio stopped while this run was being made.", way_out="Run it again.")

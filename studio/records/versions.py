@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from studio.errors import RunError, StudioError
+from studio.records.event_log import EventTail, Numbered
 from studio.requests.training import FinetuneRequest, read_finetune_request
 from studio.storage import FileLock, disk_trouble, write_atomically
 
@@ -218,20 +219,9 @@ class VersionStore:
         lock.release()
         return "stopped"
 
-    def events(self, version_id: str, *, after: int = 0) -> list[dict[str, Any]]:
-        """What its training has said, as records, without the first so many; a line torn by a crash is left out."""
-        found = []
-        try:
-            # Whatever a power cut left in the file, the lines around it can be read.
-            lines = (self.path(version_id) / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError:
-            return []
-        for line in lines:
-            try:
-                found.append(json.loads(line))
-            except ValueError:
-                continue
-        return found[after:]
+    def events(self, version_id: str, *, after: int = 0) -> list[Numbered]:
+        """What its training has said after that line; one torn by a crash is left out."""
+        return EventTail(self.path(version_id) / LOG, after=after).read()
 
     def lock(self, version_id: str) -> FileLock:
         """Held by whoever trains it."""

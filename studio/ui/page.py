@@ -16,8 +16,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from studio.clips.reader_process import ClipLimits
-from studio.compare import Comparisons, Driver
-from studio.jobs import VERB, JobQueue
+from studio.jobs import JobQueue
 from studio.machine import hardware
 from studio.preset import list_presets
 from studio.records.runs import RunStore, runs_folder
@@ -126,7 +125,7 @@ def serve(*, host: str = "127.0.0.1", port: int | None = None, open_browser: boo
     queue = JobQueue(
         store=store,
         in_process=here.hosted == "zerogpu",
-        verb=_zero_gpu() if here.hosted == "zerogpu" else VERB,
+        verbs={"clip": _zero_gpu()} if here.hosted == "zerogpu" else None,
         max_jobs_per_owner=JOBS_PER_VISITOR if hosted else None,
     )
     rooms = PageContext(store=store, queue=queue, machine=here, hosted=hosted)
@@ -137,8 +136,8 @@ def serve(*, host: str = "127.0.0.1", port: int | None = None, open_browser: boo
         page = build_page(rooms)
         options = launch_options(rooms, host=host, port=port)
         _, address, _ = page.launch(**options, inbrowser=open_browser, prevent_thread_lock=True)
-        with queue, Driver(Comparisons(store), queue):
-            _warm(queue, here)
+        with queue:
+            _preload(queue, here)
             janitor.start()
             print(f"Dailies is at {address}", flush=True)
             page.block_thread()
@@ -155,11 +154,11 @@ def _zero_gpu() -> str:
     return "studio.remote.zero_gpu:generate"
 
 
-def _warm(queue: JobQueue, here: hardware.Machine) -> None:
+def _preload(queue: JobQueue, here: hardware.Machine) -> None:
     """The model that a new page offers is loaded and measured behind it, while its reader is still typing."""
     presets, _ = list_presets()
     if presets and here.hosted != "zerogpu":  # there the graphics card comes with a visitor's click, not before
-        queue.warm(presets[0].name)
+        queue.preload(presets[0].name)
 
 
 def _leave(*_: object) -> None:

@@ -6,17 +6,23 @@ Knows how a figure is written for a person. Refuses to know Gradio.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
+from studio.compare import Comparisons
+from studio.errors import StudioError
 from studio.jobs import Job
 from studio.machine.hardware import Machine, gigabytes
 from studio.preset import Preset
-from studio.records.runs import Run
-from studio.records.versions import Version
+from studio.records.runs import Run, RunStore
+from studio.records.versions import Version, VersionStore
 from studio.requests.caches import AdaCache, Budget, CacheConfig, title_of
 from studio.requests.generation import GenerationRequest
+from studio.requests.work import ProfileModel, TrainVersion, WalkComparison, WorkKind
 
 FAILED = ("failed", "interrupted")
+WATCHED: tuple[WorkKind, ...] = ("clip", "comparison")
+"""Work that makes clips, which can be watched step by step."""
 
 
 def seconds_text(seconds: float) -> str:
@@ -80,11 +86,46 @@ def cache_words(cache: CacheConfig) -> str:
     return title_of(cache.method)
 
 
-def job_row(job: Job, *, shown: str, may_move: bool) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class JobWords:
+    """What a job is, for a person."""
+
+    title: str
+    line: str
+
+
+def words_of(job: Job, store: RunStore) -> JobWords:
+    """What a job is: a clip by its prompt, other work by what it is for and how far it is."""
+    work = job.work
+    try:
+        match work:
+            case GenerationRequest():
+                return JobWords(title=work.prompt, line=settings_line(work))
+            case TrainVersion():
+                version = VersionStore(store.folder).get(work.version_id)
+                what = "Prediction for a fine-tune" if work.predict else "Fine-tune"
+                steps = f"{version.step} of {version.request.max_train_steps} steps"
+                return JobWords(title=f"{what}: {version.title}", line=f"{version.request.preset} · {steps}")
+            case ProfileModel():
+                steps = f" at {work.num_inference_steps} steps" if work.num_inference_steps else ""
+                return JobWords(title=f"Measuring {work.preset}{steps}", line="what the caches know of it")
+            case WalkComparison():
+                comparison = Comparisons(store).get(work.comparison_id)
+                at = next((cell for cell in comparison.cells if not cell.ended), comparison.cells[-1])
+                place = f"clip {min(comparison.ended + 1, len(comparison.cells))} of {len(comparison.cells)}"
+                return JobWords(title=at.request.prompt, line=f"Comparison, {place} · {settings_line(at.request)}")
+    except StudioError:
+        return JobWords(title=f"A {job.kind}", line="What it was for is gone.")
+
+
+def job_row(job: Job, store: RunStore, *, shown: str, may_move: bool) -> dict[str, Any]:
     """One row of a `QueueList`."""
-    actions = [] if job.id == shown else ["show"]
+    words = words_of(job, store)
+    actions = ["show"] if job.id != shown and job.kind in WATCHED else []
     if job.state == "queued":
         actions += (["up"] if may_move and job.position else []) + ["cancel"]
+    elif job.state == "running" and job.kind not in WATCHED:
+        actions.append("cancel")
     if job.final and job.state != "complete":
         actions.append("retry")
     note = str((job.error or {}).get("message", "")) if job.state in FAILED else ""
@@ -92,8 +133,8 @@ def job_row(job: Job, *, shown: str, may_move: bool) -> dict[str, Any]:
         "id": job.id,
         "state": job.state,
         "position": job.position,
-        "prompt": job.request.prompt[:300],
-        "line": settings_line(job.request),
+        "prompt": words.title[:300],
+        "line": words.line,
         "note": note[:200],
         "shown": job.id == shown,
         "actions": actions,

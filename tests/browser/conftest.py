@@ -130,7 +130,6 @@ def open_page(browser: Any, studio: Studio) -> Iterator[Callable[..., Any]]:
     # Whatever a failed test left behind is not the next one's.
     queue = JobQueue(store=RunStore(studio.runs))
     queue.resume()
-    queue.stop_measuring()
     for job in queue.jobs(states=("running", "queued")):
         queue.cancel(job.id)
     queue.close()

@@ -136,6 +136,7 @@ def test_what_was_predicted_is_trained_judged_promoted_and_offered_by_the_genera
     says(page, "#version-said", "Deleted")
     page.wait_for_function("before => document.querySelectorAll('#versions .version').length === before", arg=before)
     queue = JobQueue(store=RunStore(studio.runs))
-    queue.stop_training()
+    for job in queue.jobs(states=("running", "queued")):
+        queue.cancel(job.id)
     queue.close()
     assert "libtorch" not in Path(f"/proc/{studio.process.pid}/maps").read_text()

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
 import json
 import math
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Generator
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -19,16 +16,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.patience import until
+from support.scripted_generate import SURROUNDINGS as HERE
+from support.scripted_generate import VERBS
 from support.scripted_generate import generate as scripted
 
 from studio.clips.clip import Clip
 from studio.compare import (
     FULL,
-    CellFinished,
     Comparison,
-    ComparisonFinished,
     Comparisons,
-    Driver,
     Grid,
     Ratio,
     Seconds,
@@ -42,16 +39,22 @@ from studio.compare import (
     summaries_of,
     tables,
 )
-from studio.compare.scoring import scored_with_torch
 from studio.errors import GridError, RequestError, RunError
-from studio.events import BlockComputed, BlockReused, RunFinished, StageFinished, StepFinished
-from studio.jobs import JobQueue
+from studio.events import (
+    BlockComputed,
+    BlockReused,
+    CellFinished,
+    ComparisonFinished,
+    RunFinished,
+    StageFinished,
+    StepFinished,
+)
+from studio.jobs import Job, JobQueue
 from studio.preset import find_preset
 from studio.records.runs import Run, RunStore
 from studio.requests.generation import GenerationRequest, request_for
+from studio.requests.work import WalkComparison
 
-HERE = {"python": sys.version}
-"""What the scripted verb writes as its surroundings."""
 QUICK = ("psnr", "ssim", "flicker")
 
 
@@ -72,7 +75,7 @@ def store(tmp_path: Path) -> RunStore:
 def walk(store: RunStore, comparison: Comparison, generate: Any = scripted) -> Comparison:
     *_, last = compare(comparison, store=store, generate=generate, environment=HERE, names=QUICK)
     assert isinstance(last, ComparisonFinished)
-    return last.comparison
+    return Comparisons(store).get(last.comparison_id)
 
 
 # -- methods and grids ------------------------------------------------------------------------------------------------
@@ -167,9 +170,9 @@ def test_each_cell_is_made_scored_and_written_down_as_it_ends(store: RunStore) -
     seen = []
     for event in compare(begun, store=store, generate=scripted, environment=HERE, names=QUICK):
         if isinstance(event, CellFinished):
-            on_disk = book.get(begun.id)
-            assert on_disk.cell(event.cell.number) == event.cell
-            seen.append(event.cell.method)
+            cell = book.get(begun.id).cell(event.cell)
+            assert (cell.state, event.of) == ("complete", 2)
+            seen.append(cell.method)
     assert seen == [FULL, "adacache"]
     full, cached = book.get(begun.id).cells
     assert book.get(begun.id).state == "complete"
@@ -184,7 +187,9 @@ def test_each_cell_is_made_scored_and_written_down_as_it_ends(store: RunStore) -
 def test_scores_say_how_far_a_clip_is_from_its_reference(store: RunStore) -> None:
     """A flat grey clip beside one that is fifty levels brighter: PSNR = 20 log10(255 / 50)."""
 
-    def flat(request: GenerationRequest, *, store: RunStore, owner: str = "local") -> Generator[Any, None, None]:
+    def flat(
+        request: GenerationRequest, *, store: RunStore, owner: str = "local", stop: Any = None
+    ) -> Generator[Any, None, None]:
         writer = store.begin(request, preset=find_preset("pocket"), owner=owner, environment=HERE)
         cached = request.cache is not None
         yield writer_says(writer, StageFinished(stage="encoding", seconds=0.5))
@@ -239,7 +244,9 @@ def test_without_its_reference_a_cell_still_has_its_clip_and_says_what_is_missin
 
 
 def test_a_clip_of_another_size_is_not_held_against_its_reference(store: RunStore) -> None:
-    def sized(request: GenerationRequest, *, store: RunStore, owner: str = "local") -> Generator[Any, None, None]:
+    def sized(
+        request: GenerationRequest, *, store: RunStore, owner: str = "local", stop: Any = None
+    ) -> Generator[Any, None, None]:
         writer = store.begin(request, preset=find_preset("pocket"), owner=owner, environment=HERE)
         frames = np.zeros((request.num_frames, request.height, request.width, 3), np.uint8)
         writer.complete(Clip(frames=frames, fps=8))
@@ -332,82 +339,102 @@ def test_two_do_not_walk_one_comparison(store: RunStore) -> None:
     first.close()
 
 
-def look_until(driver: Driver, book: Comparisons, comparison_id: str, *, ended: int | None = None) -> Comparison:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        driver.look()
-        comparison = book.get(comparison_id)
-        if comparison.state != "running" or (ended is not None and comparison.ended >= ended):
-            return comparison
-        time.sleep(0.02)
-    raise AssertionError("the comparison did not end")
-
-
-def driver_of(queue: JobQueue) -> Driver:
-    return Driver(Comparisons(queue.store), queue, environment=HERE, with_torch=False)
-
-
 @pytest.fixture
 def queue(store: RunStore) -> Generator[JobQueue, None, None]:
-    with JobQueue(store=store, verb="support.scripted_generate:generate", in_process=True) as opened:
+    with JobQueue(store=store, verbs=VERBS, in_process=True) as opened:
         yield opened
 
 
-def test_through_the_queue_one_cell_is_made_at_a_time(store: RunStore, queue: JobQueue) -> None:
+def submitted(queue: JobQueue, comparison: Comparison) -> Job:
+    return queue.submit(WalkComparison(comparison_id=comparison.id), owner=comparison.owner)
+
+
+def ended(queue: JobQueue, job: Job) -> Job:
+    return until(lambda: now if (now := queue.get(job.id)).final else None, 60.0)
+
+
+def test_a_comparison_is_one_job(store: RunStore, queue: JobQueue) -> None:
     book = Comparisons(store)
-    begun = book.begin(grid("adacache", "steps:4"), door="page", owner="local")
-    done = look_until(driver_of(queue), book, begun.id)
+    begun = book.begin(grid("adacache", "steps:4"))
+    job = ended(queue, submitted(queue, begun))
+    done = book.get(begun.id)
+    assert (job.state, job.run_id) == ("complete", done.cells[-1].run_id)
     assert [cell.state for cell in done.cells] == ["complete"] * 3
     assert all(cell.scores["flicker"] == 0 for cell in done.cells)
-    jobs = sorted(queue.jobs(), key=lambda job: job.created)
-    assert [job.request for job in jobs] == [cell.request for cell in done.cells]
-    for earlier, later in itertools.pairwise(jobs):
-        assert earlier.finished is not None
-        assert earlier.finished <= later.created, "the next is asked for once the one before it has ended"
+    assert [each.id for each in queue.jobs()] == [job.id]
 
 
-def test_through_the_queue_a_failure_stays_in_its_cell(store: RunStore, queue: JobQueue) -> None:
+def test_a_comparison_gives_the_turn_back_between_its_cells(store: RunStore, queue: JobQueue) -> None:
+    """Who asks for one clip does not wait for another's whole grid, nor behind their own."""
+    begun = Comparisons(store).begin(replace(grid("adacache", "teacache"), prompts=("steps=3 pause=0.1 blocks=2",)))
+    job = submitted(queue, begun)
+    until(lambda: queue.get(job.id).run_id)
+    clip = ended(queue, queue.submit(request("steps=1")))
+    assert clip.state == "complete"
+    assert Comparisons(store).get(begun.id).ended < 3, "the grid was not walked to its end first"
+    assert ended(queue, job).state == "complete"
+    assert queue.get(job.id).attempts == 1, "making room is no new attempt"
+
+
+def test_a_paused_queue_walks_no_further_cell(store: RunStore, queue: JobQueue) -> None:
+    begun = Comparisons(store).begin(replace(grid("adacache", "teacache"), prompts=("steps=3 pause=0.1 blocks=2",)))
+    job = submitted(queue, begun)
+    until(lambda: queue.get(job.id).run_id)
+    queue.pause()
+    until(lambda: queue.get(job.id).state == "queued", 20.0)
+    stood = Comparisons(store).get(begun.id)
+    assert stood.ended == 1
+    queue.resume()
+    assert ended(queue, job).state == "complete"
+
+
+def test_a_failure_stays_in_its_cell(store: RunStore, queue: JobQueue) -> None:
     book = Comparisons(store)
-    bad = replace(grid("adacache"), prompts=("then=raise steps=3", "steps=2"))
-    begun = book.begin(bad, door="page")
-    done = look_until(driver_of(queue), book, begun.id)
+    begun = book.begin(replace(grid("adacache"), prompts=("then=raise steps=3", "steps=2")))
+    assert ended(queue, submitted(queue, begun)).state == "complete"
+    done = book.get(begun.id)
     assert [cell.state for cell in done.cells] == ["failed", "failed", "complete", "complete"]
     assert "NaN" in (done.cell(0).error or {})["message"]
 
 
 def test_a_restart_finds_its_comparison_and_goes_on(store: RunStore) -> None:
     book = Comparisons(store)
-    slow = replace(grid("adacache", "teacache"), prompts=("steps=3 pause=0.1 blocks=2",))
-    begun = book.begin(slow, door="page")
-    with JobQueue(store=store, verb="support.scripted_generate:generate", in_process=True) as first:
-        driver = driver_of(first)
-        look_until(driver, book, begun.id, ended=1)
-        while not any(cell.state == "running" for cell in book.get(begun.id).cells):
-            driver.look()
-        driver.__exit__()  # the server ends with a job under way
+    begun = book.begin(replace(grid("adacache", "teacache"), prompts=("steps=3 pause=0.1 blocks=2",)))
+    with JobQueue(store=store, verbs=VERBS, in_process=True) as first:
+        job = submitted(first, begun)
+        until(lambda: book.get(begun.id).ended == 1 and book.get(begun.id).cells[1].state == "running", 20.0)
     left = book.get(begun.id)
-    assert left.state == "running"
-    with JobQueue(store=store, verb="support.scripted_generate:generate", in_process=True) as second:
-        done = look_until(driver_of(second), book, begun.id)
+    assert left.ended == 1
+    with JobQueue(store=store, verbs=VERBS, in_process=True) as second:
+        assert ended(second, job).state == "complete"
+    done = book.get(begun.id)
     assert [cell.state for cell in done.cells] == ["complete"] * 3
     assert done.cell(0) == left.cell(0)
 
 
-def test_whoever_stops_a_comparison_stops_its_job(store: RunStore, queue: JobQueue) -> None:
-    book, driver = Comparisons(store), driver_of(queue)
-    long = replace(grid("adacache"), prompts=("steps=200 pause=0.05",))
-    begun = book.begin(long, door="page")
-    while not any(job.state == "running" for job in queue.jobs()):
-        driver.look()
-        time.sleep(0.02)
-    book.ask_to_stop(begun.id)
-    stopped = look_until(driver, book, begun.id)
+def test_whoever_stops_a_comparison_stops_its_clip(store: RunStore, queue: JobQueue) -> None:
+    book = Comparisons(store)
+    begun = book.begin(replace(grid("adacache"), prompts=("steps=200 pause=0.05",)))
+    job = submitted(queue, begun)
+    until(lambda: queue.get(job.id).run_id)
+    queue.cancel(job.id)
+    assert ended(queue, job).state == "cancelled"
+    stopped = book.get(begun.id)
     assert stopped.state == "stopped"
     assert [cell.state for cell in stopped.cells] == ["waiting", "waiting"]
-    deadline = time.monotonic() + 20
-    while any(not job.final for job in queue.jobs()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert [job.state for job in queue.jobs()] == ["cancelled"]
+    assert [run.state for run in store.search()] == ["cancelled"]
+
+
+def test_a_comparison_that_waits_can_be_stopped(store: RunStore) -> None:
+    book = Comparisons(store)
+    begun = book.begin(grid("adacache"))
+    assert book.stop(begun.id).state == book.get(begun.id).state == "stopped"
+    walked = compare(book.go_on(begun.id), store=store, generate=scripted, environment=HERE)
+    next(walked)
+    assert book.stop(begun.id).state == "running", "whoever walks it ends it"
+    assert book.is_walked(begun.id)
+    walked.close()
+    assert not book.is_walked(begun.id)
 
 
 def test_comparisons_of_others_are_not_there(store: RunStore) -> None:
@@ -458,13 +485,6 @@ def test_a_comparison_under_way_is_not_deleted_until_it_is_stopped(store: RunSto
         book.delete(begun.id)
     stream.close()
     book.delete(begun.id)
-
-    asked = book.begin(grid("adacache"), door="page")
-    with pytest.raises(RunError, match="Stop it first"):
-        book.delete(asked.id)  # no driver holds it at the moment; one will
-    book.ask_to_stop(asked.id)
-    book.write(replace(asked, state="stopped"))
-    book.delete(asked.id)
     assert not list(book.folder.iterdir())
 
 
@@ -553,7 +573,9 @@ def test_a_timing_that_cannot_be_is_told_as_such(
 ) -> None:
     """The scripted trace skips half of the passes: twice as fast can be, six times cannot."""
 
-    def paced(request: GenerationRequest, *, store: RunStore, owner: str = "local") -> Generator[Any, None, None]:
+    def paced(
+        request: GenerationRequest, *, store: RunStore, owner: str = "local", stop: Any = None
+    ) -> Generator[Any, None, None]:
         writer = store.begin(request, preset=find_preset("pocket"), owner=owner, environment=HERE)
         for step, seconds in enumerate(full if request.cache is None else cached):
             skipped = step % 2 and request.cache is not None
@@ -574,9 +596,7 @@ def test_a_timing_that_cannot_be_is_told_as_such(
 
 def test_the_front_holds_what_no_other_beats_in_both() -> None:
     cells = cells_of(grid("adacache", "teacache", "steps:4", "easycache"))
-    comparison = Comparison(
-        id="x", owner="local", door="line", created="", methods=tuple(c.method for c in cells), cells=cells
-    )
+    comparison = Comparison(id="x", owner="local", created="", methods=tuple(c.method for c in cells), cells=cells)
     scores = {0: math.inf, 1: 30.0, 2: 25.0, 3: 20.0, 4: math.nan}
     done = timed(
         comparison, {0: 10, 1: 5, 2: 6, 3: 2, 4: 1}, {number: {"psnr": value} for number, value in scores.items()}
@@ -691,22 +711,9 @@ def test_the_command_line_deletes_a_comparison_and_says_that_its_clips_stay(
 
     assert main(["compare", "--delete", first]) == RunError.exit_status
     assert first in capsys.readouterr().err
-    asked = book.begin(grid("adacache"), door="page")
-    assert main(["compare", "--delete", asked.id]) == RunError.exit_status
-    assert "Stop it first" in capsys.readouterr().err
-
-
-def test_the_scores_that_need_torch_come_from_a_process_of_their_own(store: RunStore) -> None:
-    book = Comparisons(store)
-    done = walk(store, book.begin(grid("adacache")))
-    assert "ms_ssim" not in done.cell(1).scores
-    scored = scored_with_torch(done, book, threading.Event())
-    assert scored.cell(0) == done.cell(0)
-    assert scored.cell(1).scores["ms_ssim"] == pytest.approx(1)
-    assert scored.cell(1).notices == done.cell(1).notices
 
 
 def test_importing_compare_loads_nothing_heavy() -> None:
-    code = "import sys, studio.compare, studio.compare.tables, studio.compare.__main__; print(*sys.modules)"
+    code = "import sys, studio.compare, studio.compare.tables; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "diffusers", "transformers", "gradio", "av", "cv2"} & set(done.stdout.split())

@@ -1,39 +1,49 @@
-"""Measuring a model from the page: by the worker, when it has nothing else to do; told, stopped, plain in failing."""
+"""Measuring a model from the page: a job like any other; followed, stopped, plain in failing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 import pytest
 from support.patience import until
 
+from studio.errors import RequestError
+from studio.events import ProfilingEvent, ProfilingStep, Stop
 from studio.generate import PROFILES
 from studio.jobs import JobQueue
 from studio.machine import hardware
 from studio.preset import find_preset
-from studio.records.profile_files import profile_files
+from studio.profiling import profile
+from studio.records.event_log import EventLog, EventTail
+from studio.records.profile_files import profile_files, profiling_log
 from studio.records.runs import RunStore
 from studio.requests.generation import request_for
+from studio.requests.work import ProfileModel
 from studio.ui.panels.profile import MeasurePanel
 from studio.ui.server.page_context import PageContext
 from studio.ui.tabs.generate import worker_words
 
 PATIENCE = 90.0
 """Seconds: a worker loads the model before it measures."""
-SMALL = {"height": 64, "width": 64, "num_frames": 5, "num_inference_steps": 7, "clips": 1, "growth_clips": 1}
+SMALL = {"height": 64, "width": 64, "num_frames": 5, "clips": 1, "growth_clips": 1}
+
+
+def profile_small(work: ProfileModel, *, store: RunStore, owner: str, stop: Stop) -> Generator[ProfilingEvent]:
+    """The real verb, on small clips and few of them."""
+    yield from profile(work, store=store, owner=owner, stop=stop, **SMALL)
 
 
 @pytest.fixture
 def queue(tmp_path: Path) -> Iterator[JobQueue]:
-    with JobQueue(store=RunStore(tmp_path)) as queue:
+    with JobQueue(store=RunStore(tmp_path), verbs={"profile": f"{__name__}:profile_small"}, in_process=True) as queue:
         yield queue
 
 
-def measuring(queue: JobQueue) -> dict[str, Any]:
-    return queue.worker_state()["measuring"] or {"running": False, "done": 0, "error": ""}
+def steps_of(queue: JobQueue, work: ProfileModel) -> list[ProfilingStep]:
+    log = profiling_log(queue.folder / PROFILES, work.preset, work.num_inference_steps, work.flow_shift)
+    return [event for _, event in EventTail(log).read() if isinstance(event, ProfilingStep)]
 
 
 def measured_here(queue: JobQueue) -> list[int]:
@@ -42,81 +52,72 @@ def measured_here(queue: JobQueue) -> list[int]:
 
 
 def test_the_worker_measures_and_then_makes_clips_again(queue: JobQueue) -> None:
-    queue.measure("pocket", **SMALL)
-    queue.stop_measuring()
-    queue.measure("pocket", **SMALL)  # the stop was for the one before
-    seen = until(lambda: now if (now := measuring(queue))["done"] else None, PATIENCE)
-    assert "Measuring pocket" in worker_words(queue.worker_state(), paused=False)
-    assert seen["running"]
-    assert 0 < seen["done"] < seen["total"]
+    work = ProfileModel(preset="pocket", num_inference_steps=7)
+    job = queue.submit(work)
+    seen = until(lambda: steps_of(queue, work), PATIENCE)[-1]
+    assert worker_words(queue.worker_state(), paused=False) == "Measuring a model"
+    assert 0 < seen.done < seen.total
     fields = {name: SMALL[name] for name in ("height", "width", "num_frames")}
-    job = queue.submit(request_for(find_preset("pocket"), prompt="a road", seed=1, num_inference_steps=2, **fields))
-    until(lambda: not measuring(queue)["running"], PATIENCE)
-    assert measured_here(queue) == [7]
-    assert measuring(queue)["error"] == ""
-    assert until(lambda: queue.get(job.id).final, PATIENCE)
+    clip = queue.submit(request_for(find_preset("pocket"), prompt="a road", seed=1, num_inference_steps=2, **fields))
+    assert until(lambda: now if (now := queue.get(clip.id)).final else None, PATIENCE).state == "complete"
     assert queue.get(job.id).state == "complete"
+    assert measured_here(queue) == [7]
 
 
 def test_a_measuring_that_is_stopped_leaves_no_profile_and_the_worker_alive(queue: JobQueue) -> None:
-    queue.measure("pocket", **SMALL | {"num_inference_steps": 40, "clips": 4})
-    until(lambda: measuring(queue)["running"], PATIENCE)
-    queue.stop_measuring()
-    told = until(lambda: now if not (now := measuring(queue))["running"] and now["error"] else None, PATIENCE)
-    assert "stopped" in told["error"]
+    work = ProfileModel(preset="pocket", num_inference_steps=40)
+    job = queue.submit(work)
+    until(lambda: queue.get(job.id).state == "running", PATIENCE)
+    queue.cancel(job.id)
+    assert until(lambda: now if (now := queue.get(job.id)).final else None, PATIENCE).state == "cancelled"
     assert measured_here(queue) == []
-    assert queue.worker_state()["state"] == "ready"
+    assert until(lambda: queue.worker_state().state == "ready")
 
 
 def test_what_cannot_be_measured_says_why(queue: JobQueue) -> None:
-    queue.measure("pocket", **SMALL | {"height": 63})
-    told = until(lambda: now if (now := measuring(queue))["error"] else None, PATIENCE)
-    assert "height" in told["error"]
-    assert queue.worker_state()["state"] == "ready"
+    job = queue.submit(ProfileModel(preset="pocket", flow_shift=None, num_inference_steps=1))
+    job = until(lambda: now if (now := queue.get(job.id)).final else None, PATIENCE)
+    assert job.state == "failed"
+    assert (job.error or {})["code"] == RequestError.code
+    assert (job.error or {})["field"] == "num_inference_steps"
 
 
 def test_what_was_asked_for_waits_where_everybody_sees_it_and_can_be_called_off(tmp_path: Path) -> None:
     here, there = JobQueue(store=RunStore(tmp_path)), JobQueue(store=RunStore(tmp_path))
-    assert there.waits_to_be_measured() is None
-    here.measure("pocket", **SMALL)
-    assert there.waits_to_be_measured() == "pocket"
-    there.stop_measuring()
-    assert here.waits_to_be_measured() is None
+    job = here.submit(ProfileModel(preset="pocket"))
+    assert [each.work for each in there.jobs(kinds=("profile",))] == [job.work]
+    there.cancel(job.id)
+    assert here.get(job.id).state == "cancelled"
+    here.close()
+    there.close()
 
 
-class Recording:
-    """Instead of a queue: what is asked of it, and a worker that says what it is told to."""
+class Idle:
+    """A queue in which nobody works, and what its worker would do at each moment."""
 
-    def __init__(self) -> None:
-        self.asked: list[Any] = []
-        self.waits: str | None = None
-        self.says: dict[str, Any] | None = None
-
-    def measure(self, name: str, **fields: Any) -> None:
-        self.asked.append((name, fields))
-        self.waits = name
-
-    def stop_measuring(self) -> None:
-        self.asked.append("stop")
-        self.waits = None
-
-    def waits_to_be_measured(self) -> str | None:
-        return self.waits
+    def __init__(self, folder: Path) -> None:
+        self.queue = JobQueue(store=RunStore(folder))
 
     def begin(self, *, done: int = 0) -> None:
-        self.waits, self.says = None, {"preset": "pocket", "running": True, "done": done, "total": 12, "error": ""}
+        """The next job is begun, if none is, and has got this far."""
+        job = self.queue._table.claim(1) or self.queue.jobs(states=("running",))[0]
+        work = job.work
+        assert isinstance(work, ProfileModel)
+        log = profiling_log(self.queue.folder / PROFILES, work.preset, work.num_inference_steps, work.flow_shift)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        EventLog(log).write(ProfilingStep(done=done, total=12, what="a clip"))
 
-    def worker_state(self) -> dict[str, Any]:
-        return {"state": "ready", "measuring": self.says}
+    def asked(self) -> list[ProfileModel]:
+        return [job.work for job in self.queue.jobs() if isinstance(job.work, ProfileModel)]
 
 
-def panel_of(folder: Path, *, hosted: bool) -> tuple[MeasurePanel, Recording]:
-    queue: Any = Recording()
-    rooms = PageContext(store=RunStore(folder), queue=queue, machine=hardware.measure(), hosted=hosted)
-    panel = MeasurePanel(rooms)
+def panel_of(folder: Path, *, hosted: bool) -> tuple[MeasurePanel, Idle]:
+    idle = Idle(folder)
+    context = PageContext(store=RunStore(folder), queue=idle.queue, machine=hardware.measure(), hosted=hosted)
+    panel = MeasurePanel(context)
     with gr.Blocks():
         panel.build(find_preset("pocket"))
-    return panel, queue
+    return panel, idle
 
 
 def test_the_panel_shows_what_was_measured_and_how_far_a_measuring_is(tmp_path: Path) -> None:
@@ -125,7 +126,7 @@ def test_the_panel_shows_what_was_measured_and_how_far_a_measuring_is(tmp_path: 
     assert "30 and 50 steps" in shown[panel.line]["words"]
     assert shown[panel.plot].startswith("<svg")
     shown = panel.begin("pocket", 40, None)
-    assert queue.asked == [("pocket", {"num_inference_steps": 40})]
+    assert queue.asked() == [ProfileModel(preset="pocket", num_inference_steps=40)]
     assert shown[panel.cancel]["visible"], "what waits can be called off"
     queue.begin(done=3)
     shown = panel.look("pocket", shown[panel.seen])
@@ -135,8 +136,9 @@ def test_the_panel_shows_what_was_measured_and_how_far_a_measuring_is(tmp_path: 
     again = panel.look("pocket", shown[panel.seen])
     assert again == dict.fromkeys(panel.outputs, gr.skip()), "nothing new is not said again"
     assert panel.stop("pocket")[panel.line]["words"] == "Stopping."
-    assert queue.asked[-1] == "stop"
-    queue.says = None
+    (job,) = queue.queue.jobs()
+    assert queue.queue._table.wanted_stop(job.id) == "cancel"
+    queue.queue._table.end(job.id, "cancelled", None)
     assert panel.shows("wan2.1-t2v-1.3b")[panel.line]["tone"] == "warn", "nobody measured this one"
 
 
@@ -158,7 +160,7 @@ def test_every_tab_follows_a_measuring_and_so_does_one_opened_in_the_middle(tmp_
 
 def test_what_is_under_way_is_said_beside_its_button_on_another_model_s_form_too(tmp_path: Path) -> None:
     panel, queue = panel_of(tmp_path, hosted=False)
-    queue.measure("pocket")
+    queue.queue.submit(ProfileModel(preset="pocket"))
     shown = panel.shows("wan2.1-t2v-1.3b")
     assert shown[panel.line]["words"].startswith("The measuring of pocket begins")
     assert shown[panel.cancel]["visible"]
@@ -169,9 +171,9 @@ def test_what_is_under_way_is_said_beside_its_button_on_another_model_s_form_too
 def test_visitors_of_a_hosted_page_measure_nothing(tmp_path: Path) -> None:
     panel, queue = panel_of(tmp_path, hosted=True)
     panel.begin("pocket", 30, None)
-    assert queue.asked == []
+    assert queue.asked() == []
     assert not panel.shows("pocket")[panel.measure]["visible"]
-    queue.begin()
+    job = queue.queue.submit(ProfileModel(preset="pocket"))
     shown = panel.stop("pocket")
-    assert queue.asked == []
+    assert queue.queue.get(job.id).state == "queued"
     assert not shown[panel.cancel]["visible"]

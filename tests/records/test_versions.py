@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from studio.errors import RunError
+from studio.events import TrainingSample
+from studio.records.event_log import Numbered
 from studio.records.versions import LOG, LORA_FILE, ClipRecord, Scores, Version, VersionStore
 from studio.requests.training import FinetuneRequest, TrainingClip
 
@@ -276,14 +278,21 @@ def test_one_whose_process_died_is_stopped(store: VersionStore) -> None:
     assert store.state_of(version) == "stopped", "asked after it was deleted"
 
 
+def line(step: int) -> bytes:
+    return json.dumps({"event": "TrainingSample", "step": step, "prompt": "é\u2028", "path": "a.mp4"}).encode() + b"\n"
+
+
+def steps(events: list[Numbered]) -> list[int]:
+    return [event.step for _, event in events if isinstance(event, TrainingSample)]
+
+
 def test_events_are_told_after_those_known_and_a_torn_line_is_left_out(store: VersionStore) -> None:
     version = begun(store)
     assert store.events(version.id) == []
-    log = store.path(version.id) / LOG
-    lines = [json.dumps({"event": "TrainingStep", "step": step, "prompt": "é\u2028"}) for step in range(4)]
-    log.write_text("\n".join(lines) + "\n" + lines[3][:20], encoding="utf-8")
-    assert [event["step"] for event in store.events(version.id)] == [0, 1, 2, 3]
-    assert [event["step"] for event in store.events(version.id, after=3)] == [3]
+    (store.path(version.id) / LOG).write_bytes(b"".join(map(line, range(4))) + line(3)[:20])
+    assert steps(store.events(version.id)) == [0, 1, 2, 3]
+    assert store.events(version.id)[0][1] == TrainingSample(step=0, prompt="é\u2028", path="a.mp4"), "as what it was"
+    assert steps(store.events(version.id, after=3)) == [3]
     assert store.events(version.id, after=4) == []
     assert store.events(version.id, after=9) == []
 
@@ -291,9 +300,12 @@ def test_events_are_told_after_those_known_and_a_torn_line_is_left_out(store: Ve
 def test_whoever_follows_hears_each_event_once_whatever_is_torn_on_the_way(store: VersionStore) -> None:
     version = begun(store)
     log = store.path(version.id) / LOG
+    first, second, third, fourth = map(line, range(4))
     heard: list[int] = []
-    for part in (b'{"step": 0}\n{"st', b'ep": 1}\n', b'{"ste\xff\x00\n{"step": 2}\n', b'\n{"step": 3}\n{"step"', b""):
+    last = 0
+    for part in (first + second[:9], second[9:], b'{"ste\xff\x00\n' + third, b"\n" + fourth + first[:11], b""):
         with log.open("ab") as file:
             file.write(part)
-        heard += [event["step"] for event in store.events(version.id, after=len(heard))]
+        news = store.events(version.id, after=last)
+        heard, last = heard + steps(news), news[-1][0] if news else last
     assert heard == [0, 1, 2, 3]

@@ -25,10 +25,12 @@ from collections.abc import Generator
 import numpy as np
 
 from studio.clips.clip import Clip
+from studio.compare import Comparisons, compare
 from studio.errors import NumericalError, StudioError
 from studio.events import (
     BlockComputed,
     BlockReused,
+    ComparisonEvent,
     GenerationEvent,
     ModelReady,
     Placement,
@@ -43,6 +45,7 @@ from studio.events import (
 from studio.preset import find_preset
 from studio.records.runs import RunStore
 from studio.requests.generation import GenerationRequest
+from studio.requests.work import WalkComparison, WorkKind
 
 HERE = Placement(
     device="cpu",
@@ -122,3 +125,18 @@ def _misbehave(how: str) -> None:
             raise NumericalError("NaN in step 1.", field="latents", way_out="Try another seed.")
         case "oddity":
             raise ZeroDivisionError("a mistake of the programmer")
+
+
+SURROUNDINGS = {"python": sys.version}
+"""What is written as the surroundings of a run."""
+VERBS: dict[WorkKind, str] = {
+    "clip": "support.scripted_generate:generate",
+    "comparison": "support.scripted_generate:walk",
+}
+
+
+def walk(work: WalkComparison, *, store: RunStore, owner: str, stop: Stop) -> Generator[ComparisonEvent]:
+    """A comparison of scripted clips, scored without torch."""
+    comparison = Comparisons(store).get(work.comparison_id)
+    names = ("psnr", "ssim", "flicker")
+    yield from compare(comparison, store=store, stop=stop, generate=generate, environment=SURROUNDINGS, names=names)

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import time
-from dataclasses import replace
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import pytest
+from support.patience import until
+from support.scripted_generate import SURROUNDINGS
+from support.scripted_generate import generate as scripted
 from test_form import typed
 from test_tabs import AT_HOME, hosted, pressed, rooms
 
-from studio.compare import FULL, Comparison, Driver, cells_of, parse_method
+from studio.compare import FULL, Comparison, cells_of, compare, parse_method
 from studio.errors import RequestError, StudioError
 from studio.preset import find_preset, list_presets
 from studio.records.runs import Run
 from studio.requests.generation import request_for
+from studio.requests.work import WalkComparison
 from studio.ui.components import masthead
 from studio.ui.forms.comparison import grid_of, method_choices
 from studio.ui.panels.comparison import name_of, plot_value, status_of, table_value
@@ -29,7 +32,6 @@ from studio.ui.tabs.compare import CompareTab
 from studio.ui.tabs.generate import GenerateTab
 
 __all__ = ["hosted", "rooms"]
-HERE = {"python": sys.version}
 
 
 def asked(**changes: Any) -> tuple[Any, ...]:
@@ -65,15 +67,9 @@ def tab(rooms: PageContext) -> CompareTab:
 
 
 def finished(tab: CompareTab, comparison_id: str) -> Comparison:
-    driver = Driver(tab.book, tab.rooms.queue, environment=HERE, with_torch=False)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        driver.look()
-        comparison = tab.book.get(comparison_id)
-        if comparison.state != "running":
-            return comparison
-        time.sleep(0.02)
-    raise AssertionError("the comparison did not end")
+    """The comparison once it has ended; one that was done already has no job."""
+    until(lambda: tab.rooms.queue.job_for(WalkComparison(comparison_id=comparison_id)) is None)
+    return tab.book.get(comparison_id)
 
 
 def made(tab: CompareTab, **fields: Any) -> Run:
@@ -353,13 +349,18 @@ def test_visitors_do_not_see_each_others_comparisons_and_have_one_at_a_time(host
     assert tab.begin(AT_HOME, *asked())[tab.trouble]["tone"] == "error", "a browser without an id"
 
 
-def test_a_comparison_of_the_command_line_is_shown_and_left_to_it(tab: CompareTab) -> None:
-    begun = tab.book.begin(grid_of(asked()), door="line")
-    tab.book.write(replace(begun, state="stopped"))
-    shown = tab.look_first(AT_HOME, begun.id, None, "")
-    assert shown[tab.going_on]["visible"] is False
-    assert "--resume" in tab.take_up(AT_HOME, begun.id, None)[tab.trouble]["words"]
+def test_a_comparison_that_the_command_line_walks_is_shown_and_left_to_it(tab: CompareTab) -> None:
+    begun = tab.book.begin(grid_of(asked()))
     assert begun.methods == (FULL, "adacache")
+    with closing(compare(begun, store=tab.rooms.store, generate=scripted, environment=SURROUNDINGS)) as walked:
+        next(walked)
+        shown = tab.look_first(AT_HOME, begun.id, None, "")
+        assert [shown[part]["visible"] for part in (tab.stopping, tab.going_on, tab.delete)] == [False] * 3
+        assert "under way" in tab.take_up(AT_HOME, begun.id, None)[tab.trouble]["words"]
+    shown = tab.look_first(AT_HOME, begun.id, None, "")
+    assert shown[tab.going_on]["visible"]
+    tab.take_up(AT_HOME, begun.id, None)
+    assert finished(tab, begun.id).state == "complete", "what was left there can be gone on with here"
 
 
 def test_settings_that_are_loaded_lie_among_each_controls_choices(tab: CompareTab) -> None:

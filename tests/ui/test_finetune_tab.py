@@ -39,8 +39,10 @@ from studio.records.runs import RunStore
 from studio.records.versions import DECODER_FILE, LOG, LORA_FILE, Scores, Version
 from studio.requests.generation import request_for
 from studio.requests.training import FinetuneRequest, objectives_of, trainable
+from studio.requests.work import TrainVersion
 from studio.ui.forms.training import LABELS, finetune_label, finetune_request_of
-from studio.ui.panels.training_progress import Told, before_and_after, plot_of
+from studio.ui.panels.training_progress import TrainingProgress, before_and_after, plot_of
+from studio.ui.panels.versions import trainings
 from studio.ui.server.page_context import PageContext
 from studio.ui.tabs.finetune import FinetuneTab
 
@@ -99,7 +101,8 @@ def begun(tab: FinetuneTab, film: Callable[..., str], **changes: Any) -> Version
     """A version that was written down by the button, and is not waited for any more."""
     ids, listed = uploaded(tab, film(f"{time.monotonic_ns()}.mp4", seed=time.monotonic_ns() % 1000))
     updates = tab.begin(ids, listed, "", "", *settings(tab, **changes))
-    tab.rooms.queue.stop_training()
+    for job in tab.rooms.queue.jobs(states=("queued",)):
+        tab.rooms.queue.cancel(job.id)
     return tab.versions.get(updates[tab.chosen])
 
 
@@ -312,7 +315,7 @@ def test_a_full_disk_at_the_start_loses_nothing(
     assert list(said) == [tab.trouble], "the form keeps what was typed"
     assert "Free some space" in said[tab.trouble]["words"]
     assert [version.id for version in tab.versions.list()] == [earlier.id]
-    assert tab.rooms.queue.waits_to_be_trained() is None
+    assert trainings(tab.rooms) == {}
 
 
 # -- settings ---------------------------------------------------------------------------------------------------------
@@ -392,20 +395,20 @@ def test_start_writes_a_version_down_and_asks_the_worker(tab: FinetuneTab, film:
     ids, listed = uploaded(tab, film())
     updates = tab.begin(ids, listed, "", "", *settings(tab, title="<i>rain</i>"))
     (version,) = tab.versions.list()
-    assert updates[tab.chosen] == version.id == tab.rooms.queue.waits_to_be_trained()
+    assert [updates[tab.chosen]] == [version.id] == list(trainings(tab.rooms))
     assert version.title == "<i>rain</i>"
-    assert "no clip is being made" in updates[tab.status]["words"]
+    assert "its turn" in updates[tab.status]["words"]
     assert updates[tab.panel.list]["versions"][0]["state"] == "waiting"
 
-    refused = tab.begin(ids, listed, "", "", *settings(tab))
-    assert "waits to be trained" in refused[tab.trouble]["words"]
-    assert len(tab.versions.list()) == 1, "nothing is left of what was refused"
+    refused = tab.take_up(version.id, TrainingProgress(), None)
+    assert "waits for it" in refused[tab.answer]["words"]
+    assert len(trainings(tab.rooms)) == 1, "it is not trained twice"
 
     assert "Stopping" in tab.leave_off(version.id)[tab.answer]["words"]
-    updates = tab.open(version.id, Told(), None)
+    updates = tab.open(version.id, TrainingProgress(), None)
     assert updates[tab.going_on]["visible"]
-    updates = tab.take_up(version.id, Told(), None)
-    assert tab.rooms.queue.waits_to_be_trained() == version.id
+    updates = tab.take_up(version.id, TrainingProgress(), None)
+    assert list(trainings(tab.rooms)) == [version.id]
     assert updates[tab.stopping]["visible"]
 
 
@@ -415,14 +418,14 @@ def test_a_hosted_page_says_why_it_starts_nothing(hosted: PageContext, film: Cal
     assert "shared page" in tab.begin([], {}, "", "", *settings(tab))[tab.trouble]["words"]
     version = begun(tab_of(replace(hosted, hosted=False)), film)
     learnt(tab, version, base=18, own=19)
-    updates = tab.open("", Told(), None)
+    updates = tab.open("", TrainingProgress(), None)
     assert updates[tab.panel.list]["versions"][0]["gain"] == "+1.00", "everything is shown"
     for button in (tab.panel.promote, tab.panel.delete, tab.panel.roll_back):
         assert updates[button]["interactive"] is False
     for act in (tab.panel.put_forward, tab.panel.undo, tab.panel.remove):
         assert "shared" in act(version.id)[tab.panel.said]["words"]
-    assert "shared" in tab.take_up(version.id, Told(), None)[tab.answer]["words"]
-    assert hosted.queue.waits_to_be_trained() is None
+    assert "shared" in tab.take_up(version.id, TrainingProgress(), None)[tab.answer]["words"]
+    assert trainings(hosted) == {}
     assert tab.versions.promoted("pocket") is None
 
 
@@ -432,20 +435,24 @@ def test_a_prediction_is_asked_of_the_worker_and_told_in_plain_words(
     ids, listed = uploaded(tab, film())
     updates = tab.foretell(ids, listed, "", "", *settings(tab))
     version = tab.versions.get(updates[tab.chosen])
-    assert tab.rooms.queue._book.take_note("train") == {"version_id": version.id, "predict": True}
+    (asked,) = tab.rooms.queue.jobs()
+    assert asked.work == TrainVersion(version_id=version.id, predict=True)
+    tab.rooms.queue.cancel(asked.id)
     measured = said(TrainingForecast, step_seconds=2, eta_seconds=16, decoder_bytes=10**7, full_decoder_bytes=4 * 10**7)
     log(tab, version, started(version), TrainingStage(stage="measuring", done=1, total=2), measured)
     tab.versions.write(replace(version, state="stopped"))
-    updates = tab.open(version.id, Told(), None)
+    updates = tab.open(version.id, TrainingProgress(), None)
     words = updates[tab.status]["words"]
     for part in ("8 steps", "16 s", "2.0 s each", "holds 10 MB", "have taken 40 MB", "Go on"):
         assert part in words
     assert updates[tab.plot]["memory"]["full_words"] == "40 MB", "drawn before there is a loss"
     assert updates[tab.going_on]["visible"]
-    tab.take_up(version.id, updates[tab.told], None)
-    assert tab.rooms.queue._book.take_note("train") == {"version_id": version.id, "predict": False}
+    tab.take_up(version.id, updates[tab.progress], None)
+    (asked,) = tab.rooms.queue.jobs(states=("queued",))
+    assert asked.work == TrainVersion(version_id=version.id)
+    tab.rooms.queue.cancel(asked.id)
     log(tab, version, started(version), step(1))
-    assert tab.open(version.id, updates[tab.told], None)[tab.told].predicted is None
+    assert tab.open(version.id, updates[tab.progress], None)[tab.progress].predicted is None
 
 
 # -- following --------------------------------------------------------------------------------------------------------
@@ -453,27 +460,30 @@ def test_a_prediction_is_asked_of_the_worker_and_told_in_plain_words(
 
 def test_a_log_is_followed_piece_by_piece_and_read_the_same_at_once(tab: FinetuneTab, film: Callable[..., str]) -> None:
     version = begun(tab, film)
-    updates = tab.open(version.id, Told(), None)
-    assert tab.look(version.id, updates[tab.told], None, "", updates[tab.seen]) == gr.skip(), "nothing is new"
+    updates = tab.open(version.id, TrainingProgress(), None)
+    assert tab.look(version.id, updates[tab.progress], None, "", updates[tab.seen]) == gr.skip(), "nothing is new"
     log(tab, version, TrainingStage(stage="loading"), started(version), said(TrainingScored, step=0, psnr=18))
     log(tab, version, step(1), step(2, pixel=0.1))
     forecast = said(TrainingForecast, step_seconds=2, eta_seconds=12, decoder_bytes=10**7, full_decoder_bytes=4 * 10**7)
-    updates = tab.look(version.id, updates[tab.told], None, "", updates[tab.seen])
+    updates = tab.look(version.id, updates[tab.progress], None, "", updates[tab.seen])
     assert [len(line["points"]) for line in updates[tab.plot]["lines"]] == [2, 1]
     log(tab, version, forecast, step(3), TrainingStage(stage="scoring"))
-    updates = tab.look(version.id, updates[tab.told], None, "", updates[tab.seen])
+    updates = tab.look(version.id, updates[tab.progress], None, "", updates[tab.seen])
     plot = updates[tab.plot]
     assert plot["memory"]["held_words"] == "10 MB"
     assert plot["scores"] == [[0, 18]]
-    told = updates[tab.told]
+    told = updates[tab.progress]
     assert told.step == 3
     assert told.stage
-    assert tab.open(version.id, Told(), None)[tab.told] == told, "a reload shows the same"
+    assert tab.open(version.id, TrainingProgress(), None)[tab.progress] == told, "a reload shows the same"
 
     # What was lost since the last checkpoint is made again.
     log(tab, version, started(version, first=2), step(3), step(4))
-    assert sorted(tab.open(version.id, told, None)[tab.told].steps) == [1, 2, 3, 4]
-    assert len(plot_of(Told(steps={n: (1.0, 1.0, None) for n in range(1, 5001)}), 5000)["lines"][0]["points"]) <= 240
+    assert sorted(tab.open(version.id, told, None)[tab.progress].steps) == [1, 2, 3, 4]
+    assert (
+        len(plot_of(TrainingProgress(steps={n: (1.0, 1.0, None) for n in range(1, 5001)}), 5000)["lines"][0]["points"])
+        <= 240
+    )
 
 
 def generated(tab: FinetuneTab, version: Version, prompt: str) -> str:
@@ -489,15 +499,15 @@ def test_the_first_and_the_last_clip_lie_under_one_clock(tab: FinetuneTab, film:
     paths = [generated(tab, version, "a car") for _ in range(2)]
     log(tab, version, started(version), TrainingSample(step=0, prompt="a car", path=paths[0]), step(1))
     tab.versions.write(replace(version, state="stopped", step=1))
-    updates = tab.open(version.id, Told(), None)
+    updates = tab.open(version.id, TrainingProgress(), None)
     assert updates[tab.panel.player] == {}
     assert Path(updates[tab.panel.alone]["value"]).is_file(), "what there is of a stopped one is shown"
     assert updates[tab.panel.prompt]["visible"] is False
     log(tab, version, TrainingSample(step=8, prompt="a car", path=paths[1]))
-    updates = tab.open(version.id, updates[tab.told], None)
-    assert len(before_and_after(updates[tab.told])["a car"]) == 2
+    updates = tab.open(version.id, updates[tab.progress], None)
+    assert len(before_and_after(updates[tab.progress])["a car"]) == 2
     assert [clip["title"] for clip in updates[tab.panel.player]["clips"]] == ["Before", "After"]
-    later = tab.open(version.id, updates[tab.told], updates[tab.panel.paired])
+    later = tab.open(version.id, updates[tab.progress], updates[tab.panel.paired])
     assert tab.panel.player not in later, "it goes on playing where it is"
 
 
@@ -506,14 +516,14 @@ def test_each_prompt_has_its_own_pair(tab: FinetuneTab, film: Callable[..., str]
     for at in (0, 8):
         for prompt in ("a car", "a tram"):
             log(tab, version, TrainingSample(step=at, prompt=prompt, path=generated(tab, version, prompt)))
-    updates = tab.open(version.id, Told(), None)
+    updates = tab.open(version.id, TrainingProgress(), None)
     assert [prompt for _, prompt in updates[tab.panel.prompt]["choices"]] == ["a car", "a tram"]
     assert updates[tab.panel.prompt] | {"value": "a car", "visible": True} == updates[tab.panel.prompt]
     first = updates[tab.panel.player]["clips"][1]["url"]["path"]
-    other = tab.open(version.id, updates[tab.told], updates[tab.panel.paired], "a tram")
+    other = tab.open(version.id, updates[tab.progress], updates[tab.panel.paired], "a tram")
     assert "a-tram" in other[tab.panel.player]["clips"][1]["url"]["path"] != first
-    assert tab.panel.player not in tab.open(version.id, other[tab.told], other[tab.panel.paired], "a tram")
-    assert tab.open(version.id, Told(), None, "not one of them")[tab.panel.prompt]["value"] == "a car"
+    assert tab.panel.player not in tab.open(version.id, other[tab.progress], other[tab.panel.paired], "a tram")
+    assert tab.open(version.id, TrainingProgress(), None, "not one of them")[tab.panel.prompt]["value"] == "a car"
 
 
 # -- versions ---------------------------------------------------------------------------------------------------------
@@ -557,7 +567,7 @@ def test_versions_are_promoted_rolled_back_and_deleted(tab: FinetuneTab, film: C
     assert "Deleted" in tab.panel.remove(worse.id)[tab.panel.said]["words"]
     assert [each.id for each in tab.versions.list()] == [better.id]
     assert tab.panel.remove("../" + better.id)[tab.panel.said]["tone"] == "error"
-    tab.rooms.queue.train(better.id)
+    tab.rooms.queue.submit(TrainVersion(version_id=better.id))
     assert "about to be" in tab.panel.remove(better.id)[tab.panel.said]["words"]
 
 
@@ -571,8 +581,8 @@ def test_a_failed_version_says_why_and_can_go_on(tab: FinetuneTab, film: Callabl
     assert "written when" in updates[tab.panel.card]
 
     tab.versions.write(replace(version, state="stopped", preset_digest="another"))
-    assert "Fine-tune anew" in tab.take_up(version.id, Told(), None)[tab.answer]["words"]
-    assert tab.rooms.queue.waits_to_be_trained() is None
+    assert "Fine-tune anew" in tab.take_up(version.id, TrainingProgress(), None)[tab.answer]["words"]
+    assert trainings(tab.rooms) == {}
 
 
 def test_an_absurd_learning_rate_and_a_full_disk_stop_with_the_reason_and_keep_the_checkpoint(

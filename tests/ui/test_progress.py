@@ -134,7 +134,7 @@ def test_a_whole_run_of_200_steps_and_60_blocks_stays_a_small_payload() -> None:
 
 def test_the_status_says_stage_time_left_and_where_the_picture_is_from() -> None:
     progress = told(*started(), *step(0), PreviewFrame(step=0, jpeg=b"\xff\xd8"))
-    status = progress.status(job(started="2026-01-01T00:00:00+00:00"))
+    status = progress.status(job(started="2026-01-01T00:00:00+00:00"), title="a road")
     assert status["headline"] == "Denoising, step 2 of 4"
     assert status["eta"] == 2.5
     assert status["elapsed"] > 0
@@ -144,7 +144,7 @@ def test_the_status_says_stage_time_left_and_where_the_picture_is_from() -> None
 
 
 def test_until_the_first_step_the_calibration_says_how_long() -> None:
-    assert told(*started()).status(job())["eta"] == 9.0
+    assert told(*started()).status(job(), title="a road")["eta"] == 9.0
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_until_the_first_step_the_calibration_says_how_long() -> None:
     ],
 )
 def test_every_state_of_a_job_has_words(state: str, changes: dict[str, Any], headline: str) -> None:
-    status = Progress().status(job(state, **changes), worker="Starting up")
+    status = Progress().status(job(state, **changes), worker="Starting up", title="a road")
     assert status["headline"] == headline
     if "error" in changes:
         assert changes["error"]["message"] in status["detail"]
@@ -171,4 +171,4 @@ def test_every_state_of_a_job_has_words(state: str, changes: dict[str, Any], hea
 
 def test_a_kept_partial_run_is_not_called_finished() -> None:
     progress = told(*started(), *step(0), RunFinished(run_id="r", partial=True, seconds=3.0))
-    assert "kept" in progress.status(job("complete"))["headline"]
+    assert "kept" in progress.status(job("complete"), title="a road")["headline"]

@@ -16,7 +16,7 @@ from test_tabs import hosted, rooms
 
 from studio.records.versions import LORA_FILE, Version
 from studio.ui.panels.push import can_sign_in
-from studio.ui.panels.training_progress import Told
+from studio.ui.panels.training_progress import TrainingProgress
 from studio.ui.server.page_context import PageContext
 from studio.ui.tabs.finetune import FinetuneTab
 
@@ -56,10 +56,10 @@ def test_at_home_it_is_sent_with_the_machines_token_which_nobody_sees(
     tab = tab_of(rooms)
     push = tab.panel.push
     version = complete(tab, film)
-    offered = tab.open("", Told(), None)
+    offered = tab.open("", TrainingProgress(), None)
     assert offered[push.part]["visible"]
     assert offered[push.repo] == "night-i-rain-i-pocket-lora"
-    assert push.repo not in tab.open(version.id, offered[tab.told], None), "what was typed stays"
+    assert push.repo not in tab.open(version.id, offered[tab.progress], None), "what was typed stays"
     begun, ended = pushed(tab, version.id, " rain ", True)
     assert "being sent to rain" in begun[push.said]["words"]
     assert ended[push.said]["link"] == f"{hub.endpoint}/someone/rain"
@@ -88,7 +88,7 @@ def test_without_a_token_that_is_said_before_anything_is_sent(
     assert "hf auth login" in pushed(tab, version.id, "rain", True)[-1][tab.panel.push.said]["words"]
     assert (hub.made, hub.tokens) == ([], set())
     tab.versions.write(replace(version, state="stopped"))
-    assert tab.open(version.id, Told(), None)[tab.panel.push.part]["visible"] is False
+    assert tab.open(version.id, TrainingProgress(), None)[tab.panel.push.part]["visible"] is False
 
 
 def test_visitors_of_a_shared_page_send_with_their_own_token_and_never_with_the_machines(
@@ -96,12 +96,14 @@ def test_visitors_of_a_shared_page_send_with_their_own_token_and_never_with_the_
 ) -> None:
     version = complete(tab_of(replace(hosted, hosted=False)), film)
     alone = tab_of(hosted)
-    assert alone.open(version.id, Told(), None)[alone.panel.push.part]["visible"] is False, "nobody can sign in"
+    assert alone.open(version.id, TrainingProgress(), None)[alone.panel.push.part]["visible"] is False, (
+        "nobody can sign in"
+    )
     monkeypatch.setattr("studio.ui.panels.push.can_sign_in", lambda: True)
     monkeypatch.setattr("gradio.routes.attach_oauth", lambda app: None)
     tab = tab_of(hosted)
     said = tab.panel.push.said
-    assert tab.open(version.id, Told(), None)[tab.panel.push.part]["visible"]
+    assert tab.open(version.id, TrainingProgress(), None)[tab.panel.push.part]["visible"]
     assert "Sign in" in pushed(tab, version.id, "rain", True)[-1][said]["words"]
     assert hub.tokens == set()
     assert pushed(tab, version.id, "rain", True, VISITORS)[-1][said]["tone"] == "good"

@@ -7,19 +7,21 @@ import asyncio
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
 import pytest
+from support.scripted_generate import VERBS
 from test_form import typed
 
 from studio.clips.write import write_clip
 from studio.errors import ClipError, RequestError, UnknownPreset
-from studio.jobs import JobQueue
+from studio.jobs import Job, JobQueue
 from studio.machine import hardware
 from studio.preset import find_preset, list_presets
 from studio.records.runs import RunStore
@@ -42,7 +44,7 @@ def rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PageConte
     """PageContext in which nobody works until the test starts the queue."""
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "served"))
     store = RunStore(tmp_path / "runs")
-    queue = JobQueue(store=store, verb="support.scripted_generate:generate", in_process=True)
+    queue = JobQueue(store=store, verbs=VERBS, in_process=True)
     yield PageContext(store=store, queue=queue, machine=hardware.measure(), hosted=False)
     queue.close()
 
@@ -51,7 +53,7 @@ def rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PageConte
 def hosted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PageContext]:
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "served"))
     store = RunStore(tmp_path / "runs")
-    queue = JobQueue(store=store, verb="support.scripted_generate:generate", in_process=True, max_jobs_per_owner=3)
+    queue = JobQueue(store=store, verbs=VERBS, in_process=True, max_jobs_per_owner=3)
     yield PageContext(store=store, queue=queue, machine=hardware.measure(), hosted=True)
     queue.close()
 
@@ -94,7 +96,7 @@ def test_a_click_queues_the_request_and_the_browser_remembers_the_job(rooms: Pag
     (job,) = rooms.queue.jobs()
     assert said[tab.browser]["job"] == job.id
     assert said[tab.trouble] == {}
-    assert (job.request.prompt, job.request.seed, job.owner) == ("a red car", 11, "local")
+    assert (job.work.prompt, job.work.seed, job.owner) == ("a red car", 11, "local")
 
 
 @pytest.mark.parametrize(("changes", "label"), [({"prompt": " "}, "Prompt"), ({"width": 130}, "Width")])
@@ -167,15 +169,30 @@ def test_one_job_after_the_other_is_followed(rooms: PageContext) -> None:
     assert list(dict.fromkeys(seen)) == ["steps=3 pause=0.3 the first", "steps=3 pause=0.3 the second"]
 
 
+async def follow(tab: GenerateTab, kept: Any, shown: list[str], *, chosen: bool = False) -> None:
+    """Note which job's prompt is shown, with each update of the live area."""
+    request: Any = SimpleNamespace(session_hash="one")
+    async for update in tab.attach_chosen(kept, True, request) if chosen else tab.attach(kept, request):
+        if isinstance(update, dict) and tab.status in update:
+            shown.append(update[tab.status]["prompt"])
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
 def test_a_page_that_attaches_anew_ends_its_earlier_attachment(rooms: PageContext) -> None:
     tab, _ = tabs_of(rooms)
     browser = submit(tab, AT_HOME, "steps=400 pause=0.01 blocks=1")[tab.browser]
 
     async def go() -> None:
-        first = asyncio.create_task(watch(tab, browser))
-        await asyncio.sleep(0.5)
+        shown: list[str] = []
+        first = asyncio.create_task(follow(tab, browser, shown))
+        await eventually(lambda: shown)
         second = asyncio.create_task(watch(tab, browser))
-        await asyncio.wait_for(first, 5)
+        await asyncio.wait_for(first, 30)
         rooms.queue.cancel(browser["job"])
         assert last(await asyncio.wait_for(second, 30), tab.status)["state"] == "cancelled"
 
@@ -189,51 +206,62 @@ def test_what_was_chosen_stays_when_the_attachment_of_an_earlier_click_comes_lat
     submit(tab, browser, "steps=2 waits")
     waits = rooms.queue.jobs()[1]
 
-    async def go() -> Any:
-        chosen = asyncio.create_task(watch(tab, browser | {"job": waits.id}, chosen=True))
-        await asyncio.sleep(0.3)
-        late = asyncio.create_task(watch(tab, browser))
-        await asyncio.wait_for(chosen, 5)
-        await asyncio.sleep(0.3)
+    async def go() -> list[str]:
+        first: list[str] = []
+        late_one: list[str] = []
+        chosen = asyncio.create_task(follow(tab, browser | {"job": waits.id}, first, chosen=True))
+        await eventually(lambda: first)
+        late = asyncio.create_task(follow(tab, browser, late_one))
+        await asyncio.wait_for(chosen, 30)
+        await eventually(lambda: late_one)
         rooms.queue.cancel(waits.id)
         rooms.queue.cancel(browser["job"])
-        return await asyncio.wait_for(late, 30)
+        await asyncio.wait_for(late, 30)
+        return late_one
 
     rooms.queue.start()
-    updates = asyncio.run(go())
-    shown = [update[tab.status]["prompt"] for update in updates if isinstance(update, dict) and tab.status in update]
-    assert shown[0] == "steps=2 waits"
+    assert asyncio.run(go())[0] == "steps=2 waits"
 
 
-def test_once_another_job_is_shown_nothing_more_is_heard_of_the_one_before(
-    rooms: PageContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Late:
+    """A queue whose news of one job are on their way until they are let go."""
+
+    def __init__(self, queue: JobQueue, job_id: str) -> None:
+        self.queue = queue
+        self.job_id = job_id
+        self.asked = threading.Event()
+        self.let_go = threading.Event()
+        self.let_go.set()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.queue, name)
+
+    def get(self, job_id: str, *, owner: str | None = None) -> Job:
+        job = self.queue.get(job_id, owner=owner)
+        if job_id == self.job_id and not self.let_go.is_set():
+            self.asked.set()
+            self.let_go.wait(20)
+        return job
+
+
+def test_once_another_job_is_shown_nothing_more_is_heard_of_the_one_before(rooms: PageContext) -> None:
     tab, _ = tabs_of(rooms)
     browser = submit(tab, AT_HOME, "steps=400 pause=0.01 blocks=1 at work")[tab.browser]
     submit(tab, browser, "steps=2 waits")
     waits = rooms.queue.jobs()[1]
-    news_of = tab._news_of
-
-    def late(job_id: str, *rest: Any) -> Any:
-        news = news_of(job_id, *rest)
-        if job_id == browser["job"]:
-            time.sleep(0.3)  # on its way while the other is chosen
-        return news
-
-    monkeypatch.setattr(tab, "_news_of", late)
+    late: Any = Late(rooms.queue, browser["job"])
+    tab, _ = tabs_of(replace(rooms, queue=late))
     shown: list[str] = []
 
-    async def follow(kept: Any, *, chosen: bool) -> None:
-        request: Any = SimpleNamespace(session_hash="one")
-        async for update in tab.attach_chosen(kept, True, request) if chosen else tab.attach(kept, request):
-            if isinstance(update, dict) and tab.status in update:
-                shown.append(update[tab.status]["prompt"])
-
     async def go() -> list[str]:
-        first = asyncio.create_task(follow(browser, chosen=False))
-        await asyncio.sleep(1)
-        second = asyncio.create_task(follow(browser | {"job": waits.id}, chosen=True))
-        await asyncio.sleep(1)
+        first = asyncio.create_task(follow(tab, browser, shown))
+        await eventually(lambda: shown)
+        late.let_go.clear()
+        await eventually(late.asked.is_set)  # news are on their way while the other is chosen
+        second = asyncio.create_task(follow(tab, browser | {"job": waits.id}, shown, chosen=True))
+        await eventually(lambda: tab.watchers.going["one"][1:])
+        late.let_go.set()
+        await eventually(lambda: "steps=2 waits" in shown)
         meanwhile = list(shown)
         rooms.queue.cancel(waits.id)
         rooms.queue.cancel(browser["job"])
@@ -277,9 +305,9 @@ def test_jobs_move_up_are_cancelled_and_the_queue_is_paused(rooms: PageContext) 
         submit(tab, AT_HOME, name)
     three = rooms.queue.jobs()[2]
     tab.act(AT_HOME, pressed(action="up", job=three.id))
-    assert [job.request.prompt for job in rooms.queue.jobs()] == ["one", "three", "two"]
+    assert [job.work.prompt for job in rooms.queue.jobs()] == ["one", "three", "two"]
     tab.act(AT_HOME, pressed(action="cancel", job=three.id))
-    assert [job.request.prompt for job in rooms.queue.jobs(states=("queued",))] == ["one", "two"]
+    assert [job.work.prompt for job in rooms.queue.jobs(states=("queued",))] == ["one", "two"]
     tab.act(AT_HOME, pressed(action="pause", job=""))
     assert rooms.queue.paused
     tab.act(AT_HOME, pressed(action="resume", job=""))
@@ -366,7 +394,7 @@ def test_the_settings_inside_a_clip_come_back_whole(rooms: PageContext, tmp_path
     asyncio.run(asyncio.wait_for(watch(tab, browser), 60))
     (job,) = rooms.queue.jobs()
     run = rooms.store.get(job.run_id or "")
-    assert request_of_file(str(run.video)) == job.request
+    assert request_of_file(str(run.video)) == job.work
 
 
 def test_a_foreign_clip_and_an_unknown_preset_get_a_clear_word(tmp_path: Path) -> None:

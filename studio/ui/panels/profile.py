@@ -1,44 +1,50 @@
 """What the caches know of the chosen model, and measuring it: one click, told clip by clip, stopped when wanted.
 
-The worker measures, when it has no clip to make. Knows the queue and where profiles lie. Refuses to measure anything on
+A measuring is a job like any other. Knows the queue and where profiles lie. Refuses to measure anything on
 a hosted page, whose visitors share one set of profiles.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import gradio as gr
+from pydantic import ValidationError
 
-from studio.errors import StudioError
+from studio.errors import StudioError, from_json
+from studio.events import ProfilingStep
 from studio.generate import PROFILES
+from studio.jobs import JobState
 from studio.preset import Preset, find_preset
-from studio.records.profile_files import ProfileFile, profile_files
+from studio.records.event_log import EventTail
+from studio.records.profile_files import ProfileFile, profile_files, profiling_log
+from studio.requests.generation import fault_in
+from studio.requests.work import ProfileModel
 from studio.ui.components import message
 from studio.ui.server.page_context import PageContext
 
 
-class _Now(NamedTuple):
-    """All there is to tell of measuring."""
+@dataclass(frozen=True, kw_only=True)
+class Profiling:
+    """The measuring that waits or is under way, or the one that ended last."""
 
-    waits: str | None
-    """The preset that was asked for and is not begun."""
-    told: dict[str, Any] | None
-    """What the worker says of the one that it measures, or measured last."""
-
-    @property
-    def running(self) -> bool:
-        return self.told is not None and self.told["running"]
+    job_id: str
+    preset: str
+    state: JobState
+    done: int = 0
+    total: int = 0
+    error: str = ""
 
     @property
     def under_way(self) -> bool:
-        return self.waits is not None or self.running
+        return self.state in ("queued", "running")
 
 
 class MeasurePanel:
     """The line under the cache, its two buttons and the plot of what was measured.
 
-    Keeps nothing of its own: what is so stands in the queue's book, and what a tab was shown last is the tab's.
+    Keeps nothing of its own: what is so stands in the queue, and what a tab was shown last is the tab's.
     """
 
     def __init__(self, rooms: PageContext) -> None:
@@ -72,9 +78,13 @@ class MeasurePanel:
         if not self._may():
             return self.shows(name)
         try:
-            preset = find_preset(str(name))
-            fields = {"num_inference_steps": steps, "flow_shift": flow_shift or None}
-            self._rooms.queue.measure(preset.name, **{field: value for field, value in fields.items() if value})
+            work = ProfileModel(
+                preset=find_preset(str(name)).name, num_inference_steps=steps or None, flow_shift=flow_shift or None
+            )
+            self._rooms.queue.submit(work)
+        except ValidationError as error:
+            fault = fault_in(ProfileModel, {"num_inference_steps": steps, "flow_shift": flow_shift}, error)
+            return self.shows(name) | {self.line: message.of_error(fault)}
         except StudioError as error:
             return self.shows(name) | {self.line: message.of_error(error)}
         return self.shows(name)
@@ -82,10 +92,11 @@ class MeasurePanel:
     def stop(self, name: Any) -> dict[Any, Any]:
         if not self._may():
             return self.shows(name)
-        self._rooms.queue.stop_measuring()
         now = self._now()
-        stopping = {self.line: message.quiet("Stopping.")} if now.running else {}
-        return self._shows(name, now) | stopping
+        if now is not None and now.under_way:
+            self._rooms.queue.cancel(now.job_id)
+        stopping = {self.line: message.quiet("Stopping.")} if now is not None and now.state == "running" else {}
+        return self._shows(name, self._now()) | stopping
 
     def look(self, name: Any, seen: Any) -> Any:
         """What a tab has not seen yet; nothing otherwise, so that an answer given stays to be read."""
@@ -96,7 +107,7 @@ class MeasurePanel:
         """The line, the plot and the buttons for the preset of that name."""
         return self._shows(name, self._now())
 
-    def _shows(self, name: Any, now: _Now) -> dict[Any, Any]:
+    def _shows(self, name: Any, now: Profiling | None) -> dict[Any, Any]:
         try:
             preset = find_preset(str(name))
         except StudioError:
@@ -105,8 +116,8 @@ class MeasurePanel:
         return {
             self.line: _line(preset, now, files),
             self.plot: _plot_of(files),
-            self.measure: gr.update(visible=self._may() and not now.under_way),
-            self.cancel: gr.update(visible=self._may() and now.under_way),
+            self.measure: gr.update(visible=self._may() and not (now is not None and now.under_way)),
+            self.cancel: gr.update(visible=self._may() and now is not None and now.under_way),
             self.seen: now,
         }
 
@@ -115,28 +126,41 @@ class MeasurePanel:
     def _may(self) -> bool:
         return not self._rooms.hosted
 
-    def _now(self) -> _Now:
-        queue = self._rooms.queue
-        # In the worker's order: it takes what was asked for, and then says what it measures.
-        return _Now(waits=queue.waits_to_be_measured(), told=queue.worker_state()["measuring"])
+    def _now(self) -> Profiling | None:
+        newest = self._rooms.queue.jobs(kinds=("profile",), limit=1)
+        if not newest or not isinstance(work := newest[0].work, ProfileModel):
+            return None
+        job = newest[0]
+        now = Profiling(
+            job_id=job.id,
+            preset=work.preset,
+            state=job.state,
+            error=str(from_json(job.error)) if job.error else "",
+        )
+        if job.state != "running":
+            return now
+        log = profiling_log(self._rooms.store.folder / PROFILES, work.preset, work.num_inference_steps, work.flow_shift)
+        steps = [event for _, event in EventTail(log).read() if isinstance(event, ProfilingStep)]
+        return replace(now, done=steps[-1].done, total=steps[-1].total) if steps else now
 
     def _files(self, preset: Preset | None) -> list[ProfileFile]:
         return profile_files(preset.name, self._rooms.store.folder / PROFILES) if preset is not None else []
 
 
-def _line(preset: Preset, now: _Now, files: list[ProfileFile]) -> dict[str, Any]:
+def _line(preset: Preset, now: Profiling | None, files: list[ProfileFile]) -> dict[str, Any]:
     """What is under way comes first, whichever model it is for: its button stands below."""
-    told = now.told
-    if told is not None and told["running"]:
-        what = "Measuring" if told["preset"] == preset.name else f"Measuring {told['preset']}"
-        share = told["done"] / told["total"] if told["total"] else 0.0
-        words = f"{what}: {told['done']} of {told['total'] or '…'} clips. Clips asked for meanwhile wait."
+    if now is not None and now.state == "running":
+        what = "Measuring" if now.preset == preset.name else f"Measuring {now.preset}"
+        share = now.done / now.total if now.total else 0.0
+        words = f"{what}: {now.done} of {now.total or '…'} clips. Clips asked for meanwhile wait."
         return message.quiet(words) | {"share": share}
-    if now.waits is not None:
-        what = "The measuring" if now.waits == preset.name else f"The measuring of {now.waits}"
-        return message.quiet(f"{what} begins when no clip is being made.")
-    if told is not None and told["preset"] == preset.name and told["error"]:
-        return message.warn(told["error"])
+    if now is not None and now.state == "queued":
+        what = "The measuring" if now.preset == preset.name else f"The measuring of {now.preset}"
+        return message.quiet(f"{what} begins when it is its turn.")
+    if now is not None and now.preset == preset.name and now.state == "cancelled":
+        return message.warn("The measuring was stopped; nothing was changed.")
+    if now is not None and now.preset == preset.name and now.error:
+        return message.warn(now.error)
     if not files:
         return message.warn(
             "Not measured yet: Budget plans with the pocket model's profile, AdaCache with its authors' codebook."

@@ -28,7 +28,6 @@ from studio.events import (
     StepStarted,
 )
 from studio.records.runs import Run
-from studio.requests.generation import GenerationRequest
 
 StepKind = Literal["computed", "reused", "half", "extrapolated"]
 
@@ -55,8 +54,6 @@ class JobLike(Protocol):
     def state(self) -> str: ...
     @property
     def position(self) -> int | None: ...
-    @property
-    def request(self) -> GenerationRequest: ...
     @property
     def error(self) -> dict[str, Any] | None: ...
     @property
@@ -202,11 +199,12 @@ class Progress:
             "uncached_ms": None if self.uncached_step_seconds is None else 1000 * self.uncached_step_seconds,
         }
 
-    def status(self, job: JobLike, *, worker: str = "") -> dict[str, Any]:
+    def status(self, job: JobLike, *, title: str, worker: str = "") -> dict[str, Any]:
         """The value of a `LiveStatus`.
 
         Args:
             job: The job whose events these are.
+            title: What it makes, in words.
             worker: What the worker process is doing, in a few words; shown while the job waits for it.
         """
         headline, detail = _headline(job, self, worker)
@@ -215,7 +213,7 @@ class Progress:
             "state": "starting" if running and self.run_id is None else job.state,
             "headline": headline,
             "detail": detail,
-            "prompt": job.request.prompt,
+            "prompt": title,
             "stages": [{"name": STAGE_NAMES[name], "seconds": took} for name, took in self.stages.items()]
             if running
             else [],

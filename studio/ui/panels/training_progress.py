@@ -1,6 +1,6 @@
 """A training's log, followed: what has been said so far becomes the plot, the words and the figures of the page.
 
-Knows the events of a training as records. Refuses to know Gradio, and where a log lies.
+Knows the events of a training. Refuses to know Gradio, and where a log lies.
 """
 
 from __future__ import annotations
@@ -9,6 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from studio.events import (
+    Event,
+    Notice,
+    TrainingForecast,
+    TrainingSample,
+    TrainingScored,
+    TrainingStage,
+    TrainingStarted,
+    TrainingStep,
+)
+from studio.records.event_log import Numbered
 from studio.ui.wording import seconds_text, size_text
 
 MOST_POINTS = 240
@@ -25,12 +36,12 @@ STAGES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
-    """All that a training has said, as far as it was read. Reading the same records again changes nothing."""
+class TrainingProgress:
+    """All that a training has said, as far as it was read. Reading the same events again changes nothing."""
 
     version: str = ""
     read: int = 0
-    """Records that were read."""
+    """Number of the last line that was read."""
     total: int = 0
     first_step: int = 0
     samples: int = 0
@@ -59,146 +70,143 @@ class Told:
     def step(self) -> int:
         return max(self.steps, default=self.first_step)
 
-    def with_records(self, records: Sequence[dict[str, Any]]) -> Told:
-        """What is told with some more records, in their order."""
-        if not records:
+    def with_events(self, events: Sequence[Numbered]) -> TrainingProgress:
+        """What is so after some more events, in their order."""
+        if not events:
             return self
-        told = replace(
-            self, steps=dict(self.steps), seconds=dict(self.seconds), scores=dict(self.scores), read=self.read
-        )
-        for record in records:
-            told = _with(told, record)
-        return replace(told, read=self.read + len(records))
+        progress = replace(self, steps=dict(self.steps), seconds=dict(self.seconds), scores=dict(self.scores))
+        for _, event in events:
+            progress = _with(progress, event)
+        return replace(progress, read=events[-1][0])
 
 
-def _with(told: Told, record: dict[str, Any]) -> Told:
-    match record:
-        case {"event": "TrainingStarted", "first_step": first}:
-            for gone in [step for step in told.steps if step > first]:  # these are made again
-                del told.steps[gone]
-                told.seconds.pop(gone, None)
+def _with(progress: TrainingProgress, event: Event) -> TrainingProgress:
+    match event:
+        case TrainingStarted():
+            for gone in [step for step in progress.steps if step > event.first_step]:  # these are made again
+                del progress.steps[gone]
+                progress.seconds.pop(gone, None)
             return replace(
-                told,
-                total=record["total_steps"],
-                first_step=first,
-                samples=record["samples"],
-                held_out=record["held_out"],
-                device=str(record["placement"].get("device", "")),
+                progress,
+                total=event.total_steps,
+                first_step=event.first_step,
+                samples=event.samples,
+                held_out=event.held_out,
+                device=event.placement.device,
                 stage="",
             )
-        case {"event": "TrainingStep", "step": step}:
-            told.steps[step] = (record["loss"], record["latent"], record["pixel"])
-            told.seconds[step] = record["seconds"]
+        case TrainingStep():
+            progress.steps[event.step] = (event.loss, event.latent, event.pixel)
+            progress.seconds[event.step] = event.seconds
             return replace(
-                told, stage="", predicted=None, eta_seconds=record["eta_seconds"], peak_bytes=record["peak_bytes"]
+                progress, stage="", predicted=None, eta_seconds=event.eta_seconds, peak_bytes=event.peak_bytes
             )
-        case {"event": "TrainingForecast"}:
+        case TrainingForecast():
             return replace(
-                told,
+                progress,
                 stage="",
-                predicted=None if told.steps else (record["step_seconds"], record["eta_seconds"]),
-                eta_seconds=record["eta_seconds"],
-                decoder_bytes=record["decoder_bytes"],
-                full_decoder_bytes=record["full_decoder_bytes"],
-                peak_bytes=record.get("peak_bytes", told.peak_bytes),
+                predicted=None if progress.steps else (event.step_seconds, event.eta_seconds),
+                eta_seconds=event.eta_seconds,
+                decoder_bytes=event.decoder_bytes,
+                full_decoder_bytes=event.full_decoder_bytes,
+                peak_bytes=event.peak_bytes or progress.peak_bytes,
             )
-        case {"event": "TrainingScored", "step": step}:
-            told.scores[step] = record["psnr"]
-        case {"event": "TrainingStage", "stage": stage}:
-            done, total = record.get("done", 0), record.get("total", 0)
-            part = f": {done} of {total}" if total and done else ""
-            share = done / total if total else None
-            return replace(told, stage=f"{STAGES.get(stage, stage)}{part}", stage_share=share)
-        case {"event": "TrainingSample"}:
-            clip = (record["step"], record["prompt"], record["path"])
-            return told if clip in told.clips else replace(told, clips=(*told.clips, clip))
-        case {"event": "Notice"}:
-            known = told.notices
-            return told if record["text"] in known else replace(told, notices=(*known, record["text"]))
-    return told
+        case TrainingScored():
+            progress.scores[event.step] = event.psnr
+        case TrainingStage():
+            part = f": {event.done} of {event.total}" if event.total and event.done else ""
+            share = event.done / event.total if event.total else None
+            return replace(progress, stage=f"{STAGES[event.stage]}{part}", stage_share=share)
+        case TrainingSample():
+            clip = (event.step, event.prompt, event.path)
+            return progress if clip in progress.clips else replace(progress, clips=(*progress.clips, clip))
+        case Notice():
+            known = progress.notices
+            return progress if event.text in known else replace(progress, notices=(*known, event.text))
+    return progress
 
 
-def before_and_after(told: Told) -> dict[str, tuple[tuple[int, str], ...]]:
+def before_and_after(progress: TrainingProgress) -> dict[str, tuple[tuple[int, str], ...]]:
     """Of each prompt the first clip and the last, or the only one: steps done, file."""
     found: dict[str, list[tuple[int, str]]] = {}
-    for step, prompt, path in told.clips:
+    for step, prompt, path in progress.clips:
         found.setdefault(prompt, []).append((step, path))
     return {prompt: (clips[0], clips[-1]) if len(clips) > 1 else (clips[0],) for prompt, clips in found.items()}
 
 
-def step_seconds(told: Told) -> float | None:
+def step_seconds(progress: TrainingProgress) -> float | None:
     """The median step; the first one carries one-off costs."""
-    taken = [told.seconds[step] for step in sorted(told.seconds)]
+    taken = [progress.seconds[step] for step in sorted(progress.seconds)]
     later = sorted(taken[1:] or taken)
     return later[len(later) // 2] if later else None
 
 
-def words_of(told: Told, total: int) -> str:
+def words_of(progress: TrainingProgress, total: int) -> str:
     """What is happening, in one sentence."""
-    if told.stage and told.step in (0, total):
-        return f"{told.stage}."
-    loss = f", loss {told.steps[told.step][0]:.4f}" if told.step in told.steps else ""
-    after = f". {told.stage}" if told.stage else ""
-    return f"Step {told.step} of {total}{loss}{after}."
+    if progress.stage and progress.step in (0, total):
+        return f"{progress.stage}."
+    loss = f", loss {progress.steps[progress.step][0]:.4f}" if progress.step in progress.steps else ""
+    after = f". {progress.stage}" if progress.stage else ""
+    return f"Step {progress.step} of {total}{loss}{after}."
 
 
-def prediction_of(told: Told, total: int) -> str:
+def prediction_of(progress: TrainingProgress, total: int) -> str:
     """What was predicted, in plain words; empty where nothing was."""
-    if told.predicted is None:
+    if progress.predicted is None:
         return ""
-    step, all_of_them = told.predicted
+    step, all_of_them = progress.predicted
     words = (
         f"{total} step{'s' if total != 1 else ''} will take about {seconds_text(all_of_them)}, {seconds_text(step)} "
-        f"each, scoring and sample clips not counted. Memory, most at a time: {size_text(told.peak_bytes)}."
+        f"each, scoring and sample clips not counted. Memory, most at a time: {size_text(progress.peak_bytes)}."
     )
-    if told.decoder_bytes:
+    if progress.decoder_bytes:
         words += (
-            f" The way back through the decoder holds {size_text(told.decoder_bytes)}; full backpropagation would have "
-            f"taken {size_text(told.full_decoder_bytes)}."
+            f" The way back through the decoder holds {size_text(progress.decoder_bytes)}; full backpropagation would "
+            f"have taken {size_text(progress.full_decoder_bytes)}."
         )
     return words
 
 
-def facts_of(told: Told, *, running: bool) -> dict[str, Any]:
+def facts_of(progress: TrainingProgress, *, running: bool) -> dict[str, Any]:
     """The value of `Facts`: seconds a step, what is left, memory, samples."""
     rows: list[dict[str, Any]] = []
-    typical = step_seconds(told) or (told.predicted[0] if told.predicted else None)
+    typical = step_seconds(progress) or (progress.predicted[0] if progress.predicted else None)
     if typical is not None:
         rows.append({"name": "a step", "value": seconds_text(typical), "strong": True})
-    if running and told.eta_seconds is not None:
-        rows.append({"name": "left, about", "value": seconds_text(told.eta_seconds), "strong": True})
-    if told.peak_bytes:
-        rows.append({"name": "peak memory", "value": size_text(told.peak_bytes), "strong": True})
-    if told.samples:
-        held = f", {told.held_out} held out" if told.held_out else ""
-        rows.append({"name": "samples", "value": f"{told.samples}{held}"})
-    if told.device:
-        rows.append({"name": "runs on", "value": told.device})
-    return {"title": "", "note": "", "rows": rows, "notes": list(told.notices[:12])}
+    if running and progress.eta_seconds is not None:
+        rows.append({"name": "left, about", "value": seconds_text(progress.eta_seconds), "strong": True})
+    if progress.peak_bytes:
+        rows.append({"name": "peak memory", "value": size_text(progress.peak_bytes), "strong": True})
+    if progress.samples:
+        held = f", {progress.held_out} held out" if progress.held_out else ""
+        rows.append({"name": "samples", "value": f"{progress.samples}{held}"})
+    if progress.device:
+        rows.append({"name": "runs on", "value": progress.device})
+    return {"title": "", "note": "", "rows": rows, "notes": list(progress.notices[:12])}
 
 
-def plot_of(told: Told, total: int) -> dict[str, Any]:
+def plot_of(progress: TrainingProgress, total: int) -> dict[str, Any]:
     """The value of `training_plot`."""
-    steps = sorted(told.steps)
+    steps = sorted(progress.steps)
     width = -(-len(steps) // MOST_POINTS) if steps else 1
     lines = []
     for name, part in (("latent", 1), ("pixel", 2)):
-        values = {step: told.steps[step][part] for step in steps}
+        values = {step: progress.steps[step][part] for step in steps}
         known = [(step, value) for step, value in values.items() if value is not None]
         if known:
             lines.append({"name": name, "points": _thinned(known, width)})
     memory = None
-    if told.full_decoder_bytes:
+    if progress.full_decoder_bytes:
         memory = {
-            "held": told.decoder_bytes,
-            "full": told.full_decoder_bytes,
-            "held_words": size_text(told.decoder_bytes),
-            "full_words": size_text(told.full_decoder_bytes),
+            "held": progress.decoder_bytes,
+            "full": progress.full_decoder_bytes,
+            "held_words": size_text(progress.decoder_bytes),
+            "full_words": size_text(progress.full_decoder_bytes),
         }
     return {
         "total": total,
         "lines": lines,
-        "scores": [[step, told.scores[step]] for step in sorted(told.scores)],
+        "scores": [[step, progress.scores[step]] for step in sorted(progress.scores)],
         "mean_of": width,
         "memory": memory,
     }

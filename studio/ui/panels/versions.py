@@ -18,13 +18,15 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 
 from studio.errors import RunError, StudioError
+from studio.jobs import Job
 from studio.records.runs import RunStore
 from studio.records.versions import DECODER_FILE, LORA_2_FILE, LORA_FILE, Scores, Version, VersionState, VersionStore
+from studio.requests.work import TrainVersion
 from studio.ui.components import message
 from studio.ui.components.synced_player import PlayerClip, player_record, served, synced_player
 from studio.ui.components.version_list import version_list
 from studio.ui.panels.push import PushPanel
-from studio.ui.panels.training_progress import Told, before_and_after
+from studio.ui.panels.training_progress import TrainingProgress, before_and_after
 from studio.ui.server.page_context import PageContext
 from studio.ui.server.serving import clip_to_serve
 
@@ -125,8 +127,7 @@ class VersionsPanel:
         try:
             self._refuse_strangers()
             version = self.versions.get(chosen)
-            queue = self._rooms.queue
-            if version.id in (queue.waits_to_be_trained(), training_now(self._rooms)):
+            if training_job(self._rooms, version.id) is not None:
                 raise RunError("It is being trained, or about to be.", field="version", way_out="Stop it first.")
             self.versions.delete(version.id)
         except (StudioError, OSError) as error:
@@ -141,14 +142,14 @@ class VersionsPanel:
     # -- what is so ---------------------------------------------------------------------------------------------------
 
     def shows(
-        self, versions: list[Version], chosen: Version | None, told: Told, paired: Any, prompt: Any
+        self, versions: list[Version], chosen: Version | None, progress: TrainingProgress, paired: Any, prompt: Any
     ) -> dict[Any, Any]:
         """The list, and everything about the chosen version.
 
         Args:
             versions: All of them.
             chosen: The one to show, if any.
-            told: What its training has said.
+            progress: What its training has said.
             paired: Names the clips that the player has.
             prompt: The sample prompt that is looked at.
         """
@@ -159,7 +160,7 @@ class VersionsPanel:
             self.actions: gr.update(visible=chosen is not None),
             self.about: gr.update(visible=chosen is not None),
         }
-        updates |= self._plays(chosen, told, paired, prompt) | self.push.shows(chosen)
+        updates |= self._plays(chosen, progress, paired, prompt) | self.push.shows(chosen)
         if chosen is None:
             return updates
         usable, mine = self.versions.usable(chosen.id), not self._rooms.hosted
@@ -175,7 +176,8 @@ class VersionsPanel:
 
     def state_of(self, version: Version) -> VersionState:
         """What is so by now; the lock is not asked about what the worker says itself."""
-        return "training" if training_now(self._rooms) == version.id else self.versions.state_of(version)
+        job = training_job(self._rooms, version.id)
+        return "training" if job is not None and job.state == "running" else self.versions.state_of(version)
 
     def _promoted(self, preset: str) -> str:
         version = self.versions.promoted(preset)
@@ -183,7 +185,8 @@ class VersionsPanel:
 
     def _row(self, version: Version, promoted: str) -> dict[str, Any]:
         state = self.state_of(version)
-        waits = self._rooms.queue.waits_to_be_trained() == version.id
+        job = training_job(self._rooms, version.id)
+        waits = job is not None and job.state == "queued"
         base, own = version.base_scores, version.scores
         return {
             "id": version.id,
@@ -202,9 +205,9 @@ class VersionsPanel:
         """What is offered anew with another version."""
         return self.push.offers(chosen, _slug(chosen))
 
-    def _plays(self, chosen: Version | None, told: Told, paired: Any, prompt: Any) -> dict[Any, Any]:
+    def _plays(self, chosen: Version | None, progress: TrainingProgress, paired: Any, prompt: Any) -> dict[Any, Any]:
         """A prompt's clips under one clock, or the first alone; a player that has them already goes on where it is."""
-        every = before_and_after(told) if chosen else {}
+        every = before_and_after(progress) if chosen else {}
         prompt = prompt if prompt in every else next(iter(every), "")
         key = [chosen.id, [*every], *every[prompt]] if chosen and every else None
         if key is not None and key == paired:
@@ -276,10 +279,15 @@ class VersionsPanel:
             return NO_CARD
 
 
-def training_now(rooms: PageContext) -> str | None:
-    """The version that the worker trains."""
-    told = rooms.queue.worker_state()
-    return told["training"] if told["state"] == "training" else None
+def trainings(rooms: PageContext) -> dict[str, Job]:
+    """The jobs that train or are to, by version."""
+    alive = rooms.queue.jobs(states=("running", "queued"), kinds=("training",))
+    return {job.work.version_id: job for job in alive if isinstance(job.work, TrainVersion)}
+
+
+def training_job(rooms: PageContext, version_id: str) -> Job | None:
+    """The job that trains a version, or is to."""
+    return trainings(rooms).get(version_id)
 
 
 def _slug(version: Version) -> str:

@@ -1,8 +1,8 @@
 """The Compare tab: a grid from the form's settings, its table as it fills, the plot, and clips side by side.
 
-A click writes a comparison down and returns; the driver walks it behind the page, and the tab looks at the record. So a
-reload, another tab or a restarted studio finds it as it stands. Knows the comparisons, the form's values and the
-player. Refuses to know how a clip is made, how a score is measured, and how either is drawn.
+A click writes a comparison down, and a job that walks it; the tab looks at the record. So a reload, another tab or a
+restarted studio finds it as it stands. Knows the comparisons, the form's values and the player. Refuses to know how a
+clip is made, how a score is measured, and how either is drawn.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import html
 import secrets
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,10 @@ from studio.compare import (
     tables,
 )
 from studio.errors import JobError, RequestError, RunError, StudioError
+from studio.jobs import Job
 from studio.machine.pace import predict
 from studio.records.runs import Run
+from studio.requests.work import WalkComparison
 from studio.ui.components import message
 from studio.ui.components.comparison_table import comparison_table
 from studio.ui.components.pareto_plot import pareto_plot
@@ -284,12 +287,12 @@ class CompareTab:
         return message.quiet(words + ". Clips that are here already are not made again.")
 
     def begin(self, browser: Any, *values: Any) -> dict[Any, Any]:
-        """The grid is written down, and the driver takes it up."""
+        """The grid is written down, and a job that walks it."""
         try:
             owner = self._owner(browser)
             grid = grid_of(values)
             self._refuse_too_much(owner, grid)
-            comparison = self.book.begin(grid, owner=owner, door="page")
+            comparison = self._begin(grid, owner)
         except StudioError as error:
             gr.Warning(html.escape(str(error)), title=grid_label(error) or "Not possible")
             return {self.trouble: message.of_error(error, label=grid_label(error))}
@@ -315,8 +318,21 @@ class CompareTab:
                 return self._shows(earlier, None) | self._lists(owner, earlier.id)
         grid = Grid(base=run.request, methods=(method,))
         self._refuse_too_much(owner, grid)
-        comparison = self.book.begin(grid, owner=owner, door="page", pinned={method.text: run.id})
+        comparison = self._begin(grid, owner, pinned={method.text: run.id})
         return self._shows(comparison, None) | self._lists(owner, comparison.id)
+
+    def _begin(self, grid: Grid, owner: str, *, pinned: dict[str, str] | None = None) -> Comparison:
+        comparison = self.book.begin(grid, owner=owner, pinned=pinned)
+        try:
+            self.rooms.queue.submit(WalkComparison(comparison_id=comparison.id), owner=owner)
+        except StudioError:
+            self.book.delete(comparison.id)
+            raise
+        return comparison
+
+    def _job(self, comparison: Comparison) -> Job | None:
+        """The job that walks a comparison, or is to."""
+        return self.rooms.queue.job_for(WalkComparison(comparison_id=comparison.id))
 
     def _refuse_too_much(self, owner: str, grid: Grid) -> None:
         if not self.rooms.hosted:
@@ -332,7 +348,10 @@ class CompareTab:
 
     def ask_to_stop(self, browser: Any, shown: Any) -> dict[Any, Any]:
         try:
-            self.book.ask_to_stop(shown, owner=self._owner(browser))
+            job = self._job(self.book.get(shown, owner=self._owner(browser)))
+            if job is not None:
+                self.rooms.queue.cancel(job.id)
+            self.book.stop(shown)  # which only does something where nobody walks it
         except StudioError as error:
             return {self.trouble: message.of_error(error)}
         return {self.trouble: message.quiet("Stopping. What is made already is kept.")}
@@ -341,13 +360,8 @@ class CompareTab:
         """A stopped comparison goes on, and its failed cells are tried again."""
         try:
             comparison = self.book.get(shown, owner=self._owner(browser))
-            if comparison.door != "page":
-                raise RunError(
-                    "It was begun on the command line.",
-                    field="comparison",
-                    way_out=f"Go on there: compare --resume {comparison.id}.",
-                )
             comparison = self.book.go_on(comparison.id, again=True)
+            self.rooms.queue.submit(WalkComparison(comparison_id=comparison.id), owner=comparison.owner)
         except StudioError as error:
             return {self.trouble: message.of_error(error)}
         return self._shows(comparison, _numbers(picked)) | {self.trouble: {}}
@@ -364,6 +378,8 @@ class CompareTab:
         """The comparison goes, its clips stay; this visitor's newest takes its place."""
         try:
             owner = self._owner(browser)
+            if self._job(self.book.get(shown, owner=owner)) is not None:
+                raise JobError("The comparison is under way.", field="comparison", way_out="Stop it first.")
             self.book.delete(shown, owner=owner)
             newest = self.book.list(owner=owner, limit=1)
         except StudioError as error:
@@ -473,8 +489,11 @@ class CompareTab:
         if picked is None:
             first = next((cell.number for cell in comparison.cells if may_be_shown(comparison, cell)), None)
             picked, keep_player = (None, False) if first is None else ([first], False)
-        at_work = comparison.state == "running"
-        here = comparison.door == "page"
+        here = self._job(comparison) is not None
+        elsewhere = comparison.state == "running" and not here and self.book.is_walked(comparison.id)
+        at_work = here or elsewhere
+        if comparison.state == "running" and not at_work:  # whoever walked it was killed
+            comparison = replace(comparison, state="stopped")
         failures = any(cell.state == "failed" for cell in comparison.cells)
         updates: dict[Any, Any] = {
             self.shown: comparison.id,
@@ -482,11 +501,11 @@ class CompareTab:
             self.told: self._version(comparison.id),
             self.timer: gr.Timer(active=at_work),
             self.status: status_of(comparison),
-            self.stopping: gr.update(visible=at_work and here),
-            self.going_on: gr.update(visible=not at_work and here and (comparison.state == "stopped" or failures)),
+            self.stopping: gr.update(visible=here),
+            self.going_on: gr.update(visible=not at_work and (comparison.state == "stopped" or failures)),
             self.go_on: gr.update(value="Go on" if comparison.state == "stopped" else "Try the failed clips again"),
             self.actions: gr.update(visible=True),
-            self.delete: gr.update(visible=not (at_work and here)),
+            self.delete: gr.update(visible=not at_work),
             self.confirm: gr.update(visible=False),
             self.plot: plot_value(comparison, chosen if chosen is not None else (picked or [None])[-1]),
             self.table: table_value(comparison, picked or []),
@@ -567,9 +586,11 @@ class CompareTab:
         return str(path)
 
     def _version(self, comparison_id: Any) -> str:
-        """Changes whenever the record does."""
+        """Changes whenever the record or its job does."""
         try:
-            return f"{comparison_id}:{self.book.path(str(comparison_id)).stat().st_mtime_ns}"
+            written = self.book.path(str(comparison_id)).stat().st_mtime_ns
+            job = self.rooms.queue.job_for(WalkComparison(comparison_id=str(comparison_id)))
+            return f"{comparison_id}:{written}:{job.state if job else ''}"
         except (OSError, ValueError):
             return ""
 

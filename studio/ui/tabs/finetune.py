@@ -1,8 +1,8 @@
 """The Fine-tune tab: clips and settings become a version; its training is followed, stopped, gone on with and judged.
 
-A click writes a version down and asks the worker to train it, which it does when it has no clip to make; the tab reads
-the version's log. So a reload, another tab or a restarted studio finds the training as it stands. Knows the queue, the
-versions and the form. Refuses to know how a model is trained, and to start anything on a hosted page.
+A click writes a version down, and a job that trains it; the tab reads the version's log. So a reload, another tab or a
+restarted studio finds the training as it stands. Knows the queue, the versions and the form. Refuses to know how a
+model is trained, and to start anything on a hosted page.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from studio.finetune import begin, preset_of
 from studio.machine import weights
 from studio.preset import Preset
 from studio.records.versions import LOG, Version
+from studio.requests.work import TrainVersion
 from studio.ui.components import message
 from studio.ui.components.facts import facts
 from studio.ui.components.training_plot import training_plot
 from studio.ui.forms.training import LABELS, SIZE, FinetuneForm, finetune_label, finetune_request_of
 from studio.ui.panels.training_clips import ClipsPanel
-from studio.ui.panels.training_progress import Told, facts_of, plot_of, prediction_of, words_of
-from studio.ui.panels.versions import VersionsPanel, training_now
+from studio.ui.panels.training_progress import TrainingProgress, facts_of, plot_of, prediction_of, words_of
+from studio.ui.panels.versions import VersionsPanel, training_job, trainings
 from studio.ui.server.page_context import PageContext
 from studio.ui.tabs.generate import LIGHT
 
@@ -63,7 +64,7 @@ class FinetuneTab:
             with gr.Column(scale=7, min_width=320, elem_classes="stage", elem_id="training-stage"):
                 self._build_shown()
         self.chosen = gr.State("")
-        self.told = gr.State(Told())
+        self.progress = gr.State(TrainingProgress())
         self.seen = gr.State(None)
         self.timer = gr.Timer(LOOK_SECONDS, active=False)
 
@@ -84,7 +85,16 @@ class FinetuneTab:
     def _shown(self) -> list[Any]:
         """Everything that `_shows` may change."""
         return [
-            *(self.chosen, self.told, self.seen, self.timer, self.heading, self.status, self.stopping, self.going_on),
+            *(
+                self.chosen,
+                self.progress,
+                self.seen,
+                self.timer,
+                self.heading,
+                self.status,
+                self.stopping,
+                self.going_on,
+            ),
             *(self.answer, self.plot, self.figures, *self.panel.outputs),
         ]
 
@@ -104,7 +114,7 @@ class FinetuneTab:
         for control in form.size:
             control.change(clips.look, asked, clips.outputs, trigger_mode="always_last", **LIGHT)
 
-        following = [self.chosen, self.told, panel.paired, panel.prompt]
+        following = [self.chosen, self.progress, panel.paired, panel.prompt]
         tab.select(self.open, following, self._shown, **LIGHT)
         panel.prompt.input(self.open, following, self._shown, **LIGHT)
         self.timer.tick(self.look, [*following, self.seen], self._shown, **LIGHT)
@@ -128,11 +138,11 @@ class FinetuneTab:
     # -- the buttons --------------------------------------------------------------------------------------------------
 
     def begin(self, ids: Any, listed: Any, origin: Any, licence: Any, *values: Any) -> dict[Any, Any]:
-        """The version is written down, and the worker asked to train it; the form stays as it is."""
+        """The version is written down, and a job that trains it; the form stays as it is."""
         return self._begin(ids, listed, origin, licence, values, predict=False)
 
     def foretell(self, ids: Any, listed: Any, origin: Any, licence: Any, *values: Any) -> dict[Any, Any]:
-        """The version is written down, and the worker asked what training it would take."""
+        """The version is written down, and a job that says what training it would take."""
         return self._begin(ids, listed, origin, licence, values, predict=True)
 
     def _begin(
@@ -144,10 +154,9 @@ class FinetuneTab:
             clips = self.clips.clips(ids, listed, origin, licence, *(named[field] for field in SIZE))
             request, preset = finetune_request_of(values, clips)
             weights.folder_of(preset)
-            self._refuse_a_second()
             version = begin(request, store=self.rooms.store)
             try:
-                self.rooms.queue.train(version.id, predict=predict)
+                self.rooms.queue.submit(TrainVersion(version_id=version.id, predict=predict))
             except StudioError:
                 self.versions.delete(version.id)
                 raise
@@ -156,34 +165,35 @@ class FinetuneTab:
             if not self.rooms.hosted:
                 gr.Warning(html.escape(str(error)), title=label or "Not possible")
             return {self.trouble: message.of_error(error, label=label)}
-        return self._shows(version.id, Told(), None) | {self.trouble: {}, self.answer: {}}
+        return self._shows(version.id, TrainingProgress(), None) | {self.trouble: {}, self.answer: {}}
 
     def leave_off(self, chosen: Any) -> dict[Any, Any]:
         try:
             self._refuse_strangers()
         except StudioError as error:
             return {self.answer: message.of_error(error)}
-        if chosen not in (training_now(self.rooms), self.rooms.queue.waits_to_be_trained()):
+        job = training_job(self.rooms, str(chosen))
+        if job is None:
             return {self.answer: message.quiet("It is not being trained any more.")}
-        self.rooms.queue.stop_training()
+        self.rooms.queue.cancel(job.id)
         return {self.answer: message.quiet("Stopping after the step under way. What was learnt is kept.")}
 
-    def take_up(self, chosen: Any, told: Any, paired: Any, prompt: Any = "") -> dict[Any, Any]:
+    def take_up(self, chosen: Any, progress: Any, paired: Any, prompt: Any = "") -> dict[Any, Any]:
         """A stopped or failed version goes on from its last checkpoint."""
         try:
             self._refuse_strangers()
             version = self.versions.get(chosen)
             preset_of(version)  # which refuses one that has changed, before the worker would
-            self._refuse_a_second()
-            self.rooms.queue.train(version.id)
+            self._refuse_twice(version)
+            self.rooms.queue.submit(TrainVersion(version_id=version.id))
         except StudioError as error:
             return {self.answer: message.of_error(error)}
-        return self._shows(version.id, told, paired, prompt) | {self.answer: {}}
+        return self._shows(version.id, progress, paired, prompt) | {self.answer: {}}
 
     def choose(self, paired: Any, event: gr.EventData) -> dict[Any, Any]:
         asked = event._data if isinstance(event._data, dict) else {}
         closed = {self.panel.said: {}, self.panel.confirm: gr.update(visible=False), self.answer: {}}
-        return self._shows(asked.get("version"), Told(), paired) | closed
+        return self._shows(asked.get("version"), TrainingProgress(), paired) | closed
 
     def _refuse_strangers(self) -> None:
         if self.rooms.hosted:
@@ -193,57 +203,61 @@ class FinetuneTab:
         reason = LENT if self.rooms.machine.hosted == "zerogpu" else SHARED
         return f"A fine-tune cannot be started on this shared page: {reason}. Run the studio on a machine of your own."
 
-    def _refuse_a_second(self) -> None:
-        waits = self.rooms.queue.waits_to_be_trained()
-        if waits is not None:
-            raise JobError(
-                "Another version waits to be trained already.", way_out="Wait until it has begun, or stop it."
-            )
+    def _refuse_twice(self, version: Version) -> None:
+        if training_job(self.rooms, version.id) is not None:
+            raise JobError("It is being trained, or waits for it.", field="version", value=version.id)
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
-    def open(self, chosen: Any, told: Any, paired: Any, prompt: Any = "") -> dict[Any, Any]:
+    def open(self, chosen: Any, progress: Any, paired: Any, prompt: Any = "") -> dict[Any, Any]:
         """The tab was opened, or something was done: all as it is now."""
-        return self._shows(chosen, told, paired, prompt)
+        return self._shows(chosen, progress, paired, prompt)
 
-    def look(self, chosen: Any, told: Any, paired: Any, prompt: Any, seen: Any) -> Any:
-        """What has changed since the page was told; nothing where nothing has."""
-        return gr.skip() if self._signs(chosen) == seen else self._shows(chosen, told, paired, prompt)
+    def look(self, chosen: Any, progress: Any, paired: Any, prompt: Any, seen: Any) -> Any:
+        """What has changed since the page looked last; nothing where nothing has."""
+        return gr.skip() if self._signs(chosen) == seen else self._shows(chosen, progress, paired, prompt)
 
-    def _shows(self, chosen: Any, told: Any, paired: Any, prompt: Any = "") -> dict[Any, Any]:
-        queue = self.rooms.queue
+    def _shows(self, chosen: Any, progress: Any, paired: Any, prompt: Any = "") -> dict[Any, Any]:
         signs = self._signs(chosen)  # before anything is read, so that what comes meanwhile is seen the next time
         versions = self.versions.list()
-        now = training_now(self.rooms) or queue.waits_to_be_trained()
+        now = next(iter(trainings(self.rooms)), None)
         wanted = (chosen, now, versions[0].id if versions else None)
         version = next((each for name in wanted for each in versions if each.id == name), None)
         if version is None:
             nothing = {self.heading: {}, self.status: {}, self.plot: {}, self.figures: {}, self.chosen: ""}
             hidden = {self.stopping: gr.update(visible=False), self.going_on: gr.update(visible=False)}
-            updates = nothing | hidden | {self.told: Told()} | self.panel.shows(versions, None, Told(), paired, "")
+            updates = (
+                nothing
+                | hidden
+                | {self.progress: TrainingProgress()}
+                | self.panel.shows(versions, None, TrainingProgress(), paired, "")
+            )
         else:
-            another = not isinstance(told, Told) or told.version != version.id
-            told = Told(version=version.id) if another else told
-            told = told.with_records(self.versions.events(version.id, after=told.read))
-            updates = self._shows_training(version, told) | self.panel.shows(versions, version, told, paired, prompt)
+            another = not isinstance(progress, TrainingProgress) or progress.version != version.id
+            progress = TrainingProgress(version=version.id) if another else progress
+            progress = progress.with_events(self.versions.events(version.id, after=progress.read))
+            updates = self._shows_training(version, progress) | self.panel.shows(
+                versions, version, progress, paired, prompt
+            )
             if another:
                 updates |= self.panel.offers(version)
             if version.id != chosen:
                 signs = self._signs(version.id)
         return updates | {self.seen: signs, self.timer: gr.Timer(active=True)}
 
-    def _shows_training(self, version: Version, told: Told) -> dict[Any, Any]:
+    def _shows_training(self, version: Version, progress: TrainingProgress) -> dict[Any, Any]:
         state, request = self.panel.state_of(version), version.request
-        waits = self.rooms.queue.waits_to_be_trained() == version.id
+        job = training_job(self.rooms, version.id)
+        waits = job is not None and job.state == "queued"
         running = state == "training"
         mine = not self.rooms.hosted
         updates: dict[Any, Any] = {
             self.chosen: version.id,
-            self.told: told,
+            self.progress: progress,
             self.heading: {"title": version.title, "note": _line(version), "rows": [], "notes": []},
-            self.status: status_of(version, state, told, waits=waits),
-            self.plot: plot_of(told, request.max_train_steps),
-            self.figures: facts_of(told, running=running),
+            self.status: status_of(version, state, progress, waits=waits),
+            self.plot: plot_of(progress, request.max_train_steps),
+            self.figures: facts_of(progress, running=running),
             self.stopping: gr.update(visible=mine and (running or waits)),
             self.going_on: gr.update(visible=mine and not (running or waits or state == "complete")),
         }
@@ -251,19 +265,20 @@ class FinetuneTab:
 
     def _signs(self, chosen: Any) -> list[Any]:
         """Changes whenever there is something new to show; cheap to ask."""
-        queue, folder = self.rooms.queue, self.versions.folder
+        folder = self.versions.folder
         files = [*sorted(folder.glob("*/version.json")), folder / "promoted.json"]
         if isinstance(chosen, str) and chosen and any(path.parent.name == chosen for path in files):
             files.append(self.versions.path(chosen) / LOG)
-        return [chosen, training_now(self.rooms), queue.waits_to_be_trained(), *map(_stamp, files)]
+        jobs = [(job.id, job.state) for job in trainings(self.rooms).values()]
+        return [chosen, *jobs, *map(_stamp, files)]
 
 
 def _stamp(path: Any) -> tuple[str, int, int]:
     try:
-        told = path.stat()
+        status = path.stat()
     except OSError:
         return (str(path), 0, 0)
-    return (str(path), told.st_mtime_ns, told.st_size)
+    return (str(path), status.st_mtime_ns, status.st_size)
 
 
 def _line(version: Version) -> str:
@@ -277,21 +292,21 @@ def _line(version: Version) -> str:
     )
 
 
-def status_of(version: Version, state: str, told: Told, *, waits: bool) -> dict[str, Any]:
+def status_of(version: Version, state: str, progress: TrainingProgress, *, waits: bool) -> dict[str, Any]:
     """The value of the message over the plot."""
     total = version.request.max_train_steps
     if state == "training":
-        if not told.total and not told.stage:
+        if not progress.total and not progress.stage:
             return message.quiet("It begins.")
-        words = f"{words_of(told, total)} Clips asked for meanwhile wait."
-        share = told.stage_share if told.stage and not told.steps else None
-        return message.quiet(words) | {"share": told.step / total if share is None else share}
+        words = f"{words_of(progress, total)} Clips asked for meanwhile wait."
+        share = progress.stage_share if progress.stage and not progress.steps else None
+        return message.quiet(words) | {"share": progress.step / total if share is None else share}
     if waits:
-        return message.quiet("It begins when no clip is being made.")
+        return message.quiet("It begins when it is its turn in the queue.")
     if state == "waiting":
         return message.warn("Not begun. Press Go on to train it.")
-    if state == "stopped" and told.predicted is not None and not version.step:
-        return message.quiet(f"{prediction_of(told, total)} Nothing is trained yet: press Go on to train it.")
+    if state == "stopped" and progress.predicted is not None and not version.step:
+        return message.quiet(f"{prediction_of(progress, total)} Nothing is trained yet: press Go on to train it.")
     if state == "stopped":
         kept = "What was learnt is kept, and can be used." if version.step else "Nothing was learnt yet."
         return message.warn(f"Stopped after {version.step} of {total} steps. {kept}")

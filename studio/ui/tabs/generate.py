@@ -12,18 +12,22 @@ import html
 import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import gradio as gr
 
+from studio.compare import Comparisons
 from studio.errors import JobError, RunError, StudioError
 from studio.events import GenerationEvent
-from studio.jobs import Job
+from studio.jobs import Busy, Dead, Job, Ready, Starting, WorkerState
 from studio.machine.pace import predict
 from studio.machine.weights import folder_of
 from studio.preset import Preset, find_preset
+from studio.records.event_log import EventTail
+from studio.records.runs import Run
 from studio.records.versions import VersionStore
 from studio.requests.generation import GenerationRequest, new_seed
+from studio.requests.work import WalkComparison, WorkKind
 from studio.ui.components import message
 from studio.ui.components.facts import facts
 from studio.ui.components.live_status import live_status
@@ -38,7 +42,7 @@ from studio.ui.panels.weights import WeightsPanel
 from studio.ui.server.page_context import PageContext
 from studio.ui.server.serving import clip_to_serve
 from studio.ui.server.visitor import introduced, known_id, owner_of
-from studio.ui.wording import FAILED, job_row, machine_line, result_facts, seconds_text
+from studio.ui.wording import FAILED, WATCHED, job_row, machine_line, result_facts, seconds_text, words_of
 
 LOOK_SECONDS = 0.15
 """How often an attached page looks for news of its job."""
@@ -56,17 +60,18 @@ LIGHT: dict[str, Any] = {
 """For every listener: the heavy work is elsewhere, so none has to wait for another, and none is an interface."""
 
 
-class _News(NamedTuple):
+class JobNews(NamedTuple):
     """What an attached page finds when it looks."""
 
     job: Job
-    events: list[tuple[int, GenerationEvent]]
+    title: str
+    """What it makes, in words."""
     worker: str
     """What the worker is doing, in words."""
 
 
 @dataclass
-class _Watchers:
+class Watchers:
     """Which attachment each open page listens to, and what it shows: a new one ends the one before it."""
 
     newest: dict[str, str] = field(default_factory=dict)
@@ -113,7 +118,7 @@ class GenerateTab:
         self.browser = browser
         self.weights = WeightsPanel(hosted=rooms.hosted)
         self.measuring = MeasurePanel(rooms)
-        self._watchers = _Watchers()
+        self.watchers = Watchers()
 
     # -- layout -------------------------------------------------------------------------------------------------------
 
@@ -267,8 +272,9 @@ class GenerateTab:
         browser = introduced(browser)
         updates: dict[Any, Any] = {self.browser: browser}
         job = self._job(browser, known_id(browser, "job"))
-        if job is not None:
-            return updates | self.shows(job.request)
+        request = self._request_of(browser, job)
+        if request is not None:
+            return updates | self.shows(request)
         # What was fine-tuned or promoted since the server was started.
         return updates | self.form.versions_shown(self.form.first.name if self.form.first else "")
 
@@ -362,10 +368,10 @@ class GenerateTab:
         return self._resubmit(browser, shown, {"seed": new_seed()})
 
     def _resubmit(self, browser: Any, shown: Any, changes: dict[str, Any]) -> dict[Any, Any]:
-        job = self._job(browser, shown)
-        if job is None:
+        request = self._request_of(browser, self._job(browser, shown))
+        if request is None:
             return self._refused(JobError("There is no clip to do again.", way_out="Generate one."))
-        return self._submit(browser, job.request.model_copy(update=changes))
+        return self._submit(browser, request.model_copy(update=changes))
 
     def _submit(self, browser: Any, request: GenerationRequest) -> dict[Any, Any]:
         try:
@@ -386,10 +392,10 @@ class GenerateTab:
         return {self.trouble: message.of_error(error, label=label_of(error))}
 
     def restore_shown(self, browser: Any, shown: Any) -> dict[Any, Any]:
-        job = self._job(browser, shown)
-        if job is None:
+        request = self._request_of(browser, self._job(browser, shown))
+        if request is None:
             return self._refused(JobError("There is nothing to restore from.", way_out="Generate a clip."))
-        return self.shows(job.request) | {self.trouble: message.good("These are the settings of the clip shown.")}
+        return self.shows(request) | {self.trouble: message.good("These are the settings of the clip shown.")}
 
     # -- stopping, and the queue's buttons ----------------------------------------------------------------------------
 
@@ -413,22 +419,26 @@ class GenerateTab:
         asked = event._data if isinstance(event._data, dict) else {}
         action, job_id = asked.get("action"), _text(asked.get("job"))
         queue = self.rooms.queue
-        kept = introduced(browser)
+        kept, chose = introduced(browser), False
         try:
             owner = self._owner(browser)
             if action in ("pause", "resume") and not self.rooms.hosted:
                 queue.pause() if action == "pause" else queue.resume()
             elif action == "show":
-                kept["job"] = queue.get(job_id, owner=owner).id
+                kept["job"], chose = queue.get(job_id, owner=owner).id, True
             elif action == "cancel":
-                queue.cancel(job_id, owner=owner)
+                job = queue.cancel(job_id, owner=owner)
+                if isinstance(job.work, WalkComparison) and job.final:  # it had not begun: nobody else will say so
+                    Comparisons(self.rooms.store).stop(job.work.comparison_id)
             elif action == "up":
                 queue.move(job_id, self._place_among_mine(owner, job_id) - 1, owner=owner)
             elif action == "retry":
-                kept["job"] = queue.retry(job_id, owner=owner).id
+                again = queue.retry(job_id, owner=owner)
+                chose = again.kind in WATCHED
+                kept |= {"job": again.id} if chose else {}
         except StudioError as error:
             return self._refused(error) | {self.chose: False}
-        return {self.browser: kept, self.trouble: {}, self.chose: action in ("show", "retry")}
+        return {self.browser: kept, self.trouble: {}, self.chose: chose}
 
     def _place_among_mine(self, owner: str, job_id: str) -> int:
         waiting = [job.id for job in self.rooms.queue.jobs(owner=owner, states=("queued",))]
@@ -444,7 +454,7 @@ class GenerateTab:
         """
         yield gr.skip()
         session = str(request.session_hash)
-        async for update in self._attach(browser, session, goes_on=self._watchers.watched.get(session, "")):
+        async for update in self._attach(browser, session, goes_on=self.watchers.watched.get(session, "")):
             yield update
 
     async def attach_chosen(self, browser: Any, chose: Any, request: gr.Request) -> AsyncIterator[Any]:
@@ -468,20 +478,20 @@ class GenerateTab:
             chosen: A job to show, whatever became of it.
             goes_on: A job to show unless it has ended.
         """
-        token = self._watchers.begin(session)
+        token = self.watchers.begin(session)
         if chosen:
-            self._watchers.shows(session, token, chosen)
+            self.watchers.shows(session, token, chosen)
 
         def wanted() -> bool:
-            return self._watchers.still(session, token)
+            return self.watchers.still(session, token)
 
         try:
-            await self._watchers.alone(session, token)
+            await self.watchers.alone(session, token)
             job = await asyncio.to_thread(self._job_to_show, browser, chosen, goes_on)
             if job is None and wanted():
                 yield await asyncio.to_thread(self._idle, browser)
             while job is not None:
-                self._watchers.shows(session, token, job.id)
+                self.watchers.shows(session, token, job.id)
                 async for update in self._watch(browser, job.id, wanted):
                     yield update
                 # A job that had ended before it was shown was asked for: it stays.
@@ -490,38 +500,46 @@ class GenerateTab:
         except JobError:  # its job was removed, or the browser's storage was cleared meanwhile
             yield await asyncio.to_thread(self._idle, browser)
         finally:
-            self._watchers.end(session, token)
+            self.watchers.end(session, token)
 
     async def _watch(self, browser: Any, job_id: str, wanted: Callable[[], bool]) -> AsyncIterator[dict[Any, Any]]:
         """Updates of the live area until the job has ended, as few as the news allow."""
-        progress, told = Progress(), None
-        after, owner = 0, self._owner(browser)
+        progress, tail, state_shown = Progress(), None, None
+        owner = self._owner(browser)
         while wanted():
-            news = await asyncio.to_thread(self._news_of, job_id, after, owner)
+            # The job first: what a final job had to say is in its log by the time it is final.
+            news = await asyncio.to_thread(self._news_of, job_id, owner)
+            if news.job.run_id is not None and (tail is None or tail.path.parent.name != news.job.run_id):
+                progress, tail = Progress(), self.rooms.queue.tail(news.job)  # a comparison makes one run after another
             heard = False
-            for number, event in news.events:
-                heard, after = progress.add(event) or heard, number
-            state = (news.job.state, news.job.position, news.worker)
-            if heard or state != told:
+            for event in await asyncio.to_thread(self._said, news.job, tail):
+                heard = progress.add(event) or heard
+            state = (news.job.state, news.job.position, news.title, news.worker)
+            if heard or state != state_shown:
                 update = {
-                    self.status: progress.status(news.job, worker=news.worker),
+                    self.status: progress.status(news.job, title=news.title, worker=news.worker),
                     self.timeline: progress.timeline(),
                 }
-                if state != told:
+                if state != state_shown:
                     update |= await asyncio.to_thread(self._around, browser, news.job, progress)
-                told = state
+                state_shown = state
                 if wanted():
                     yield update
             if news.job.final:
                 return
             await asyncio.sleep(LOOK_SECONDS)
 
-    def _news_of(self, job_id: str, after: int, owner: str) -> _News:
+    def _news_of(self, job_id: str, owner: str) -> JobNews:
         queue = self.rooms.queue
-        # The job first: what a final job had to say is in its log by the time it is final.
         job = queue.get(job_id, owner=owner)
         worker = worker_words(queue.worker_state(), paused=queue.paused)
-        return _News(job, queue.events(job_id, after=after, owner=owner), worker)
+        return JobNews(job, words_of(job, self.rooms.store).title, worker)
+
+    def _said(self, job: Job, tail: EventTail | None) -> list[GenerationEvent]:
+        """What the job's run has said since the page looked last."""
+        if tail is None:
+            return []
+        return [cast(GenerationEvent, event) for _, event in (*tail.read(), *self.rooms.queue.last_word(job, tail))]
 
     def _around(self, browser: Any, job: Job, progress: Progress) -> dict[Any, Any]:
         """Everything around the bars, which changes only when the job's state does."""
@@ -559,7 +577,7 @@ class GenerateTab:
         return {
             "paused": self.rooms.queue.paused,
             "may_pause": not self.rooms.hosted,
-            "jobs": [job_row(job, shown=shown, may_move=True) for job in jobs],
+            "jobs": [job_row(job, self.rooms.store, shown=shown, may_move=True) for job in jobs],
         }
 
     def _masthead_value(self) -> dict[str, Any]:
@@ -568,7 +586,7 @@ class GenerateTab:
         return {
             "machine": machine_line(self.rooms.machine),
             "worker": worker_words(worker, paused=paused),
-            "worker_state": "paused" if paused and worker["state"] == "ready" else worker["state"],
+            "worker_state": "paused" if paused and isinstance(worker, Ready) else worker.state,
         }
 
     # -- looking up, always as this visitor ---------------------------------------------------------------------------
@@ -582,14 +600,21 @@ class GenerateTab:
         except StudioError:
             return None
 
-    def _jobs(self, browser: Any, *, ended: int) -> list[Job]:
+    def _request_of(self, browser: Any, job: Job | None) -> GenerationRequest | None:
+        """What was asked for the clip that a job makes; of a comparison the clip made last."""
+        if job is None or isinstance(job.work, GenerationRequest):
+            return job.work if job is not None and isinstance(job.work, GenerationRequest) else None
+        run = self._run(browser, job)
+        return None if run is None else run.request
+
+    def _jobs(self, browser: Any, *, ended: int, kinds: tuple[WorkKind, ...] | None = None) -> list[Job]:
         """This visitor's jobs: what runs and waits, and the last few that ended."""
         try:
             owner = self._owner(browser)
         except JobError:
             return []
         queue = self.rooms.queue
-        waiting = queue.jobs(owner=owner, states=("running", "queued"))
+        waiting = queue.jobs(owner=owner, states=("running", "queued"), kinds=kinds)
         return waiting + (
             queue.jobs(owner=owner, states=("complete", "cancelled", *FAILED), limit=ended) if ended else []
         )
@@ -600,15 +625,15 @@ class GenerateTab:
         return (
             self._job(browser, chosen)
             or (watched if watched is not None and not watched.final else None)
-            or next(iter(self._jobs(browser, ended=0)), None)
+            or next(iter(self._jobs(browser, ended=0, kinds=WATCHED)), None)
             or self._job(browser, known_id(browser, "job"))
         )
 
     def _next_to_show(self, browser: Any, last: str) -> Job | None:
         """The next of this visitor's jobs at work or waiting, after one has ended."""
-        return next((job for job in self._jobs(browser, ended=0) if job.id != last), None)
+        return next((job for job in self._jobs(browser, ended=0, kinds=WATCHED) if job.id != last), None)
 
-    def _run(self, browser: Any, job: Job) -> Any:
+    def _run(self, browser: Any, job: Job) -> Run | None:
         if job.run_id is None:
             return None
         try:
@@ -617,26 +642,23 @@ class GenerateTab:
             return None
 
 
-def worker_words(worker: dict[str, Any], *, paused: bool) -> str:
+def worker_words(worker: WorkerState, *, paused: bool) -> str:
     """What the worker process is doing, in a few words."""
-    match worker.get("state"):
-        case "starting":
+    match worker:
+        case Starting():
             return "Starting up: the model is being loaded"
-        case "dead":
-            return "The worker has ended" + (
-                f": {worker['reason']}" if worker.get("reason") else "; it is being started"
-            )
-        case "measuring":
-            told = worker["measuring"]
-            return f"Measuring {told['preset']}: clip {told['done'] + 1} of {told['total'] or '…'}"
-        case "training":
+        case Dead():
+            return "The worker has ended" + (f": {worker.reason}" if worker.reason else "; it is being started")
+        case Busy(kind="profile"):
+            return "Measuring a model"
+        case Busy(kind="training"):
             return "Fine-tuning a version"
-        case "busy":
-            return "At work" if worker.get("preset") else "The model is being loaded"
-        case _ if paused:
+        case Busy():
+            return "At work" if worker.preset or worker.kind == "comparison" else "The model is being loaded"
+        case Ready() if paused:
             return "The queue is paused"
-        case _:
-            return f"Ready, {worker['preset']} is loaded" if worker.get("preset") else "Ready"
+        case Ready():
+            return f"Ready, {worker.preset} is loaded" if worker.preset else "Ready"
 
 
 def _text(value: Any) -> str:
