@@ -38,9 +38,11 @@ from studio.compare.figures import (
 from studio.compare.grid import Grid, Method, cells_of, method_of, parse_axis, parse_method
 from studio.compare.record import Comparisons, to_json
 from studio.compare.walk import compare, walk
+from studio.metrics import METRICS
 
 __all__ = [
     "FULL",
+    "METRICS",
     "Cell",
     "Comparison",
     "Comparisons",

@@ -10,6 +10,7 @@ from typing import Any
 
 from studio.compare import (
     FULL,
+    METRICS,
     Cell,
     Comparison,
     MethodSummary,
@@ -20,7 +21,6 @@ from studio.compare import (
     summaries_of,
     tables,
 )
-from studio.metrics import METRICS
 from studio.ui.components import message
 from studio.ui.components.synced_player import FrameScores, PlayerClip, player_record
 from studio.ui.wording import seconds_text, settings_line
