@@ -15,9 +15,12 @@
     ├── MachineError          this machine cannot do it
     │   ├── OutOfMemory
     │   ├── DiskFull
+    │   ├── StorageError      a file or folder that cannot be written
     │   └── DoesNotFit        predicted before starting: the model needs more than there is
     ├── NumericalError        NaN or infinity where pictures should be
     ├── RunError              a stored run that is missing, half-written or not yours
+    ├── VersionError          the same of a fine-tuned version
+    ├── ComparisonError       the same of a comparison
     └── JobError              a job that cannot be queued, moved or cancelled
 
 Knows nothing but words. Refuses to know torch, diffusers, gradio and HTTP.
@@ -126,6 +129,10 @@ class DiskFull(MachineError):
     code = "disk_full"
 
 
+class StorageError(MachineError):
+    code = "storage"
+
+
 class DoesNotFit(MachineError):
     code = "does_not_fit"
 
@@ -137,6 +144,16 @@ class NumericalError(StudioError):
 
 class RunError(StudioError):
     code = "run"
+    exit_status = 8
+
+
+class VersionError(StudioError):
+    code = "version"
+    exit_status = 8
+
+
+class ComparisonError(StudioError):
+    code = "comparison"
     exit_status = 8
 
 

@@ -9,36 +9,58 @@ import contextlib
 import errno
 import hashlib
 import os
+import secrets
 import sqlite3
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from studio.errors import DiskFull, RunError, StudioError
+from studio.errors import DiskFull, StorageError, StudioError
 
-MORE_ROOM = "Delete runs you do not need, or set DAILIES_RUNS to a folder on a larger disk."
+MORE_ROOM = "Delete what you do not need, or choose a folder on a larger disk."
+NO_ROOM = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
+"""Error numbers that mean that the disk, the quota or the file-size limit is used up."""
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Put a whole file in place, or leave what was there.
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A file that is put in place whole, or not at all.
 
-    A temporary in the same folder, fsync, replace, fsync of the folder: after a crash there is the old or the new.
+    Within it, write what is to be there into the temporary that it hands out, in the same folder. Then: fsync, replace,
+    fsync of the folder. After a crash there is the old file or the new.
 
     Raises:
         DiskFull: no room; what was there is untouched and no temporary is left.
+        StorageError: the folder cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    part = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        yield part
+        with part.open("rb+") as written:
+            os.fsync(written.fileno())
+        os.replace(part, path)
         fsync_folder(path.parent)
     except OSError as error:
         raise disk_trouble(error, path) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Put these bytes in place; see `whole`."""
+    with whole(path) as part:
+        part.write_bytes(content)
+
+
+def rename(old: Path, new: Path) -> None:
+    """Give a file or folder another name, at once and for good; what bore that name is gone.
+
+    Raises:
+        OSError: as the system says.
+    """
+    os.replace(old, new)
+    fsync_folder(new.parent)
 
 
 def fsync_folder(folder: Path) -> None:
@@ -52,11 +74,6 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def put_aside(path: Path, aside: Path) -> None:
-    """Move a file out of the way, whole."""
-    os.replace(path, aside)
-
-
 def sha256_of(path: Path) -> str:
     """The checksum of a file, which is not held in memory for it."""
     with path.open("rb") as file:
@@ -68,14 +85,13 @@ def no_room_for(what: str, folder: Path) -> DiskFull:
 
 
 def disk_trouble(error: OSError, path: Path) -> StudioError:
-    """The system's refusal to write, in the studio's words."""
-    # EFBIG is what a size limit on the process gives in place of a full disk: the way out is the same.
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    """The system's refusal to write, in the studio's words; whoever knows what was written may say the way out."""
+    if error.errno in NO_ROOM:
         return no_room_for(path.name, path.parent)
-    return RunError(
+    return StorageError(
         f"{path.name} cannot be written: {error.strerror or error}.",
         field=str(path.parent),
-        way_out="Set DAILIES_RUNS to a folder you may write to.",
+        way_out="Choose a folder that you may write to.",
     )
 
 

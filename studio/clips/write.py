@@ -8,10 +8,8 @@ Shapes: F frames, H rows, W columns.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
-import secrets
 import subprocess
 from fractions import Fraction
 from pathlib import Path
@@ -20,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from studio.clips.clip import Clip
-from studio.errors import ClipError, DiskFull
+from studio.errors import ClipError
+from studio.storage import NO_ROOM, whole
 
 SETTINGS_TAG = "dailies"
 """Name of the file's own metadata tag, and of the one key of the JSON in it; the `comment` tag holds the same text."""
@@ -42,25 +41,18 @@ def write_clip(clip: Clip, path: Path, *, settings: dict[str, Any] | None = None
 
     Raises:
         DiskFull: There is no room; nothing is left behind.
-        ClipError: Odd size, no frames, a rate that no player has, settings that are no JSON, or an unwritable folder.
+        ClipError: Odd size, no frames, a rate that no player has, or settings that are no JSON.
+        StorageError: The folder cannot be written.
     """
     _check_writable(clip, path)
-    unique = f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}"
-    part = path.with_name(f"{unique}.part")
-    tags = path.with_name(f"{unique}.tags")
-    try:
-        tags.write_text(_ffmetadata(settings), encoding="ascii")
-        _encode(clip, tags, part)
-        with part.open("rb+") as written:
-            os.fsync(written.fileno())
-        os.replace(part, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise _write_error(path, error.errno, error.strerror or str(error)) from error
-    finally:
-        for leftover in (part, tags):
+    with whole(path) as part:
+        tags = part.with_suffix(".tags")
+        try:
+            tags.write_text(_ffmetadata(settings), encoding="ascii")
+            _encode(clip, tags, part)
+        finally:
             with contextlib.suppress(OSError):
-                leftover.unlink(missing_ok=True)
+                tags.unlink(missing_ok=True)
 
 
 def thumbnail_jpeg(frame: np.ndarray, *, longest: int = 320) -> bytes:
@@ -141,7 +133,7 @@ def _encode(clip: Clip, tags: Path, part: Path) -> None:
     if ended.returncode == 0:
         return
     said = ended.stderr.decode("utf-8", "replace").strip()
-    for number in _NO_ROOM:
+    for number in NO_ROOM:
         if os.strerror(number) in said:
             raise OSError(number, os.strerror(number))
     raise ClipError(
@@ -151,28 +143,3 @@ def _encode(clip: Clip, tags: Path, part: Path) -> None:
 
 _TO_BT709 = "scale=out_color_matrix=bt709:out_range=tv:flags=bicubic+accurate_rnd+full_chroma_int+bitexact"
 _SAY_BT709 = "setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv"
-
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
-"""Error numbers that mean that the disk, the quota or the file-size limit is used up."""
-
-
-def _write_error(path: Path, number: int | None, reason: str) -> ClipError | DiskFull:
-    if number in _NO_ROOM:
-        return DiskFull(
-            f"There is no room for {path.name}: {reason}.",
-            field="path",
-            value=str(path),
-            way_out="Free some space, or choose another folder.",
-        )
-    return ClipError(f"{path.name} cannot be written: {reason}.", field="path", value=str(path))
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes the new name survive a power loss; Windows has no such call and needs none."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

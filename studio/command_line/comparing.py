@@ -98,7 +98,7 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RequestError(
-            f"{folder} cannot be made: {error.strerror}.", field="--output", way_out="Write elsewhere."
+            f"{folder} cannot be made: {error.strerror}.", field="--output", way_out="Name another folder with -o."
         ) from error
 
 
@@ -148,6 +148,7 @@ def _print_ending(comparison: Comparison, chosen: argparse.Namespace) -> None:
 
 def _write_comparison(comparison: Comparison, store: RunStore, folder: Path) -> None:
     from studio.compare import tables
+    from studio.errors import StorageError
     from studio.storage import write_atomically
 
     for ending, text in (
@@ -155,4 +156,8 @@ def _write_comparison(comparison: Comparison, store: RunStore, folder: Path) -> 
         ("json", tables.to_json_text(comparison)),
         ("html", tables.to_html(comparison, store)),
     ):
-        write_atomically(folder / f"comparison.{ending}", text.encode("utf-8"))
+        try:
+            write_atomically(folder / f"comparison.{ending}", text.encode("utf-8"))
+        except StorageError as error:
+            error.way_out = "Name another folder with -o; the comparison itself is kept."
+            raise

@@ -17,7 +17,7 @@ from typing import Any, get_args
 
 from studio.compare.cells import Cell, Comparison, ComparisonState, Seconds
 from studio.compare.grid import Grid, cells_of
-from studio.errors import RequestError, RunError, StudioError
+from studio.errors import ComparisonError, RequestError, StudioError
 from studio.metrics import scores_from_json, scores_to_json
 from studio.records.runs import RunStore, utc_now
 from studio.requests.generation import read_request, request_to_json
@@ -78,9 +78,9 @@ class Comparisons:
         """The comparison of that id.
 
         Raises:
-            RunError: there is none, it is somebody else's, or its file cannot be read.
+            ComparisonError: there is none, it is somebody else's, or its file cannot be read.
         """
-        unknown = RunError(
+        unknown = ComparisonError(
             f"There is no comparison {str(comparison_id)[:40]!r}.", field="comparison", value=comparison_id
         )
         if not (isinstance(comparison_id, str) and _ID.fullmatch(comparison_id)):
@@ -90,7 +90,8 @@ class Comparisons:
         except FileNotFoundError:
             raise unknown from None
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, StudioError) as error:
-            raise RunError(f"The comparison {comparison_id} cannot be read: {error}.", field="comparison") from error
+            message = f"The comparison {comparison_id} cannot be read: {error}."
+            raise ComparisonError(message, field="comparison") from error
         if owner is not None and found.owner != owner:
             raise unknown
         return found
@@ -101,7 +102,7 @@ class Comparisons:
         for name in self._ids():
             if len(found) >= limit:
                 break
-            with suppress(RunError):
+            with suppress(ComparisonError):
                 found.append(self.get(name, owner=owner))
         return found
 
@@ -150,12 +151,12 @@ class Comparisons:
         """Let a stopped comparison run again from where it stood; with `again`, its failed cells too.
 
         Raises:
-            RunError: there is none, or somebody walks it now.
+            ComparisonError: there is none, or somebody walks it now.
         """
         self.get(comparison_id, owner=owner)
         lock = self.lock(comparison_id)
         if not lock.try_acquire():
-            raise RunError("The comparison is under way already.", field="comparison", value=comparison_id)
+            raise ComparisonError("The comparison is under way already.", field="comparison", value=comparison_id)
         try:
             comparison = self.begun(comparison_id)  # under the lock: it may have been deleted meanwhile
             if again:
@@ -173,7 +174,7 @@ class Comparisons:
         """Remove a comparison's record for good. The clips that it holds stay: they are runs, deleted among the runs.
 
         Raises:
-            RunError: there is none, it is somebody else's, or it is under way.
+            ComparisonError: there is none, it is somebody else's, or it is under way.
         """
         self.get(comparison_id, owner=owner)
         lock = self.lock(comparison_id)
@@ -181,7 +182,7 @@ class Comparisons:
             free = lock.try_acquire()
             self.get(comparison_id, owner=owner)
             if not free:
-                raise RunError(
+                raise ComparisonError(
                     "The comparison is under way.", field="comparison", value=comparison_id, way_out="Stop it first."
                 )
             self.path(comparison_id).unlink()

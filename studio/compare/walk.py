@@ -13,7 +13,7 @@ from studio.compare.cells import Cell, Comparison
 from studio.compare.record import Comparisons
 from studio.compare.scoring import completed, failed
 from studio.compare.stored import run_of, stored_for
-from studio.errors import RunError, StudioError
+from studio.errors import ComparisonError, StudioError
 from studio.events import (
     CellFinished,
     CellStarted,
@@ -56,7 +56,7 @@ def compare(
         names: Metrics to be measured.
 
     Raises:
-        RunError: somebody else walks it, or it was deleted.
+        ComparisonError: somebody else walks it, or it was deleted.
         DiskFull: no room for the record.
     """
     if generate is None or environment is None:
@@ -69,7 +69,7 @@ def compare(
     book = Comparisons(store)
     lock = book.lock(comparison.id)
     if not lock.try_acquire():
-        raise RunError("The comparison is under way already.", field="comparison", value=comparison.id)
+        raise ComparisonError("The comparison is under way already.", field="comparison", value=comparison.id)
     try:
         comparison = book.begun(comparison.id)
         of = len(comparison.cells)

@@ -30,7 +30,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from studio.errors import OutOfMemory, RequestError, RunError, StudioError
+from studio.errors import OutOfMemory, RequestError, StudioError, VersionError
 from studio.events import (
     CheckpointWritten,
     FinetuneEvent,
@@ -138,13 +138,13 @@ def go_on(version_id: str, *, store: RunStore, predict: bool = False) -> Generat
             stopped where it was, with its samples prepared; training it later is as if nothing had happened.
 
     Raises:
-        RunError: there is none, it is complete, or somebody is training it.
+        VersionError: there is none, it is complete, or somebody is training it.
         StudioError: as `finetune` would.
     """
     versions = VersionStore(store.folder)
     version = versions.get(version_id)
     if version.state == "complete":
-        raise RunError(
+        raise VersionError(
             f"Version {version_id} is complete.",
             field="version",
             value=version_id,
@@ -175,7 +175,7 @@ def preset_of(version: Version) -> Preset:
     """
     preset = find_preset(version.request.preset)
     if preset.digest != version.preset_digest:
-        raise RunError(
+        raise VersionError(
             f"The preset {preset.name} has changed since version {version.id} was begun.",
             field="version",
             value=version.id,
@@ -217,7 +217,7 @@ class _Finetune:
     def _run(self) -> Generator[FinetuneEvent]:
         lock = self.versions.lock(self.version.id)
         if self.leads and not lock.try_acquire():
-            raise RunError(f"Version {self.version.id} is being trained.", field="version", value=self.version.id)
+            raise VersionError(f"Version {self.version.id} is being trained.", field="version", value=self.version.id)
         training: Training | None = None
         model: Trainable | None = None
         try:

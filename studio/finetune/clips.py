@@ -24,7 +24,7 @@ from studio.errors import ClipError, RequestError
 from studio.records.versions import FOLDER as VERSIONS
 from studio.records.versions import ClipRecord
 from studio.requests.training import FinetuneRequest, TrainingClip
-from studio.storage import disk_trouble, sha256_of
+from studio.storage import disk_trouble, sha256_of, whole
 
 LIMITS = ClipLimits(
     seconds=3600.0,
@@ -233,19 +233,16 @@ def kept(path: Path, folder: Path) -> Path:
         raise ClipError(f"{path.name} cannot be read: {error.strerror}.", field="clip", value=path.name) from error
     home = folder / KEPT / digest
     name = _safe_name(path)
-    part = home / f".{name}.{os.getpid()}.{os.urandom(4).hex()}.tmp"
     try:
         home.mkdir(parents=True, exist_ok=True)
         known = clip_kept(digest, folder)
         if known is not None:
             os.utime(home)
             return known
-        shutil.copyfile(path, part)
-        os.replace(part, home / name)
+        with whole(home / name) as part:
+            shutil.copyfile(path, part)
     except OSError as error:
         raise disk_trouble(error, home / name) from error
-    finally:
-        part.unlink(missing_ok=True)
     return home / name
 
 

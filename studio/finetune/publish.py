@@ -37,7 +37,7 @@ def publish(
         The repository's address.
 
     Raises:
-        RunError: no such version.
+        VersionError: no such version.
         RequestError: it is not complete, or the name will not do.
         DownloadError: the Hub refused or cannot be reached.
     """

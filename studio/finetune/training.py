@@ -9,7 +9,6 @@ Knows models, objectives and files of state. Refuses to know versions, events an
 
 from __future__ import annotations
 
-import io
 import math
 import time
 from collections.abc import Iterator
@@ -39,7 +38,7 @@ from studio.pipelines.adapters import open_adapters, without_adapters
 from studio.pipelines.training import Prompt, Trainable
 from studio.records.versions import Scores
 from studio.requests.training import FinetuneRequest
-from studio.storage import write_atomically
+from studio.storage import whole
 
 WARM_UP_STEPS = 10
 GRADIENT_CLIP = 1.0
@@ -74,9 +73,8 @@ class Prepared:
             for number, prompt in enumerate(getattr(self, which)):
                 # Samples of one caption share it; a file does not know how to.
                 tensors |= {f"{which}/{number}/{name}": tensor.clone() for name, tensor in prompt.items()}
-        part = path.with_suffix(".part")
-        save_file(tensors, part)
-        part.replace(path)
+        with whole(path) as part:
+            save_file(tensors, part)
 
     @classmethod
     def load(cls, path: Path) -> Prepared:
@@ -372,9 +370,8 @@ class Training:
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
         }
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        write_atomically(path, buffer.getvalue())
+        with whole(path) as part:
+            torch.save(state, part)
 
     def load(self, path: Path) -> None:
         state = torch.load(path, map_location=self.model.device, weights_only=True)

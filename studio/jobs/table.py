@@ -30,7 +30,7 @@ from studio.requests.work import (
     read_work,
     work_to_json,
 )
-from studio.storage import is_damage, lacks_room, no_room_for, open_database, put_aside, transaction
+from studio.storage import is_damage, lacks_room, no_room_for, open_database, rename, transaction
 
 JobState = Literal["queued", "running", "complete", "failed", "cancelled", "interrupted"]
 FINAL: frozenset[JobState] = frozenset({"complete", "failed", "cancelled", "interrupted"})
@@ -155,7 +155,7 @@ class JobTable:
         log.error("the queue is damaged (%s); it is kept as %s and a new one is begun", error, aside.name)
         for ending in ("-wal", "-shm", "-journal"):
             self.path.with_name(self.path.name + ending).unlink(missing_ok=True)
-        put_aside(self.path, aside)
+        rename(self.path, aside)
 
     def close(self) -> None:
         with self._guard:

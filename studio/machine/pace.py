@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import statistics
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from studio.errors import StudioError
 from studio.records.runs import Run
 from studio.requests.generation import GenerationRequest
+from studio.storage import write_atomically
 
 FILE_NAME = "calibration.json"
 STEP_EXPONENT = 1.2
@@ -89,13 +91,9 @@ def record(measurement: Measurement, folder: Path) -> None:
     key = _key(measurement)
     mine = [each for each in kept if _key(each) == key][-KEPT_PER_KEY:]
     others = [each for each in kept if _key(each) != key]
-    path = folder / FILE_NAME
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps([asdict(each) for each in others + mine], indent=1), encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError:  # a prediction is a courtesy: a full disk is told of where the clip is written
-        temporary.unlink(missing_ok=True)
+    # A prediction is a courtesy: a full disk is told of where the clip is written.
+    with suppress(StudioError):
+        write_atomically(folder / FILE_NAME, json.dumps([asdict(each) for each in others + mine], indent=1).encode())
 
 
 def predict(

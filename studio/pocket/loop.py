@@ -7,7 +7,6 @@ so that a run that stopped and went on is bit for bit the run that never stopped
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from studio import distributed
 from studio.pocket.optimizer import MuonWithAdamW
+from studio.storage import whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,12 +173,8 @@ def train_steps(
 def write_whole(path: Path, state: Any) -> None:
     """`torch.save` that leaves either the old file or the new one, never a part of one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".partial")
-    with temporary.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    with whole(path) as part:
+        torch.save(state, part)
 
 
 @torch.no_grad()

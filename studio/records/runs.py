@@ -54,11 +54,11 @@ from studio.storage import (
     MORE_ROOM,
     FileLock,
     disk_trouble,
-    fsync_folder,
     is_damage,
     lacks_room,
     no_room_for,
     open_database,
+    rename,
     sha256_of,
     transaction,
     write_atomically,
@@ -494,7 +494,9 @@ class RunStore:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise disk_trouble(error, self.folder) from error
+            trouble = disk_trouble(error, self.folder)
+            trouble.way_out = "Set DAILIES_RUNS to a folder that you may write to."
+            raise trouble from error
 
     def __reduce__(self) -> tuple[type[RunStore], tuple[Path]]:
         return RunStore, (self.folder,)
@@ -545,8 +547,7 @@ class RunStore:
             lock.reserve(RESERVE_BYTES)
             _write_run(run)
             run = replace(run, folder=self.folder / run_id)
-            os.replace(nursery, run.folder)
-            fsync_folder(self.folder)
+            rename(nursery, run.folder)
             self._use_index(lambda index: _insert(index, run))
             return RunWriter(self, run, lock)
         except BaseException as error:
@@ -600,7 +601,7 @@ class RunStore:
                 raise RunError(
                     f"Run {run_id} is still being made.", field="run", value=run_id, way_out="Stop it first."
                 )
-            os.replace(run.folder, grave)
+            rename(run.folder, grave)
         except OSError as error:
             raise disk_trouble(error, run.folder) from error
         finally:

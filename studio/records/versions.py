@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from studio.errors import RunError, StudioError
+from studio.errors import StudioError, VersionError
 from studio.records.event_log import EventTail, Numbered
 from studio.requests.training import FinetuneRequest, read_finetune_request
 from studio.storage import FileLock, disk_trouble, write_atomically
@@ -145,7 +145,7 @@ class VersionStore:
         """Where it lies, or would.
 
         Raises:
-            RunError: that is no version's id; a path in its place would lead elsewhere.
+            VersionError: that is no version's id; a path in its place would lead elsewhere.
         """
         if not isinstance(version_id, str) or not _ID.fullmatch(version_id):
             raise _no_such(version_id)
@@ -162,7 +162,7 @@ class VersionStore:
         """The version of that id.
 
         Raises:
-            RunError: there is none, or its record cannot be read.
+            VersionError: there is none, or its record cannot be read.
         """
         path = self.path(version_id)
         if not (path / "version.json").is_file():
@@ -173,7 +173,7 @@ class VersionStore:
                 raise ValueError(f"it is of {version.id}, {version.state}")
             return version
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, StudioError) as error:
-            raise RunError(
+            raise VersionError(
                 f"The record of version {version_id} cannot be read: {error}.", field="version", value=version_id
             ) from error
 
@@ -183,7 +183,7 @@ class VersionStore:
         for path in self.folder.glob("*/version.json"):
             try:
                 version = self.get(path.parent.name)
-            except RunError:
+            except VersionError:
                 continue
             if preset in (None, version.request.preset):
                 found.append(version)
@@ -193,12 +193,12 @@ class VersionStore:
         """Remove a version; one that is promoted is rolled back first.
 
         Raises:
-            RunError: there is none, or it is being trained.
+            VersionError: there is none, or it is being trained.
         """
         version = self.get(version_id)
         lock = self.lock(version_id)
         if not lock.try_acquire():
-            raise RunError(
+            raise VersionError(
                 f"Version {version_id} is being trained.", field="version", value=version_id, way_out="Stop it first."
             )
         lock.release()
@@ -234,7 +234,7 @@ class VersionStore:
         for version_id in reversed(self._promotions(preset)):
             try:
                 return self.get(version_id)
-            except RunError:
+            except VersionError:
                 continue
         return None
 
@@ -242,11 +242,11 @@ class VersionStore:
         """Let new requests of its preset start from this version.
 
         Raises:
-            RunError: there is none, or it has no weights yet.
+            VersionError: there is none, or it has no weights yet.
         """
         version = self.get(version_id)
         if not self.usable(version_id):
-            raise RunError(
+            raise VersionError(
                 f"Version {version_id} has no weights to use yet.",
                 field="version",
                 value=version_id,
@@ -263,11 +263,11 @@ class VersionStore:
             What is promoted now; None for the model as it came.
 
         Raises:
-            RunError: nothing is promoted.
+            VersionError: nothing is promoted.
         """
         promotions = self._promotions(preset)
         if not promotions:
-            raise RunError(f"No version of {preset} is promoted.", field="preset", value=preset)
+            raise VersionError(f"No version of {preset} is promoted.", field="preset", value=preset)
         self._write_promotions(preset, promotions[:-1])
         return self.promoted(preset)
 
@@ -279,18 +279,18 @@ class VersionStore:
         """The folder whose weights a request of that preset may name.
 
         Raises:
-            RunError: no such version, no weights in it, or a version of another preset.
+            VersionError: no such version, no weights in it, or a version of another preset.
         """
         version = self.get(version_id)
         if version.request.preset != preset:
-            raise RunError(
+            raise VersionError(
                 f"Version {version_id} is one of {version.request.preset}, not of {preset}.",
                 field="adapter",
                 value=version_id,
                 way_out=f"Choose the preset {version.request.preset}.",
             )
         if not self.usable(version_id):
-            raise RunError(f"Version {version_id} has no weights yet.", field="adapter", value=version_id)
+            raise VersionError(f"Version {version_id} has no weights yet.", field="adapter", value=version_id)
         return self.path(version_id)
 
     def _promotions(self, preset: str) -> list[str]:
@@ -309,8 +309,8 @@ class VersionStore:
         write_atomically(path, json.dumps(every | {preset: ids}, indent=1).encode())
 
 
-def _no_such(version_id: Any) -> RunError:
-    return RunError(
+def _no_such(version_id: Any) -> VersionError:
+    return VersionError(
         f"There is no version {str(version_id)[:60]!r}.",
         field="version",
         value=version_id,

@@ -39,7 +39,7 @@ from studio.compare import (
     summaries_of,
     tables,
 )
-from studio.errors import GridError, RequestError, RunError
+from studio.errors import ComparisonError, GridError, RequestError
 from studio.events import (
     BlockComputed,
     BlockReused,
@@ -334,7 +334,7 @@ def test_two_do_not_walk_one_comparison(store: RunStore) -> None:
     begun = book.begin(grid("adacache"))
     first = compare(begun, store=store, generate=scripted, environment=HERE)
     next(first)
-    with pytest.raises(RunError, match="under way"):
+    with pytest.raises(ComparisonError, match="under way"):
         next(compare(begun, store=store, generate=scripted, environment=HERE))
     first.close()
 
@@ -441,10 +441,10 @@ def test_comparisons_of_others_are_not_there(store: RunStore) -> None:
     book = Comparisons(store)
     begun = book.begin(grid("adacache"), owner="a")
     assert book.list(owner="b") == []
-    with pytest.raises(RunError, match="no comparison"):
+    with pytest.raises(ComparisonError, match="no comparison"):
         book.get(begun.id, owner="b")
     for odd in ("../../etc/passwd", "", None, 3, begun.id + "/x"):
-        with pytest.raises(RunError):
+        with pytest.raises(ComparisonError):
             book.get(odd)
 
 
@@ -453,7 +453,7 @@ def test_a_damaged_record_is_named_and_left_out_of_the_list(store: RunStore) -> 
     begun = book.begin(grid("adacache"))
     book.path(begun.id).write_text('{"id": "half')
     assert book.list() == []
-    with pytest.raises(RunError, match="cannot be read"):
+    with pytest.raises(ComparisonError, match="cannot be read"):
         book.get(begun.id)
     assert store.sweep() == []
     assert store.skipped == (), "the store does not take the records for runs"
@@ -472,7 +472,7 @@ def test_a_deleted_comparison_leaves_its_runs_and_nothing_else(store: RunStore) 
         assert store.get(cell.run_id or "").video.is_file()
     again = walk(store, book.begin(grid("teacache")))
     assert all(cell.reused for cell in again.cells)
-    with pytest.raises(RunError, match="no comparison"):
+    with pytest.raises(ComparisonError, match="no comparison"):
         book.delete(gone.id)
 
 
@@ -481,7 +481,7 @@ def test_a_comparison_under_way_is_not_deleted_until_it_is_stopped(store: RunSto
     begun = book.begin(grid("adacache"))
     stream = compare(begun, store=store, generate=scripted, environment=HERE)
     next(stream)
-    with pytest.raises(RunError, match="Stop it first"):
+    with pytest.raises(ComparisonError, match="Stop it first"):
         book.delete(begun.id)
     stream.close()
     book.delete(begun.id)
@@ -500,9 +500,9 @@ def test_what_was_deleted_is_not_written_again(store: RunStore) -> None:
     book = Comparisons(store)
     begun = book.begin(grid("adacache"))
     book.delete(begun.id)
-    with pytest.raises(RunError, match="no comparison"):
+    with pytest.raises(ComparisonError, match="no comparison"):
         walk(store, begun)
-    with pytest.raises(RunError, match="no comparison"):
+    with pytest.raises(ComparisonError, match="no comparison"):
         book.go_on(begun.id)
     assert book.list() == []
     assert store.search() == []
@@ -512,9 +512,9 @@ def test_only_its_owner_deletes_a_comparison(store: RunStore) -> None:
     book = Comparisons(store)
     done = walk(store, book.begin(grid("adacache"), owner="a"))
     for odd in (done.id + "/x", "../" + done.id, "", None):
-        with pytest.raises(RunError, match="no comparison"):
+        with pytest.raises(ComparisonError, match="no comparison"):
             book.delete(odd, owner="a")
-    with pytest.raises(RunError, match="no comparison"):
+    with pytest.raises(ComparisonError, match="no comparison"):
         book.delete(done.id, owner="b")
     assert book.get(done.id) == done
     book.delete(done.id, owner="a")
@@ -709,7 +709,7 @@ def test_the_command_line_deletes_a_comparison_and_says_that_its_clips_stay(
     assert book.list() == []
     assert len(runs_made(store)) == 3
 
-    assert main(["compare", "--delete", first]) == RunError.exit_status
+    assert main(["compare", "--delete", first]) == ComparisonError.exit_status
     assert first in capsys.readouterr().err
 
 

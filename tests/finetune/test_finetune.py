@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from safetensors.torch import load_file
 from support.small_training import asked
 
 from studio.clips.read import read_clip
-from studio.errors import DiskFull, NumericalError, OutOfMemory, RunError
+from studio.errors import DiskFull, NumericalError, OutOfMemory, VersionError
 from studio.events import (
     CheckpointWritten,
     Notice,
@@ -29,7 +30,7 @@ from studio.events import (
     TrainingStarted,
     TrainingStep,
 )
-from studio.finetune import begin, finetune, go_on, leaner
+from studio.finetune import STATE, begin, finetune, go_on, leaner
 from studio.generate import generate
 from studio.preset import find_preset
 from studio.records.runs import RunStore
@@ -138,7 +139,7 @@ def test_a_closed_stream_keeps_what_was_learnt_and_goes_on_to_the_same_bits(clip
     ended, wanted = weights(store, stopped), weights(store, whole)
     assert ended.keys() == wanted.keys()
     assert all(torch.equal(ended[name], wanted[name]) for name in wanted)
-    with pytest.raises(RunError, match="complete"):
+    with pytest.raises(VersionError, match="complete"):
         walk(go_on(stopped, store=store))
 
 
@@ -280,15 +281,15 @@ def test_a_full_disk_stops_and_nothing_already_kept_is_lost(
 ) -> None:
     from studio.finetune import training
 
-    whole, writes = training.write_atomically, []
+    whole, states = training.whole, []
 
-    def full(path: Path, content: bytes) -> None:
-        writes.append(path.name)
-        if len(writes) == 2:
+    def full(path: Path) -> AbstractContextManager[Path]:
+        states.extend([path] if path.name == STATE else [])
+        if len(states) == 2:
             raise DiskFull("No space left.", field=str(path))
-        whole(path, content)
+        return whole(path)
 
-    monkeypatch.setattr(training, "write_atomically", full)
+    monkeypatch.setattr(training, "whole", full)
     with pytest.raises(DiskFull):
         walk(finetune(asked(clips), store=store))
     (version,) = VersionStore(store.folder).list()
@@ -319,9 +320,9 @@ def test_too_little_memory_names_the_settings_that_need_less(
 def test_a_version_in_training_is_not_trained_twice_or_deleted(clips: Clips, store: RunStore) -> None:
     stream = finetune(asked(clips, objective="latent"), store=store)
     started = next(event for event in stream if isinstance(event, TrainingStarted))
-    with pytest.raises(RunError, match="being trained"):
+    with pytest.raises(VersionError, match="being trained"):
         walk(go_on(started.version_id, store=store))
-    with pytest.raises(RunError, match="being trained"):
+    with pytest.raises(VersionError, match="being trained"):
         VersionStore(store.folder).delete(started.version_id)
     stream.close()
 

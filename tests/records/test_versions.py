@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from studio.errors import RunError
+from studio.errors import VersionError
 from studio.events import TrainingSample
 from studio.records.event_log import Numbered
 from studio.records.versions import LOG, LORA_FILE, ClipRecord, Scores, Version, VersionStore
@@ -117,7 +117,7 @@ def test_what_is_deleted_is_gone_and_nothing_else(store: VersionStore) -> None:
     assert not store.path(gone.id).exists()
     assert store.events(gone.id) == []
     for use in (store.get, store.delete, store.promote):
-        with pytest.raises(RunError, match="There is no version"):
+        with pytest.raises(VersionError, match="There is no version"):
             use(gone.id)
 
 
@@ -146,7 +146,7 @@ def test_a_damaged_record_is_left_out_of_the_list_and_named_when_asked_for(store
     assert spoilt != text
     path.write_text(spoilt, encoding="utf-8")
     assert [version.id for version in store.list()] == [whole.id]
-    with pytest.raises(RunError, match=f"version {hurt.id} cannot be read"):
+    with pytest.raises(VersionError, match=f"version {hurt.id} cannot be read"):
         store.get(hurt.id)
     assert store.promoted("pocket") is None, "new requests start from the model as it came"
 
@@ -161,7 +161,7 @@ def test_what_is_no_id_leads_nowhere(store: VersionStore, version_id: Any) -> No
     before = sorted(outside.rglob("*"))
     asks = (store.get, store.delete, store.promote, store.usable, store.events, store.lock, store.path)
     for ask in (*asks, lambda each: store.adapter_folder(each, "pocket")):
-        with pytest.raises(RunError, match="There is no version") as refused:
+        with pytest.raises(VersionError, match="There is no version") as refused:
             ask(version_id)
         assert refused.value.field == "version"
         assert len(refused.value.message) < 150
@@ -173,7 +173,7 @@ def test_what_is_no_id_leads_nowhere(store: VersionStore, version_id: Any) -> No
 
 def test_only_what_has_weights_is_promoted(store: VersionStore) -> None:
     version = begun(store)
-    with pytest.raises(RunError, match="no weights"):
+    with pytest.raises(VersionError, match="no weights"):
         store.promote(version.id)
     assert promoted(store) is None
     (store.path(version.id) / LORA_FILE).write_bytes(b"weights")
@@ -193,7 +193,7 @@ def test_promotions_are_rolled_back_one_by_one_to_the_model_as_it_came(store: Ve
     assert back.id == promoted(store) == first.id
     assert store.roll_back("pocket") is None
     assert promoted(store) is None
-    with pytest.raises(RunError, match="No version of pocket is promoted") as refused:
+    with pytest.raises(VersionError, match="No version of pocket is promoted") as refused:
         store.roll_back("pocket")
     assert refused.value.field == "preset"
     assert promoted(store, "other") == other.id, "each preset has its own"
@@ -233,11 +233,11 @@ def test_damaged_promotions_count_as_none_and_are_mended_by_the_next(store: Vers
 
 def test_a_version_is_used_by_its_own_preset_only(store: VersionStore) -> None:
     version = begun(store)
-    with pytest.raises(RunError, match="no weights"):
+    with pytest.raises(VersionError, match="no weights"):
         store.adapter_folder(version.id, "pocket")
     (store.path(version.id) / LORA_FILE).write_bytes(b"weights")
     assert store.adapter_folder(version.id, "pocket") == store.path(version.id)
-    with pytest.raises(RunError, match="is one of pocket, not of other") as refused:
+    with pytest.raises(VersionError, match="is one of pocket, not of other") as refused:
         store.adapter_folder(version.id, "other")
     assert refused.value.field == "adapter"
     assert "pocket" in refused.value.way_out
@@ -266,7 +266,7 @@ def test_one_whose_process_died_is_stopped(store: VersionStore) -> None:
         assert trainer.stdout is not None
         assert trainer.stdout.readline() == "training\n"
         assert store.state_of(store.get(version.id)) == "training"
-        with pytest.raises(RunError, match="being trained"):
+        with pytest.raises(VersionError, match="being trained"):
             store.delete(version.id)
         assert store.get(version.id) == version
     finally:

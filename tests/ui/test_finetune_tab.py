@@ -612,11 +612,11 @@ def test_an_absurd_learning_rate_and_a_full_disk_stop_with_the_reason_and_keep_t
     def full(*_: object) -> None:
         raise DiskFull("There is no room for state.pt.", way_out="Free some space.")
 
-    whole = training.write_atomically
-    monkeypatch.setattr(training, "write_atomically", full)
+    whole = training.whole
+    monkeypatch.setattr(training, "whole", full)
     with pytest.raises(DiskFull):
         list(go_on(version.id, store=tab.rooms.store))
     assert "Free some space" in tab.choose(None, pressed(version=version.id))[tab.status]["words"]
-    monkeypatch.setattr(training, "write_atomically", whole)
+    monkeypatch.setattr(training, "whole", whole)
     list(go_on(version.id, store=tab.rooms.store))
     assert tab.choose(None, pressed(version=version.id))[tab.status]["words"].startswith("Done")

@@ -17,7 +17,7 @@ from typing import Any
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from studio.errors import RunError, StudioError
+from studio.errors import StudioError, VersionError
 from studio.jobs import Job
 from studio.records.runs import RunStore
 from studio.records.versions import DECODER_FILE, LORA_2_FILE, LORA_FILE, Scores, Version, VersionState, VersionStore
@@ -128,16 +128,16 @@ class VersionsPanel:
             self._refuse_strangers()
             version = self.versions.get(chosen)
             if training_job(self._rooms, version.id) is not None:
-                raise RunError("It is being trained, or about to be.", field="version", way_out="Stop it first.")
+                raise VersionError("It is being trained, or about to be.", field="version", way_out="Stop it first.")
             self.versions.delete(version.id)
         except (StudioError, OSError) as error:
-            words = error if isinstance(error, StudioError) else RunError(f"Not all of it could be deleted: {error}.")
-            return closed | {self.said: message.of_error(words)}
+            fault = error if isinstance(error, StudioError) else VersionError(f"Not all could be deleted: {error}.")
+            return closed | {self.said: message.of_error(fault)}
         return closed | {self.said: message.good("Deleted.")}
 
     def _refuse_strangers(self) -> None:
         if self._rooms.hosted:
-            raise RunError("This is a shared page.", field="version", way_out=ON_ITS_OWN)
+            raise VersionError("This is a shared page.", field="version", way_out=ON_ITS_OWN)
 
     # -- what is so ---------------------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ from studio.compare import (
     method_of,
     tables,
 )
-from studio.errors import JobError, RequestError, RunError, StudioError
+from studio.errors import ComparisonError, JobError, RequestError, RunError, StudioError
 from studio.jobs import Job
 from studio.machine.pace import predict
 from studio.records.runs import Run
@@ -405,7 +405,7 @@ class CompareTab:
             return {self.table: {"empty": NOTHING_YET}}
         try:
             comparison = self.book.get(shown, owner=owner)
-        except RunError:
+        except ComparisonError:
             comparison, picked = newest[0], None
         return self._shows(comparison, _numbers(picked)) | self._lists(owner, comparison.id)
 
