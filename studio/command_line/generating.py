@@ -12,7 +12,7 @@ from typing import Any
 
 from studio.command_line.grammar import add_command, add_runs_folder, add_sizes, cancel_on_signal, print_json
 from studio.errors import RequestError
-from studio.requests.caches import METHODS
+from studio.requests.caches import METHODS, CacheConfig, parse_cache
 
 
 def add_generate(commands: Any) -> None:
@@ -36,13 +36,10 @@ def add_generate(commands: Any) -> None:
         help="a fine-tuned version, of those that `python -m studio versions` lists, or none; "
         "left out, the one that is promoted",
     )
-    parser.add_argument("--cache", metavar="METHOD", help=f"reuse what hardly changes: off, {', '.join(METHODS)}")
     parser.add_argument(
-        "--cache-option",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a setting of the cache, such as moreg=true or threshold=0.2; may be given several times",
+        "--cache",
+        metavar="METHOD[:NAME=VALUE,…]",
+        help=f"reuse what hardly changes, such as budget:speedup=2: off, {', '.join(METHODS)}",
     )
     parser.add_argument("-o", "--output", type=Path, help="copy the clip here")
     add_runs_folder(parser)
@@ -126,7 +123,7 @@ def _request(chosen: argparse.Namespace) -> Any:
     from studio.records.versions import VersionStore
     from studio.requests.generation import read_request, request_for
 
-    fields = {name: getattr(chosen, name) for name in _REQUEST_FIELDS} | {"cache": _cache(chosen)}
+    fields = {name: getattr(chosen, name) for name in _REQUEST_FIELDS} | {"cache": _cache_of(chosen)}
     fields["adapter"] = None if chosen.adapter == "none" else chosen.adapter
     if chosen.settings is None:
         preset = find_preset(chosen.preset or "pocket")
@@ -155,26 +152,8 @@ def _request(chosen: argparse.Namespace) -> Any:
     return read_request(earlier.model_dump() | {name: value for name, value in over.items() if value is not None})
 
 
-def _cache(chosen: argparse.Namespace) -> dict[str, Any] | None:
-    """`--cache METHOD` with its `--cache-option NAME=VALUE`s; values are JSON where they can be."""
-    if chosen.cache in (None, "off"):
-        if chosen.cache_option:
-            raise RequestError(
-                "--cache-option needs a cache.",
-                field="--cache-option",
-                way_out=f"Add --cache, of {', '.join(METHODS)}.",
-            )
-        return None
-    record: dict[str, Any] = {"method": chosen.cache}
-    for option in chosen.cache_option:
-        name, sign, value = option.partition("=")
-        if not sign:
-            raise RequestError(f"{option!r} is no NAME=VALUE.", field="--cache-option", way_out="Write moreg=true.")
-        try:
-            record[name] = json.loads(value)
-        except ValueError:
-            record[name] = value
-    return record
+def _cache_of(chosen: argparse.Namespace) -> CacheConfig | None:
+    return None if chosen.cache in (None, "off") else parse_cache(chosen.cache)
 
 
 class _EventPrinter:

@@ -6,8 +6,6 @@ Knows requests, and how a person writes a method. Refuses to know what becomes o
 from __future__ import annotations
 
 import itertools
-import json
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +13,18 @@ from typing import Any
 from studio.compare.cells import FULL, Cell
 from studio.errors import RequestError
 from studio.preset import find_preset
-from studio.requests.caches import METHODS, title_of
+from studio.requests.caches import (
+    METHODS,
+    SPELLED_SO_BEFORE,
+    cache_text,
+    parse_cache,
+    parse_options,
+    parts_of,
+    spelled,
+    split_cache,
+    title_of,
+    value_of,
+)
 from studio.requests.checks import check_request
 from studio.requests.generation import GenerationRequest, read_request
 
@@ -45,8 +54,15 @@ class Method:
             return f"{options} steps"
         if name == ANY_FIELD:
             return options.replace(",", ", ").replace("_", " ")
-        base = "AdaCache + MoReg" if name == "adacache+moreg" else title_of(name).removesuffix(" (the studio's own)")
-        return f"{base} ({options.replace('_', ' ').replace(',', ', ')})" if options else base
+        try:
+            method, settings = split_cache(self.text)
+        except RequestError:  # of another version
+            return self.text
+        title = title_of(method).removesuffix(" (the studio's own)")
+        if method == "adacache" and settings.pop("moreg", False):
+            title += " + MoReg"
+        words = ", ".join(f"{setting.replace('_', ' ')}={spelled(value)}" for setting, value in settings.items())
+        return f"{title} ({words})" if words else title
 
 
 def parse_method(text: str) -> Method:
@@ -66,37 +82,26 @@ def parse_method(text: str) -> Method:
             )
         return Method(text=f"{SHORT_STEPS}:{int(options)}", fields={"num_inference_steps": int(options)})
     if name == ANY_FIELD:
-        fields = _options(options, text)
+        fields = parse_options(options, text)
         if not fields:
             raise RequestError(
                 f"{text[:60]!r} sets nothing.", field="method", value=text, way_out="Write set:guidance_scale=1."
             )
         _refuse_apart(fields, "method")
         return Method(text=text, fields=fields)
-    cache = {"method": "adacache", "moreg": True} if name == "adacache+moreg" else {"method": name}
-    if cache["method"] not in METHODS:
-        known = ", ".join((FULL, "steps:N", "set:FIELD=VALUE", "adacache+moreg", *METHODS))
+    if name not in METHODS and name not in SPELLED_SO_BEFORE:
+        known = ", ".join((FULL, "steps:N", "set:FIELD=VALUE", *METHODS))
         raise RequestError(
             f"No method is called {name[:60]!r}.", field="method", value=text, way_out=f"Known: {known}."
         )
-    return Method(text=text, fields={"cache": cache | _options(options, text)})
+    return Method(text=text, fields={"cache": parse_cache(text).model_dump()})
 
 
 def method_of(request: GenerationRequest) -> Method:
-    """The method that gives a request its cache: the settings that differ from the method's own."""
+    """The method that gives a request its cache."""
     if request.cache is None:
         return Method(text=FULL, fields={})
-    usual = METHODS[request.cache.method]()
-    changed = {
-        name: value
-        for name, value in request.cache.model_dump(mode="json").items()
-        if name != "method" and value != usual.model_dump(mode="json")[name]
-    }
-    settings = dict(changed)
-    name = "adacache+moreg" if request.cache.method == "adacache" and settings.pop("moreg", False) else ""
-    options = ",".join(f"{setting}={json.dumps(value)}" for setting, value in settings.items())
-    text = (name or request.cache.method) + (f":{options}" if options else "")
-    return Method(text=text, fields={"cache": {"method": request.cache.method} | changed})
+    return Method(text=cache_text(request.cache), fields={"cache": request.cache.model_dump()})
 
 
 def parse_axis(text: str) -> tuple[str, tuple[Any, ...]]:
@@ -115,7 +120,7 @@ def parse_axis(text: str) -> tuple[str, tuple[Any, ...]]:
         known = ", ".join(field for field in GenerationRequest.model_fields if field not in _APART)
         raise RequestError(f"Unknown setting {name[:60]!r}.", field="axis", value=text, way_out=f"Known: {known}.")
     _refuse_apart((name,), "axis")
-    return name, tuple(dict.fromkeys(_value(part) for part in _parts(values)))
+    return name, tuple(dict.fromkeys(value_of(part) for part in parts_of(values)))
 
 
 def _refuse_apart(names: Iterable[str], where: str) -> None:
@@ -124,35 +129,6 @@ def _refuse_apart(names: Iterable[str], where: str) -> None:
             raise RequestError(
                 f"{name} is an axis of its own.", field=where, value=name, way_out=f"Give several of --{name} instead."
             )
-
-
-def _options(text: str, whole: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for part in _parts(text):
-        name, sign, value = part.partition("=")
-        if not sign:
-            raise RequestError(
-                f"{part[:60]!r} in {whole[:60]!r} is no NAME=VALUE.",
-                field="method",
-                value=whole,
-                way_out="Write adacache:moreg=true.",
-            )
-        found[name.strip()] = _value(value)
-    return found
-
-
-def _parts(text: str) -> list[str]:
-    """Cut at commas, but not inside brackets: `[0.1, 0.2]` is one value."""
-    return [part.strip() for part in re.split(r",(?![^\[]*\])", text) if part.strip()]
-
-
-def _value(text: str) -> Any:
-    """A value as JSON where it is some, and as the words themselves otherwise."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return text.strip()
-    return tuple(value) if isinstance(value, list) else value
 
 
 @dataclass(frozen=True, kw_only=True)

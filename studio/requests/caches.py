@@ -1,26 +1,38 @@
 """Cache settings: what each cache method can be told, one class a method, `CacheConfig` their union.
 
-Knows names, ranges and what a larger value does, which is what a form shows. Refuses to know how a method decides
-(`studio/caching/`) and on which models it works.
+Knows names, ranges and what a larger value does, which is what a form shows; and how a cache is spelled. Refuses to
+know how a method decides (`studio/caching/`), and on which models it works (`studio.family`).
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+import json
+import re
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from studio.errors import RequestError
+from studio.family import FAMILIES
 
 
-class _Settings(BaseModel):
+class CacheSettings(BaseModel):
+    """What one method can be told."""
+
+    title: ClassVar[str]
+    """What a person calls it."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-class AdaCache(_Settings):
+class AdaCache(CacheSettings):
     """AdaCache (Kahatapitiya et al., ICCV 2025, arXiv 2411.02397), by the rule of the authors' code.
 
     At each computed step the change of one residual says how many steps to skip.
     """
 
+    title: ClassVar[str] = "AdaCache"
     method: Literal["adacache"] = "adacache"
     codebook: Literal["auto", "calibrated", "fast", "slow", "100-step", "custom"] = "auto"
     """Which distances allow which skips: the authors' (fast and slow for 30 steps, 100-step), or one measured on this
@@ -61,9 +73,10 @@ class AdaCache(_Settings):
         return self
 
 
-class Budget(_Settings):
+class Budget(CacheSettings):
     """The studio's own: compute what pays most, to an exact budget, by a schedule measured on this model."""
 
+    title: ClassVar[str] = "Budget (the studio's own)"
     method: Literal["budget"] = "budget"
     speedup: float = Field(default=2.0, ge=1, le=10)
     """How many times faster the denoising shall be."""
@@ -75,9 +88,10 @@ class Budget(_Settings):
     """At a computed step, make up for what the skipped steps before it got wrong, as far as it shows by then."""
 
 
-class TeaCache(_Settings):
+class TeaCache(CacheSettings):
     """TeaCache (Liu et al., CVPR 2025, arXiv 2411.19108): the time embedding's change, added up, decides."""
 
+    title: ClassVar[str] = "TeaCache"
     method: Literal["teacache"] = "teacache"
     threshold: float = Field(default=0.1, gt=0)
     """Change that may add up before a step is computed: larger skips more."""
@@ -85,9 +99,10 @@ class TeaCache(_Settings):
     """Share of the steps, at the beginning, that are always computed."""
 
 
-class EasyCache(_Settings):
+class EasyCache(CacheSettings):
     """EasyCache (Zhou et al., arXiv 2507.02860): the change of the output, predicted from that of the input."""
 
+    title: ClassVar[str] = "EasyCache"
     method: Literal["easycache"] = "easycache"
     threshold: float = Field(default=0.05, gt=0)
     """Predicted change, in parts of the output, that may add up: larger skips more."""
@@ -95,17 +110,19 @@ class EasyCache(_Settings):
     """Share of the steps, at the beginning, that are always computed."""
 
 
-class FirstBlockCache(_Settings):
+class FirstBlockCache(CacheSettings):
     """First-block cache (ParaAttention; diffusers): the first block's change decides about the others."""
 
+    title: ClassVar[str] = "First-block cache"
     method: Literal["first_block"] = "first_block"
     threshold: float = Field(default=0.1, gt=0)
     """Relative change of the first block's residual below which the rest is skipped: larger skips more."""
 
 
-class MagCache(_Settings):
+class MagCache(CacheSettings):
     """MagCache (Ma et al., arXiv 2506.09045; diffusers): calibrated ratios of residual magnitudes decide."""
 
+    title: ClassVar[str] = "MagCache"
     method: Literal["magcache"] = "magcache"
     threshold: float = Field(default=0.06, gt=0)
     """Error that may add up before a step is computed: larger skips more."""
@@ -118,9 +135,10 @@ class MagCache(_Settings):
     what is skipped then follows from the number in a row alone."""
 
 
-class SeaCache(_Settings):
+class SeaCache(CacheSettings):
     """SeaCache (arXiv 2602.18993; diffusers): spectrally weighted change of the latents decides."""
 
+    title: ClassVar[str] = "SeaCache"
     method: Literal["seacache"] = "seacache"
     threshold: float = Field(default=0.25, ge=0)
     """Change that may add up before a step is computed: larger skips more."""
@@ -130,9 +148,10 @@ class SeaCache(_Settings):
     """Steps that may be skipped in a row; 0 sets no limit."""
 
 
-class TaylorSeer(_Settings):
+class TaylorSeer(CacheSettings):
     """TaylorSeer (Liu et al., arXiv 2503.06923; diffusers): layers' outputs, predicted by their Taylor series."""
 
+    title: ClassVar[str] = "TaylorSeer"
     method: Literal["taylorseer"] = "taylorseer"
     cache_interval: int = Field(default=3, ge=2)
     """Steps from one computed step to the next: larger skips more."""
@@ -142,9 +161,10 @@ class TaylorSeer(_Settings):
     """Order of the series."""
 
 
-class PyramidAttentionBroadcast(_Settings):
+class PyramidAttentionBroadcast(CacheSettings):
     """PAB (Zhao et al., arXiv 2408.12588; diffusers): attention is repeated for a few steps, each kind its own."""
 
+    title: ClassVar[str] = "Pyramid Attention Broadcast"
     method: Literal["pab"] = "pab"
     self_attention_skip_range: int = Field(default=2, ge=1)
     """Steps from one computed self-attention to the next: larger skips more."""
@@ -154,9 +174,10 @@ class PyramidAttentionBroadcast(_Settings):
     """Timesteps, of 1000, between which anything is skipped."""
 
 
-class FasterCache(_Settings):
+class FasterCache(CacheSettings):
     """FasterCache (Lv et al., ICLR 2025, arXiv 2410.19355; diffusers): attention and the unguided branch, reused."""
 
+    title: ClassVar[str] = "FasterCache"
     method: Literal["fastercache"] = "fastercache"
     attention_skip_range: int = Field(default=2, ge=1)
     """Steps from one computed attention to the next: larger skips more."""
@@ -164,7 +185,7 @@ class FasterCache(_Settings):
     """Steps from one computed unguided branch to the next: larger skips more."""
 
 
-CacheConfig = Annotated[
+CacheConfig: TypeAlias = Annotated[
     AdaCache
     | Budget
     | TeaCache
@@ -179,49 +200,139 @@ CacheConfig = Annotated[
 ]
 """How computing is to be saved; a request's `cache` is one of these, or None for none."""
 
-TITLES = {
-    "adacache": "AdaCache",
-    "budget": "Budget (the studio's own)",
-    "first_block": "First-block cache",
-    "magcache": "MagCache",
-    "seacache": "SeaCache",
-    "teacache": "TeaCache",
-    "easycache": "EasyCache",
-    "taylorseer": "TaylorSeer",
-    "pab": "Pyramid Attention Broadcast",
-    "fastercache": "FasterCache",
-}
-"""What a person calls each method, in the order in which they are offered."""
-METHODS: dict[str, type[BaseModel]] = {
+METHODS: dict[str, type[CacheSettings]] = {
     settings.model_fields["method"].default: settings for settings in get_args(get_args(CacheConfig)[0])
 }
-"""The settings' classes by `method`."""
+"""The settings' classes by `method`, in the order in which they are offered."""
+_CACHE: TypeAdapter[CacheConfig] = TypeAdapter(CacheConfig)
 
 
 def title_of(method: str) -> str:
     """What a person calls a method."""
-    return TITLES.get(method, method)
-
-
-_TURNS = "Latte turns its tokens about from block to block, and this method adds up what all blocks did in one shape."
-_APART = "This model runs the guided and the unguided branch one after the other, and the method needs both at once."
-
-_REFUSED: dict[tuple[str, str], str] = {
-    ("first_block", "LattePipeline"): _TURNS,
-    ("magcache", "LattePipeline"): _TURNS,
-    ("seacache", "LattePipeline"): _TURNS,
-    ("fastercache", "WanPipeline"): _APART,
-    ("fastercache", "HunyuanVideo15Pipeline"): _APART,
-    ("fastercache", "LTXPipeline"): "The method takes frames apart by frequency, and this model has a row of tokens.",
-}
-"""By method and diffusers pipeline class."""
+    return METHODS[method].title if method in METHODS else method
 
 
 def why_not(method: str, pipeline: str) -> str | None:
-    """Why a method does not work on a pipeline, in one sentence; None where it does.
+    """Why a method does not work on a pipeline, as a clause about the model; None where it does.
 
     Args:
         method: A settings class's `method`.
-        pipeline: diffusers' class name, such as "WanPipeline".
+        pipeline: The pipeline class's name.
     """
-    return _REFUSED.get((method, pipeline))
+    family = FAMILIES.get(pipeline)
+    return None if family is None else family.why_not_cached(method)
+
+
+def parse_cache(text: str) -> CacheConfig:
+    """`adacache`, `adacache:moreg=true,codebook=slow`, `budget:speedup=2`: a cache with its settings, as it is spelled
+    on the command line, in comparisons and on the page.
+
+    Raises:
+        RequestError: not of that form, or no such method or setting; the known ones are named.
+    """
+    method, settings = split_cache(text)
+    return read_cache({"method": method} | settings)
+
+
+def split_cache(text: str) -> tuple[str, dict[str, Any]]:
+    """The method of a spelled cache, and the settings that are named.
+
+    Raises:
+        RequestError: not of that form.
+    """
+    name, _, options = text.strip().partition(":")
+    method, meant = SPELLED_SO_BEFORE.get(name, (name, {}))
+    return method, meant | parse_options(options, text)
+
+
+SPELLED_SO_BEFORE: dict[str, tuple[str, dict[str, Any]]] = {"adacache+moreg": ("adacache", {"moreg": True})}
+"""Stored comparisons say so; the method, and its settings."""
+
+
+def cache_text(cache: CacheConfig) -> str:
+    """The cache as `parse_cache` reads it: its method, and the settings that differ from the method's own."""
+    usual = METHODS[cache.method]().model_dump(mode="json")
+    changed = {name: value for name, value in cache.model_dump(mode="json").items() if value != usual[name]}
+    options = ",".join(f"{name}={spelled(value)}" for name, value in changed.items())
+    return cache.method + (f":{options}" if options else "")
+
+
+def spelled(value: object) -> str:
+    """A setting's value as `value_of` reads it."""
+    return value if isinstance(value, str) else f"{value:g}" if type(value) is float else json.dumps(value)
+
+
+def read_cache(written: object) -> CacheConfig:
+    """A cache from a record that came from outside.
+
+    Raises:
+        RequestError: no record, no such method or setting, or a value out of range, in the method's own words.
+    """
+    try:
+        return _CACHE.validate_python(written)
+    except ValidationError as error:
+        raise cache_fault(written, error.errors()[0]) from error
+
+
+def cache_fault(cache: object, fault: ErrorDetails) -> RequestError:
+    """What pydantic found in a cache's record, in the words of its own settings."""
+    if not isinstance(cache, dict):
+        return RequestError(
+            f"The cache is a {type(cache).__name__}, not a record.",
+            field="cache",
+            value=cache,
+            way_out='Write {"method": …}.',
+        )
+    method = cache.get("method")
+    if method not in METHODS:
+        return RequestError(
+            f"There is no cache {str(method)[:40]!r}.",
+            field="cache",
+            value=method,
+            way_out=f"Known caches: {', '.join(METHODS)}.",
+        )
+    # Where the fault lies is told from the request down, or from the cache.
+    place = [str(part) for part in fault["loc"] if part not in ("cache", method)]
+    name = ".".join(place)
+    if fault["type"] == "extra_forbidden":
+        known = ", ".join(name for name in METHODS[method].model_fields if name != "method")
+        return RequestError(f"{method} has no setting {name!r}.", field=f"cache.{name}", way_out=f"It has: {known}.")
+    value = cache.get(name)
+    of_value = f" = {str(value)[:80]!r}" if name else ""
+    return RequestError(
+        f"{name or method}{of_value} will not do: {fault['msg']}.", field=f"cache.{name}".rstrip("."), value=value
+    )
+
+
+def parse_options(text: str, whole: str) -> dict[str, Any]:
+    """`NAME=VALUE,NAME=VALUE` as a record; values are JSON where they can be.
+
+    Raises:
+        RequestError: not of that form.
+    """
+    options: dict[str, Any] = {}
+    for part in parts_of(text):
+        name, sign, value = part.partition("=")
+        if not sign:
+            raise RequestError(
+                f"{part[:60]!r} in {whole[:60]!r} is no NAME=VALUE.",
+                field="method",
+                value=whole,
+                way_out="Write adacache:moreg=true.",
+            )
+        options[name.strip()] = value_of(value)
+    return options
+
+
+def parts_of(text: str) -> list[str]:
+    """Cut at commas, but not inside brackets: `[0.1, 0.2]` is one value."""
+    return [part.strip() for part in re.split(r",(?![^\[]*\])", text) if part.strip()]
+
+
+def value_of(text: str) -> Any:
+    """A value as JSON where it is some, and as the words themselves otherwise."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text.strip()
+    return tuple(value) if isinstance(value, list) else value

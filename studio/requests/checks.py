@@ -11,7 +11,7 @@ import unicodedata
 from studio.errors import GridError, PromptError, RequestError
 from studio.family import family_of
 from studio.preset import SIDES, Preset
-from studio.requests.caches import title_of, why_not
+from studio.requests.caches import why_not
 from studio.requests.generation import GenerationRequest
 
 MAX_PROMPT_CHARACTERS = 2000
@@ -45,7 +45,7 @@ def check_request(request: GenerationRequest, preset: Preset) -> None:
     _check_family(request, preset)
     if request.cache is not None and (reason := why_not(request.cache.method, preset.pipeline)) is not None:
         raise RequestError(
-            f"{title_of(request.cache.method)} does not work with {preset.title}: {reason}",
+            f"{request.cache.title} does not work with {preset.title}: {reason}",
             field="cache",
             value=request.cache.method,
             way_out="Choose another cache, such as AdaCache.",

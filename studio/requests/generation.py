@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from studio.errors import RequestError
 from studio.preset import Preset
-from studio.requests.caches import METHODS, CacheConfig
+from studio.requests.caches import CacheConfig, cache_fault
 
 SCHEMA_VERSION = 1
 """Raised when a field changes its meaning; `read_request` then translates the older ones."""
@@ -93,7 +93,7 @@ def read_request(written: dict[str, Any] | str | bytes) -> GenerationRequest:
         fault = error.errors()[0]
         field = ".".join(str(part) for part in fault["loc"])
         if field.startswith("cache"):
-            raise _cache_fault(written.get("cache"), fault) from error
+            raise cache_fault(written.get("cache"), fault) from error
         raise fault_in(GenerationRequest, written, error) from error
 
 
@@ -120,34 +120,6 @@ def fault_in(model: type[BaseModel], written: dict[str, Any], error: ValidationE
         return RequestError(f"Unknown setting {field!r}.", field=field, way_out=f"Known settings: {known}.")
     value = written.get(field)
     return RequestError(f"{field} = {str(value)[:80]!r} will not do: {fault['msg']}.", field=field, value=value)
-
-
-def _cache_fault(cache: Any, fault: Any) -> RequestError:
-    """What is wrong with a cache, in the words of its own settings."""
-    if not isinstance(cache, dict):
-        return RequestError(
-            f"The cache is a {type(cache).__name__}, not a record.",
-            field="cache",
-            value=cache,
-            way_out='Write {"method": …}.',
-        )
-    method = cache.get("method")
-    if method not in METHODS:
-        return RequestError(
-            f"There is no cache {str(method)[:40]!r}.",
-            field="cache",
-            value=method,
-            way_out=f"Known caches: {', '.join(METHODS)}.",
-        )
-    name = ".".join(str(part) for part in fault["loc"][2:])
-    if fault["type"] == "extra_forbidden":
-        known = ", ".join(name for name in METHODS[method].model_fields if name != "method")
-        return RequestError(f"{method} has no setting {name!r}.", field=f"cache.{name}", way_out=f"It has: {known}.")
-    value = cache.get(name)
-    of_value = f" = {str(value)[:80]!r}" if name else ""
-    return RequestError(
-        f"{name or method}{of_value} will not do: {fault['msg']}.", field=f"cache.{name}".rstrip("."), value=value
-    )
 
 
 def request_to_json(request: GenerationRequest) -> dict[str, Any]:

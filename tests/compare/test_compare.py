@@ -52,7 +52,7 @@ from studio.events import (
 from studio.jobs import Job, JobQueue
 from studio.preset import find_preset
 from studio.records.runs import Run, RunStore
-from studio.requests.generation import GenerationRequest, request_for
+from studio.requests.generation import GenerationRequest, read_request, request_for
 from studio.requests.work import WalkComparison
 
 QUICK = ("psnr", "ssim", "flicker")
@@ -88,19 +88,22 @@ def walk(store: RunStore, comparison: Comparison, generate: Any = scripted) -> C
         ("steps:15", {"num_inference_steps": 15}, "15 steps"),
         ("set:guidance_scale=1", {"guidance_scale": 1}, "guidance scale=1"),
         ("adacache", {"cache": {"method": "adacache"}}, "AdaCache"),
+        ("adacache:moreg=true", {"cache": {"method": "adacache", "moreg": True}}, "AdaCache + MoReg"),
         ("adacache+moreg", {"cache": {"method": "adacache", "moreg": True}}, "AdaCache + MoReg"),
         ("budget:speedup=2", {"cache": {"method": "budget", "speedup": 2}}, "Budget (speedup=2)"),
         (
             "adacache:codebook=custom,thresholds=[0.1, 0.2],rates=[3,2,1]",
             {"cache": {"method": "adacache", "codebook": "custom", "thresholds": (0.1, 0.2), "rates": (3, 2, 1)}},
-            "AdaCache (codebook=custom, thresholds=[0.1,  0.2], rates=[3, 2, 1])",
+            "AdaCache (codebook=custom, thresholds=[0.1, 0.2], rates=[3, 2, 1])",
         ),
     ],
 )
 def test_a_method_is_a_word_with_settings(text: str, fields: dict[str, Any], title: str) -> None:
     method = parse_method(text)
-    assert method.fields == fields
+    made = read_request(request().model_dump() | method.fields)
+    assert made == request(**fields)
     assert method.title == title
+    assert parse_method(method.text) == method, "the text is enough to make it again"
 
 
 @pytest.mark.parametrize("text", ["adacash", "steps:many", "adacache:moreg", "set:", "set:seed=3", ""])

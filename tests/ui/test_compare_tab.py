@@ -141,7 +141,7 @@ def test_a_grid_that_will_not_do_names_its_control(tab: CompareTab, changes: dic
 def test_methods_that_do_not_work_on_a_model_are_not_offered() -> None:
     names = [name for _, name in method_choices(find_preset("pocket").pipeline)]
     assert "fastercache" not in names
-    assert names[:2] == ["adacache", "adacache+moreg"]
+    assert names[:2] == ["adacache", "adacache:moreg=true"]
     for name in names[:-1]:
         assert parse_method(name).fields
 
@@ -315,7 +315,7 @@ def test_a_cached_clip_is_held_against_its_full_twin_of_the_same_seed(tab: Compa
     full, cached = done.cells
     assert cached.run_id == run.id
     assert full.request == run.request.model_copy(update={"cache": None})
-    assert cached.method == "adacache+moreg"
+    assert cached.method == "adacache:moreg=true"
     assert tab.begin_twin(AT_HOME, run)[tab.shown] == done.id, "asked again, the same pair is opened"
 
 

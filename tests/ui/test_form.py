@@ -98,7 +98,7 @@ def test_every_method_has_a_choice_a_line_about_it_and_settings_with_labels() ->
     form = Form(list_presets()[0])
     with gr.Blocks():
         form.place_cache()
-    assert {*FIRST, *RIVALS} == {"adacache+moreg", *METHODS}
+    assert {*FIRST, *RIVALS} == {"adacache:moreg=true", *METHODS}
     assert {method for _, method in rivals("WanPipeline")} == set(RIVALS)
     assert all(about(method, "LattePipeline")["words"] for method in METHODS)
     assert all(control.label and control.info and control.elem_id for control in form.cache.controls)

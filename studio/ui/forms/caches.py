@@ -16,7 +16,7 @@ from studio.errors import RequestError
 from studio.requests.caches import METHODS, CacheConfig, title_of, why_not
 from studio.ui.components import message
 
-OFF, MOREG, MORE = "off", "adacache+moreg", "more"
+OFF, MOREG, MORE = "off", "adacache:moreg=true", "more"
 """Choices that are no method's name: no cache, AdaCache with one of its settings switched on, and the rivals."""
 FIRST = {"adacache": "AdaCache", MOREG: "AdaCache + MoReg", "budget": "Budget"}
 """What can be chosen with one click, in order."""
@@ -119,13 +119,13 @@ def about(method: str | None, pipeline: str) -> dict[str, Any]:
         return {}
     reason = why_not(method, pipeline)
     if reason is not None:
-        return message.warn(f"Does not work with this model. {reason[:1].upper()}{reason[1:]}")
+        return message.warn(f"Does not work with this model: {reason}")
     return message.quiet((METHODS[method].__doc__ or "").split("\n", maxsplit=1)[0])
 
 
 def method_of(choice: str, rival: str) -> str | None:
     """The settings' `method` of what was chosen; None for no cache."""
-    return {OFF: None, MOREG: "adacache", MORE: rival}.get(choice, choice)
+    return {OFF: None, MORE: rival}.get(choice, choice.partition(":")[0])
 
 
 def choice_of(cache: CacheConfig | None) -> tuple[str, str]:

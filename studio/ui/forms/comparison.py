@@ -12,6 +12,7 @@ from studio.compare import Grid, Method, method_of, parse_axis, parse_method
 from studio.errors import RequestError, StudioError
 from studio.requests.caches import METHODS, why_not
 from studio.requests.generation import MAX_SEED, GenerationRequest
+from studio.ui.forms.caches import MOREG
 from studio.ui.forms.generation import label_of, request_of
 
 LABELS = {
@@ -29,7 +30,7 @@ def method_choices(pipeline: str) -> list[tuple[str, str]]:
     """Methods that work on a model, by title; the last is whatever cache the Generate tab has."""
     found = [(parse_method(name).title, name) for name in METHODS if why_not(name, pipeline) is None]
     at = next((place + 1 for place, (_, name) in enumerate(found) if name == "adacache"), 0)
-    found.insert(at, (parse_method("adacache+moreg").title, "adacache+moreg"))
+    found.insert(at, (parse_method(MOREG).title, MOREG))
     return [*found, ("The Generate tab's cache", AS_ON_THE_FORM)]
 
 

@@ -35,6 +35,7 @@ from studio.ui.components import message
 from studio.ui.components.comparison_table import comparison_table
 from studio.ui.components.pareto_plot import pareto_plot
 from studio.ui.components.synced_player import served, synced_player
+from studio.ui.forms.caches import MOREG
 from studio.ui.forms.comparison import LABELS, grid_label, grid_of, method_choices
 from studio.ui.forms.generation import label_of, request_of
 from studio.ui.panels.comparison import (
@@ -65,7 +66,7 @@ NOTHING_YET = (
     "faster, how near, frame by frame. Choose methods and press Compare, or press Compare with full beside any clip "
     "that was made with a cache."
 )
-USUAL = ("adacache", "adacache+moreg")
+USUAL = ("adacache", MOREG)
 """Methods that are ticked on a new page."""
 
 
