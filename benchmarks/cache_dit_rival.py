@@ -21,9 +21,9 @@ class CacheDit:
     kept_bytes = 0
     """Not told by cache-dit."""
 
-    def __init__(self, occasion: Any, *, threshold: float, taylorseer: bool = False) -> None:
+    def __init__(self, run: Any, *, threshold: float, taylorseer: bool = False) -> None:
         """The settings that its documentation gives for Wan; `threshold` is its residual_diff_threshold."""
-        self.pipe, self.total_steps = occasion.pipe, occasion.total_steps
+        self.pipe, self.total_steps = run.pipe, run.total_steps
         self.threshold, self.taylorseer = threshold, taylorseer
 
     @contextmanager

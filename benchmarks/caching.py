@@ -271,11 +271,11 @@ class _Bench:
         )
         self.kept_bytes = 0
 
-        def weighed(occasion: Any) -> Any:
+        def weighed(run: Any) -> Any:
             if method.cache_dit is not None:
-                return cache_dit_rival.CacheDit(occasion, **method.cache_dit)
+                return cache_dit_rival.CacheDit(run, **method.cache_dit)
             assert request.cache is not None
-            made = caching.cache_for(request.cache, occasion)
+            made = caching.cache_for(request.cache, run)
             begin = made.begin_step
 
             def begin_step(index: int, sigma: float) -> None:

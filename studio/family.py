@@ -67,6 +67,8 @@ class Family:
     layout: Layout = "BCFHW"
     tokens: TokenOrder = "picture first"
     noise: NoiseScale = "share"
+    block_outputs: tuple[int, int | None] | None = None
+    """Where in what a block returns the picture's stream is, and the words'; None where diffusers has registered it."""
     refused_caches: Mapping[str, str] = field(default_factory=dict)
     """By a cache's `method`, why it does not work here: a clause about the model."""
 
@@ -106,6 +108,11 @@ def family_of(pipeline: str) -> Family:
             way_out=f"Known pipelines: {', '.join(FAMILIES)}.",
         )
     return FAMILIES[pipeline]
+
+
+def family_with(transformer: str) -> Family | None:
+    """The family whose transformer is of that class."""
+    return next((family for family in FAMILIES.values() if family.transformer == transformer), None)
 
 
 _TABLE = (
@@ -179,6 +186,7 @@ _TABLE = (
         components={"guider": frozenset({"ClassifierFreeGuidance"})},
         branches="separate",
         block_lists=("transformer_blocks",),
+        block_outputs=(0, 1),
         refused_caches={"fastercache": _APART},
         decoding="whole",
         lora_targets=(*JOINT_ATTENTION, *JOINT_FEED_FORWARD),
@@ -202,6 +210,7 @@ _TABLE = (
         branches="batched",
         block_lists=("transformer_blocks",),
         noise="signal kept",
+        block_outputs=(0, None),
         vae_float32=True,
         decoding="fixed tiles",
         decodes_in_tiles_only=True,
@@ -214,6 +223,7 @@ _TABLE = (
         text_encoders=frozenset({"Gemma2Model"}),
         branches="batched",
         block_lists=("transformer_blocks",),
+        block_outputs=(0, None),
         vae_float32=True,
         decoding="causal",
         # Its feed-forward layers are convolutions, which are left alone.

@@ -45,10 +45,10 @@ from studio.requests.checks import check_request
 from studio.requests.generation import GenerationRequest
 
 if TYPE_CHECKING:
-    from studio.caching import Cache, Occasion
+    from studio.caching import Cache, CacheRun
     from studio.pipelines import LoadedPipeline
 
-    CacheMaker = Callable[[Occasion], Cache]
+    CacheMaker = Callable[[CacheRun], Cache]
 
 PROFILES = "profiles"
 """In the runs' folder: what profiling measured, for caches to read."""
@@ -172,7 +172,7 @@ def _cache(
     from studio.block_watch import passes_of
 
     stacks = zip(model.transformers, model.stacks, strict=True)
-    occasion = caching.Occasion(
+    cache_run = caching.CacheRun(
         pipe=model.pipe,
         stacks=tuple(caching.Stack(transformer=transformer, blocks=blocks) for transformer, blocks in stacks),
         total_steps=request.num_inference_steps,
@@ -186,9 +186,9 @@ def _cache(
         ),
     )
     if cache_for is not None:
-        return cache_for(occasion)
+        return cache_for(cache_run)
     assert request.cache is not None
-    return caching.cache_for(request.cache, occasion)
+    return caching.cache_for(request.cache, cache_run)
 
 
 class _Closed(BaseException):

@@ -45,7 +45,7 @@ from studio.requests.work import ProfileModel
 from studio.storage import write_atomically
 
 if TYPE_CHECKING:
-    from studio.caching import Cache, Occasion
+    from studio.caching import Cache, CacheRun
     from studio.caching.recording import Recording
     from studio.records.profiles import Profile
 
@@ -179,11 +179,11 @@ def _record(
 
     made: list[tuple[RecordingPolicy, int]] = []
 
-    def recorder(occasion: Occasion) -> Cache:
-        blocks = len(occasion.stacks[0].blocks)
-        policy = RecordingPolicy(total_steps=occasion.total_steps, blocks=blocks, skip=skip, gain=gain)
-        made.append((policy, occasion.passes))
-        return StackCache(occasion.stacks, policy, total_steps=occasion.total_steps, passes=occasion.passes)
+    def recorder(run: CacheRun) -> Cache:
+        blocks = len(run.stacks[0].blocks)
+        policy = RecordingPolicy(total_steps=run.total_steps, blocks=blocks, skip=skip, gain=gain)
+        made.append((policy, run.passes))
+        return StackCache(run.stacks, policy, total_steps=run.total_steps, passes=run.passes)
 
     for _ in _whole(generate(request, store=store, cache_for=recorder, stop=stop)):
         pass
@@ -211,9 +211,9 @@ def _skipped_share(request: GenerationRequest, store: RunStore, stop: Stop, prof
     from studio.caching.budget import BudgetPolicy, plan_for
     from studio.requests.caches import Budget
 
-    def planned(occasion: Occasion) -> Cache:
-        policy = BudgetPolicy(lambda: plan_for(profile.at(occasion.sigmas()), Budget(speedup=2.0)))
-        return StackCache(occasion.stacks, policy, total_steps=occasion.total_steps, passes=occasion.passes)
+    def planned(run: CacheRun) -> Cache:
+        policy = BudgetPolicy(lambda: plan_for(profile.at(run.sigmas()), Budget(speedup=2.0)))
+        return StackCache(run.stacks, policy, total_steps=run.total_steps, passes=run.passes)
 
     kinds: dict[int, str] = {}
     seconds: dict[str, list[float]] = {"computed": [], "skipped": []}

@@ -346,3 +346,22 @@ def test_after_a_cached_run_an_uncached_one_is_bit_identical_to_a_first(
 def test_a_cache_that_does_not_work_on_the_model_is_refused_by_name(store: RunStore) -> None:
     with pytest.raises(RequestError, match="FasterCache does not work"):
         _walk(_request(cache={"method": "fastercache"}), store)
+
+
+def test_a_codebook_that_nobody_measured_is_refused_with_the_way_to_measure_it(store: RunStore, tmp_path: Path) -> None:
+    from support.tiny_checkpoints import save, write_preset
+
+    write_preset("wan", save("wan", tmp_path), tmp_path / "presets")
+    cache = {"method": "adacache", "codebook": "calibrated"}
+    preset = find_preset("wan", tmp_path / "presets")
+    request = request_for(preset, prompt="a square", seed=1, height=32, width=32, num_frames=5, cache=cache)
+    with pytest.raises(RequestError, match="calibrate PRESET") as caught:
+        _walk(request, store, presets_folder=tmp_path / "presets")
+    assert caught.value.field == "cache.codebook"
+
+
+def test_layers_that_the_model_does_not_have_are_refused_by_number(store: RunStore) -> None:
+    cache = {"method": "adacache", "metric_layers": (1, 99)}
+    with pytest.raises(RequestError, match="names 99; this model's blocks are 0 to 7") as caught:
+        _walk(_request(cache=cache), store)
+    assert caught.value.field == "cache.metric_layers"

@@ -1,16 +1,16 @@
 """Caching: skip what need not be computed, one method a file.
 
-    cache = cache_for(request.cache, occasion)
+    cache = cache_for(request.cache, run)
     with cache.attached():
         ...                       # run the pipeline; `cache.begin_step` before each step
 
-    stack.py                  a transformer's blocks skipped as a whole; hooks, residuals, a policy's interface
+    block_stack.py            a transformer's blocks skipped as a whole; hooks, residuals, a policy's interface
     adacache.py               the change of one residual says how many steps to skip
     motion_regularization.py  a clip that moves more is computed more often
     budget.py                 the studio's own: an exact number of computed steps, placed where they matter most
-    profile.py, recording.py  what calibration measured on a model, and measuring it
+    recording.py              what a profile is made of
     teacache.py, easycache.py rivals in our own lines
-    peers.py                  rivals as diffusers has them
+    diffusers_caches/         rivals as diffusers has them, one method a file
 
 Knows torch and diffusers' transformers. Refuses to know pipelines, requests and events.
 """
@@ -20,21 +20,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from studio.caching.block_stack import Action, Decision, Policy, Stack, StackCache
-from studio.errors import RequestError
-from studio.records.profiles import PRIOR, Profile, find_profile
-from studio.requests import caches
+from studio.caching.block_stack import Action, Decision, Stack, StackCache
+from studio.family import Family, family_of
+from studio.records.profiles import Profile, find_profile
+from studio.requests.caches import CacheConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["METHODS", "Action", "Cache", "Decision", "Occasion", "Stack", "cache_for", "find_profile"]
+__all__ = ["Action", "Cache", "CacheRun", "Decision", "Stack", "cache_for", "find_profile"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Occasion:
+class CacheRun:
     """The run that a cache is for."""
 
     pipe: Any
@@ -47,7 +50,15 @@ class Occasion:
     sigmas: Callable[[], tuple[float, ...]] = tuple
     """Noise level of each step; known once the first begins."""
     profile: Profile | None = None
-    """What calibration measured on this model."""
+    """What was measured on this model."""
+
+    @property
+    def family(self) -> Family:
+        return family_of(type(self.pipe).__name__)
+
+    def why_not(self, method: str) -> str | None:
+        """Why a method does not work on this model, as a clause; None where it does."""
+        return self.family.why_not_cached(method)
 
 
 class Cache(Protocol):
@@ -56,11 +67,6 @@ class Cache(Protocol):
     @property
     def decision(self) -> Decision | None:
         """What was decided for the present step and why, once its first pass has begun; None where it is not told."""
-        ...
-
-    @property
-    def age(self) -> int:
-        """Steps since what is reused was computed."""
         ...
 
     @property
@@ -79,79 +85,23 @@ class Cache(Protocol):
         ...
 
 
-def _adacache(settings: caches.AdaCache, occasion: Occasion) -> Policy:
-    from studio.caching.adacache import AdaCachePolicy, calibrated, codebook_of
+def cache_for(settings: CacheConfig, run: CacheRun) -> Cache:
+    """The cache that these settings describe, ready to be attached to this run.
 
-    measured = None if occasion.profile is None else calibrated(occasion.profile, occasion.total_steps)
-    codebook = codebook_of(settings, measured)
-    blocks = len(occasion.stacks[0].blocks)
-    return AdaCachePolicy(settings, codebook, total_steps=occasion.total_steps, blocks=blocks)
+    A method's file exports `policy_for(settings, run)`, which decides about whole blocks step by step, or
+    `cache_for(settings, run)`.
 
-
-def _teacache(settings: caches.TeaCache, occasion: Occasion) -> Policy:
-    from studio.caching.teacache import TeaCachePolicy, coefficients_of
-
-    coefficients = coefficients_of(occasion.profile)
-    return TeaCachePolicy(settings, total_steps=occasion.total_steps, coefficients=coefficients)
-
-
-def _easycache(settings: caches.EasyCache, occasion: Occasion) -> Policy:
-    from studio.caching.easycache import EasyCachePolicy
-
-    return EasyCachePolicy(settings, total_steps=occasion.total_steps)
+    Raises:
+        RequestError: it does not work on this model, or wants something that this model does not have.
+    """
+    method = _method(settings.method)
+    if not hasattr(method, "policy_for"):
+        return method.cache_for(settings, run)
+    policy = method.policy_for(settings, run)
+    return StackCache(run.stacks, policy, total_steps=run.total_steps, passes=run.passes)
 
 
-def _budget(settings: caches.Budget, occasion: Occasion) -> Policy:
-    from studio.caching.budget import BudgetPolicy, plan_for
-
-    # Nobody measured this model: the schedule of one that was measured is far better than an even one.
-    profile = occasion.profile or find_profile(PRIOR, None, total_steps=occasion.total_steps)
-    if profile is None:
-        raise RequestError(
-            "There is no profile to plan a budget with.",
-            field="cache",
-            value="budget",
-            way_out="Measure this model first: python -m studio calibrate PRESET.",
-        )
-    return BudgetPolicy(lambda: plan_for(profile.at(occasion.sigmas()), settings))
-
-
-def _on_the_stack(policy: Callable[[Any, Occasion], Policy]) -> Callable[[Any, Occasion], Cache]:
-    def cache(settings: Any, occasion: Occasion) -> Cache:
-        return StackCache(
-            occasion.stacks,
-            policy(settings, occasion),
-            total_steps=occasion.total_steps,
-            passes=occasion.passes,
-        )
-
-    return cache
-
-
-def _peer(settings: Any, occasion: Occasion) -> Cache:
-    from studio.caching.peers import peer_for
-
-    if settings.method == "magcache" and not settings.mag_ratios and occasion.profile is not None:
-        ratios = occasion.profile.mag_ratios_for(occasion.total_steps)
-        settings = settings.model_copy(update={"mag_ratios": ratios})
-    return peer_for(settings, occasion)
-
-
-METHODS: dict[str, Callable[[Any, Occasion], Cache]] = {
-    "adacache": _on_the_stack(_adacache),
-    "budget": _on_the_stack(_budget),
-    "teacache": _on_the_stack(_teacache),
-    "easycache": _on_the_stack(_easycache),
-    "first_block": _peer,
-    "magcache": _peer,
-    "seacache": _peer,
-    "taylorseer": _peer,
-    "pab": _peer,
-    "fastercache": _peer,
-}
-"""By the settings' `method`."""
-
-
-def cache_for(settings: caches.CacheConfig, occasion: Occasion) -> Cache:
-    """The cache that these settings describe, ready to be attached to this run."""
-    return METHODS[settings.method](settings, occasion)
+def _method(name: str) -> ModuleType:
+    """A method's file: our own, or diffusers'."""
+    own = f"studio.caching.{name}"
+    return import_module(own if find_spec(own) else f"studio.caching.diffusers_caches.{name}")

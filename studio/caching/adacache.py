@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from studio.caching.block_stack import Action, Captures, Decision, Policy, Step
@@ -32,8 +32,12 @@ from studio.caching.motion_regularization import (
     window_of,
     zeros_like_parts,
 )
+from studio.errors import RequestError
 from studio.records.profiles import Profile
 from studio.requests.caches import AdaCache
+
+if TYPE_CHECKING:
+    from studio.caching import CacheRun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +65,26 @@ HUNDRED = Codebook(thresholds=(0.03, 0.05, 0.07, 0.09, 0.11), rates=(12, 10, 8, 
 AUTHORS = {"fast": FAST, "slow": SLOW, "100-step": HUNDRED}
 
 
+def policy_for(settings: AdaCache, run: CacheRun) -> AdaCachePolicy:
+    """The policy for a run.
+
+    Raises:
+        RequestError: a codebook that nobody has measured, or layers that this model does not have.
+    """
+    blocks = min(len(stack.blocks) for stack in run.stacks)
+    beyond = [layer for layer in settings.metric_layers if not 0 <= layer < blocks]
+    if beyond:
+        raise RequestError(
+            f"metric_layers names {', '.join(map(str, beyond))}; this model's blocks are 0 to {blocks - 1}.",
+            field="cache.metric_layers",
+            value=settings.metric_layers,
+            way_out=f"Choose among 0 to {blocks - 1}, or leave it empty for the middle one.",
+        )
+    measured = None if run.profile is None else calibrated(run.profile, run.total_steps)
+    codebook = codebook_of(settings, measured)
+    return AdaCachePolicy(settings, codebook, total_steps=run.total_steps, blocks=len(run.stacks[0].blocks))
+
+
 class AdaCachePolicy(Policy):
     """One run's decisions."""
 
@@ -71,7 +95,6 @@ class AdaCachePolicy(Policy):
         *,
         total_steps: int,
         blocks: int,
-        group: dist.ProcessGroup | None = None,
     ) -> None:
         """Begin a run.
 
@@ -80,14 +103,12 @@ class AdaCachePolicy(Policy):
             codebook: The one to look distances up in.
             total_steps: N.
             blocks: Blocks of a stack, of which the middle one is measured where the settings name none.
-            group: Ranks among which the tokens are divided; their sums are added, so that all decide alike.
         """
         self.settings = settings
         self.codebook = codebook
         self.captures = Captures(
             residual=settings.residual, layers=frozenset(settings.metric_layers or (metric_layer(blocks),))
         )
-        self._group = group
         self._total = total_steps
         first, last = window_of(total_steps, settings.moreg_window)
         self._moreg = MotionRegularization(
@@ -151,13 +172,13 @@ class AdaCachePolicy(Policy):
             return
         distances, motion = [], None
         for layer, change in self._change.items():
-            numerator, denominator = self._summed(change).tolist()
+            numerator, denominator = change.tolist()
             if self.settings.distance == "absolute":
                 distances.append(numerator / self._rate)
             else:
                 distances.append(numerator / denominator / self._rate if denominator else math.nan)
             if layer in self._motion:
-                motion = motion_score(list(self._summed(self._motion[layer])))  # the last layer's, as in the code
+                motion = motion_score(list(self._motion[layer]))  # the last layer's, as in the code
         self._change.clear()
         self._motion.clear()
         distance = sum(distances) / len(distances)
@@ -166,12 +187,6 @@ class AdaCachePolicy(Policy):
         # Nothing can be concluded from NaN or from a residual of zeros: then nothing is skipped.
         self._rate, threshold = self.codebook.look_up(distance) if math.isfinite(distance) else (1, None)
         self._said = {"distance": distance, "threshold": threshold, "motion": motion}
-
-    def _summed(self, parts: Tensor) -> Tensor:
-        if self._group is not None:
-            parts = parts.clone()
-            dist.all_reduce(parts, group=self._group)
-        return parts
 
 
 def calibrated(profile: Profile, total_steps: int) -> Codebook:
@@ -196,7 +211,7 @@ def codebook_of(settings: AdaCache, calibrated: Codebook | None) -> Codebook:
     """The codebook that the settings ask for.
 
     Raises:
-        ValueError: a calibrated one was asked for, and there is none.
+        RequestError: a calibrated one was asked for, and there is none.
     """
     if settings.codebook == "custom":
         return Codebook(thresholds=settings.thresholds, rates=settings.rates)
@@ -205,7 +220,12 @@ def codebook_of(settings: AdaCache, calibrated: Codebook | None) -> Codebook:
     if calibrated is not None:
         return calibrated
     if settings.codebook == "calibrated":
-        raise ValueError("this model has no calibrated codebook for this number of steps")
+        raise RequestError(
+            "Nobody has measured this model, so it has no calibrated codebook.",
+            field="cache.codebook",
+            value=settings.codebook,
+            way_out="Measure this model first (python -m studio calibrate PRESET), or set codebook to auto.",
+        )
     return FAST
 
 

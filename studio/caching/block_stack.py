@@ -27,6 +27,8 @@ from typing import Any
 from diffusers.hooks import HookRegistry, ModelHook
 from torch import Tensor, nn
 
+from studio.family import Layout, TokenOrder, family_with
+
 ROOT_HOOK, BLOCK_HOOK = "dailies_stack_root", "dailies_stack_block"
 
 
@@ -387,7 +389,7 @@ def frames_of(transformer: nn.Module, call: dict[str, Any]) -> int | None:
     if latents.ndim != 5:
         frames = call.get("num_frames")  # LTX-Video's latents are tokens already
         return frames if isinstance(frames, int) else None
-    frames = latents.shape[1 if type(transformer).__name__ == "CogVideoXTransformer3DModel" else 2]
+    frames = latents.shape[1 if _has(transformer, layout="BFCHW") else 2]
     config = getattr(transformer, "config", {})
     patch = config.get("patch_size_t") or config.get("patch_size")
     temporal = patch[0] if isinstance(patch, (tuple, list)) else config.get("patch_size_t") or 1
@@ -400,23 +402,24 @@ def frames_first(transformer: nn.Module, residual: Tensor, entered: Tensor, fram
     Some layers work on the words' tokens as well: CogVideoX puts them before the picture's, the others after. Latte
     folds frames into the samples, (B·F, S, D), and for its temporal blocks places, (B·S, F, D).
     """
-    if frames is None or not _turns_tokens(transformer):
+    if frames is None or not _has(transformer, tokens="folded"):
         tokens = entered.shape[1]
-        words_first = type(transformer).__name__ == "CogVideoXTransformer3DModel"
-        return residual[:, -tokens:] if words_first else residual[:, :tokens]
+        return residual[:, -tokens:] if _has(transformer, tokens="words first") else residual[:, :tokens]
     samples = entered.shape[0] // frames
     by_sample = residual.unflatten(0, (samples, -1))
     spatial = residual.shape[1] == entered.shape[1] and residual.shape[0] == entered.shape[0]
     return (by_sample if spatial else by_sample.transpose(1, 2)).flatten(1, 2)
 
 
-def _turns_tokens(transformer: nn.Module) -> bool:
-    return type(transformer).__name__ == "LatteTransformer3DModel"
+def _has(transformer: nn.Module, *, layout: Layout | None = None, tokens: TokenOrder | None = None) -> bool:
+    """Whether its family lays latents or tokens out so; a transformer of no family does as most do."""
+    family = family_with(type(transformer).__name__)
+    return family is not None and (family.layout == layout or family.tokens == tokens)
 
 
 def passed_through(transformer: nn.Module, entered: Tensor, left: Tensor) -> Tensor:
     """What would leave the stack if no block added anything, laid out as what does leave it."""
-    if not _turns_tokens(transformer):
+    if not _has(transformer, tokens="folded"):
         return entered
     tokens, frames = entered.shape[1], left.shape[1]
     turned = entered.unflatten(0, (-1, frames)).transpose(1, 2).reshape(-1, frames, entered.shape[-1])

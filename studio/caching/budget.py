@@ -30,12 +30,35 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from studio.caching.block_stack import Action, Decision, Policy, Step
-from studio.records.profiles import Profile
+from studio.errors import RequestError
+from studio.records.profiles import PRIOR, Profile, find_profile
 from studio.requests.caches import Budget
+
+if TYPE_CHECKING:
+    from studio.caching import CacheRun
+
+
+def policy_for(settings: Budget, run: CacheRun) -> BudgetPolicy:
+    """The policy for a run.
+
+    Raises:
+        RequestError: no model at all has been measured.
+    """
+    # Nobody measured this model: the schedule of one that was measured is far better than an even one.
+    profile = run.profile or find_profile(PRIOR, None, total_steps=run.total_steps)
+    if profile is None:
+        raise RequestError(
+            "There is no profile to plan a budget with.",
+            field="cache",
+            value="budget",
+            way_out="Measure this model first: python -m studio calibrate PRESET.",
+        )
+    return BudgetPolicy(lambda: plan_for(profile.at(run.sigmas()), settings))
 
 
 @dataclass(frozen=True, kw_only=True)

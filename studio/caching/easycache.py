@@ -13,10 +13,20 @@ Shapes: latents and outputs as the pipeline hands them over.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor
 
 from studio.caching.block_stack import Action, Decision, Policy, Step
 from studio.requests.caches import EasyCache
+
+if TYPE_CHECKING:
+    from studio.caching import CacheRun
+
+
+def policy_for(settings: EasyCache, run: CacheRun) -> EasyCachePolicy:
+    """The policy for a run."""
+    return EasyCachePolicy(settings, total_steps=run.total_steps)
 
 
 class EasyCachePolicy(Policy):

@@ -12,6 +12,7 @@ Knows the embedding. Refuses to know blocks.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
@@ -19,6 +20,14 @@ from torch import Tensor
 from studio.caching.block_stack import Action, Decision, Policy, Step
 from studio.records.profiles import Profile
 from studio.requests.caches import TeaCache
+
+if TYPE_CHECKING:
+    from studio.caching import CacheRun
+
+
+def policy_for(settings: TeaCache, run: CacheRun) -> TeaCachePolicy:
+    """The policy for a run."""
+    return TeaCachePolicy(settings, total_steps=run.total_steps, coefficients=coefficients_of(run.profile))
 
 
 class TeaCachePolicy(Policy):

@@ -23,6 +23,9 @@ class CacheSettings(BaseModel):
     title: ClassVar[str]
     """What a person calls it."""
 
+    method: str
+    """What programs call it."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 

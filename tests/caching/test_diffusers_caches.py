@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from diffusers.hooks import MagCacheConfig, PyramidAttentionBroadcastConfig
+from diffusers.hooks import PyramidAttentionBroadcastConfig
 from support.tiny_checkpoints import TINY, preset_for, save
 from torch import Tensor, nn
 
 from studio import pipelines
-from studio.caching import METHODS, Cache, Decision, Occasion, Stack, cache_for, peers
+from studio.caching import Cache, CacheRun, Decision, Stack, cache_for
+from studio.caching.diffusers_caches import diffusers_cache, fastercache, seacache
 from studio.errors import RequestError
+from studio.family import FAMILIES, Family, NoiseScale
 from studio.machine import hardware
 from studio.pipelines import LoadedPipeline, StepStart
-from studio.pipelines.families import FAMILIES
-from studio.requests import caches
 from studio.requests.caches import (
+    METHODS,
     FasterCache,
     FirstBlockCache,
     MagCache,
@@ -88,9 +89,9 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Load]:
     pipelines.unload()
 
 
-def _occasion(ready: LoadedPipeline, request: GenerationRequest) -> Occasion:
+def _cache_run(ready: LoadedPipeline, request: GenerationRequest) -> CacheRun:
     stacks = zip(ready.transformers, ready.stacks, strict=True)
-    return Occasion(
+    return CacheRun(
         pipe=ready.pipe,
         stacks=tuple(Stack(transformer=transformer, blocks=blocks) for transformer, blocks in stacks),
         total_steps=request.num_inference_steps,
@@ -110,7 +111,6 @@ class Told:
     """Of the last step: eight bits would hide small differences."""
     decisions: list[Decision | None]
     """Each step's, at its end."""
-    ages: list[int]
     kept_bytes: int
     """The most that was kept after a step."""
 
@@ -118,7 +118,7 @@ class Told:
 def _run(
     ready: LoadedPipeline, request: GenerationRequest, cache: Cache | None = None, stop_after: int | None = None
 ) -> Told:
-    told = Told(np.zeros(0), [], [], 0)
+    told = Told(np.zeros(0), [], 0)
     last = request.num_inference_steps - 1 if stop_after is None else stop_after
 
     def started(start: StepStart) -> None:
@@ -129,7 +129,6 @@ def _run(
         told.latents = state.latents.float().numpy().copy()
         if cache is not None:
             told.decisions.append(cache.decision)
-            told.ages.append(cache.age)
             told.kept_bytes = max(told.kept_bytes, cache.kept_bytes)
         if state.index == last:
             raise Enough
@@ -176,15 +175,17 @@ def _hooks(ready: LoadedPipeline) -> list[str]:
 
 
 def test_every_method_and_every_family_is_in_the_table() -> None:
-    assert set(SKIPPING) == set(peers.PEERS) <= set(METHODS)
+    folder = Path(diffusers_cache.__file__).parent
+    assert set(SKIPPING) == {path.stem for path in folder.glob("*.py")} - {"__init__", "diffusers_cache"}
+    assert set(SKIPPING) <= set(METHODS)
     assert set(PIPELINE) == set(TINY)
     assert set(PIPELINE.values()) == set(FAMILIES)
-    for (method, pipeline), reason in caches._REFUSED.items():
-        assert method in SKIPPING
-        assert pipeline in FAMILIES
-        assert 20 < len(reason) < 140
-        assert reason[0].isupper()
-        assert reason.endswith(".")
+    for family in FAMILIES.values():
+        for method, reason in family.refused_caches.items():
+            assert method in SKIPPING
+            assert 20 < len(reason) < 140
+            assert reason[0].islower(), "it follows a colon"
+            assert reason.endswith(".")
 
 
 @pytest.mark.parametrize(("name", "method"), ALLOWED)
@@ -192,7 +193,7 @@ def test_what_is_allowed_skips_repeats_itself_and_leaves_no_trace(name: str, met
     ready, request = load(name)
     assert type(ready.pipe).__name__ == PIPELINE[name]
     plain, full = _plain(name, ready, request)
-    cache = cache_for(SKIPPING[method], _occasion(ready, request))
+    cache = cache_for(SKIPPING[method], _cache_run(ready, request))
     with cache.attached(), _linear_work(ready.blocks) as part:
         cached = _run(ready, request, cache)
     assert sum(part) < 0.97 * full
@@ -203,7 +204,7 @@ def test_what_is_allowed_skips_repeats_itself_and_leaves_no_trace(name: str, met
 
     assert not _hooks(ready)
     assert np.array_equal(_run(ready, request).latents, plain)
-    again = cache_for(SKIPPING[method], _occasion(ready, request))
+    again = cache_for(SKIPPING[method], _cache_run(ready, request))
     with again.attached():
         assert np.array_equal(_run(ready, request, again).latents, cached.latents)
 
@@ -218,7 +219,7 @@ def test_what_is_allowed_skips_repeats_itself_and_leaves_no_trace(name: str, met
 )
 def test_the_decision_says_what_was_done(name: str, method: str, load: Load) -> None:
     ready, request = load(name)
-    cache = cache_for(SKIPPING[method], _occasion(ready, request))
+    cache = cache_for(SKIPPING[method], _cache_run(ready, request))
     by_step: list[int] = []
     begin = cache.begin_step
     with cache.attached(), _linear_work(ready.blocks[1:]) as work:
@@ -237,30 +238,59 @@ def test_the_decision_says_what_was_done(name: str, method: str, load: Load) -> 
 def test_what_is_refused_is_refused_with_a_way_out(name: str, method: str, load: Load) -> None:
     ready, request = load(name)
     with pytest.raises(RequestError) as refused:
-        cache_for(SKIPPING[method], _occasion(ready, request))
+        cache_for(SKIPPING[method], _cache_run(ready, request))
     assert (refused.value.field, refused.value.value) == ("cache", method)
-    for said in (method, PIPELINE[name], str(why_not(method, PIPELINE[name])), "Choose adacache"):
+    for said in (SKIPPING[method].title, PIPELINE[name], str(why_not(method, PIPELINE[name])), "Choose AdaCache"):
         assert said in str(refused.value)
 
 
-@pytest.mark.parametrize(("name", "method"), [p for p in REFUSED if p[0] in ("latte", "ltx", "wan")])
-def test_what_is_refused_would_not_have_worked(
-    name: str, method: str, load: Load, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Unrefused(CacheRun):
+    """A run on which every method may be tried."""
+
+    def why_not(self, method: str) -> str | None:
+        return None
+
+
+class Unregistered(CacheRun):
+    """A run whose blocks nobody tells diffusers of."""
+
+    @property
+    def family(self) -> Family:
+        return dataclasses.replace(super().family, block_outputs=None)
+
+
+class FasterUntold(fastercache.FasterCache):
+    """Without being told that there is nothing to leave out."""
+
+    def before_pass(self, *_: object) -> None:
+        self._now = 500.0 if self._index else 1000.0
+
+
+WITHOUT_A_REFUSAL: dict[tuple[str, str], tuple[type[Exception], str] | None] = {
+    ("latte", "first_block"): (RuntimeError, "must match the size of tensor"),
+    ("latte", "magcache"): (RuntimeError, "must match the size of tensor"),
+    ("latte", "seacache"): None,  # it never skips
+    ("ltx", "fastercache"): (RuntimeError, "permute"),
+    ("wan", "fastercache"): (IndexError, "tuple index out of range"),
+}
+"""What would happen; None where everything is computed all the same."""
+
+
+@pytest.mark.parametrize(("name", "method"), [pair for pair in REFUSED if pair[0] in ("latte", "ltx", "wan")])
+def test_what_is_refused_would_not_have_worked(name: str, method: str, load: Load) -> None:
     ready, request = load(name, **({"height": 32, "width": 32} if name == "latte" else {}))
-    monkeypatch.setattr(caches, "why_not", lambda method, pipeline: None)
-    cache = peers.PEERS[method](SKIPPING[method], _occasion(ready, request))
-    if method == "fastercache":  # without being told that there is nothing to leave out
-        monkeypatch.setattr(cache, "before_pass", lambda *_: setattr(cache, "_now", 500.0 if cache._index else 1000.0))
+    run = Unrefused(**vars(_cache_run(ready, request)))
+    cache = FasterUntold(SKIPPING[method], run) if method == "fastercache" else cache_for(SKIPPING[method], run)
+    fault = WITHOUT_A_REFUSAL[name, method]
     with _linear_work(ready.blocks) as full:
         plain = _run(ready, request).latents
     with _linear_work(ready.blocks) as part, cache.attached():
-        try:
+        if fault is None:
             _run(ready, request, cache)
-        except (RuntimeError, IndexError, ValueError, AssertionError):
-            pass
+            assert sum(part) == sum(full)
         else:
-            assert sum(part) == sum(full), "it skips, and so it works"
+            with pytest.raises(fault[0], match=fault[1]):
+                _run(ready, request, cache)
     assert np.array_equal(_run(ready, request).latents, plain)
 
 
@@ -268,7 +298,7 @@ def test_each_pass_of_a_step_repeats_its_own_attention(load: Load) -> None:
     ready, request = load("wan")
     plain = _run(ready, request).latents
     settings = PyramidAttentionBroadcast(self_attention_skip_range=2, timestep_range=(0, 1001))
-    cache = cache_for(settings, _occasion(ready, request))
+    cache = cache_for(settings, _cache_run(ready, request))
     with cache.attached():
         ours = _run(ready, request, cache).latents
     transformer: Any = ready.transformers[0]
@@ -290,7 +320,7 @@ def test_each_pass_of_a_step_repeats_its_own_attention(load: Load) -> None:
 
 def test_a_second_transformer_goes_on_counting(load: Load) -> None:
     ready, request = load("wan-two-experts")
-    cache = cache_for(MagCache(retention_ratio=0.5), _occasion(ready, request))
+    cache = cache_for(MagCache(retention_ratio=0.5), _cache_run(ready, request))
     passes = [0, 0]
     with cache.attached():
         handles = [
@@ -304,41 +334,13 @@ def test_a_second_transformer_goes_on_counting(load: Load) -> None:
     assert 0 < first < STEPS // 2
     kinds = [decision.action.value for decision in told.decisions if decision is not None]
     assert kinds == ["computed"] * 4 + ["reused"] * 3 + ["computed"]
-    assert told.ages == [0, 0, 0, 0, 1, 2, 3, 0]
-
-
-def test_ratios_are_measured_as_diffusers_does(load: Load, capsys: pytest.CaptureFixture[str]) -> None:
-    ready, request = load("ltx")
-    entered: list[Tensor] = []
-    norms: list[Tensor] = []
-    first, last = ready.blocks[0], ready.blocks[-1]
-    handles = [
-        first.register_forward_pre_hook(
-            lambda m, args, kwargs: entered.append(args[0] if args else kwargs["hidden_states"]), with_kwargs=True
-        ),
-        last.register_forward_hook(lambda m, args, output: norms.append((output - entered[-1]).norm(dim=-1))),
-    ]
-    _run(ready, request)
-    for handle in handles:
-        handle.remove()
-    transformer: Any = ready.transformers[0]
-    transformer.enable_cache(MagCacheConfig(calibrate=True, num_inference_steps=STEPS))
-    try:
-        _run(ready, request)
-    finally:
-        transformer.disable_cache()
-    printed = re.search(r"\[(1\.0, .*)\]", capsys.readouterr().out)
-    assert printed is not None
-    theirs = [float(number) for number in printed[1].split(",")]
-    assert peers.mag_ratios_from(norms) == pytest.approx(theirs, rel=1e-5)
-    assert peers.mag_ratios_from([]) == ()
 
 
 def test_ratios_far_from_one_forbid_skipping(load: Load) -> None:
     ready, request = load("ltx")
     kinds = {}
     for ratios in ((), (1.0,) * STEPS, (1.5,) * STEPS):
-        cache = cache_for(MagCache(mag_ratios=ratios), _occasion(ready, request))
+        cache = cache_for(MagCache(mag_ratios=ratios), _cache_run(ready, request))
         with cache.attached():
             kinds[ratios] = [decision.action.value for decision in _run(ready, request, cache).decisions if decision]
     assert kinds[()] == kinds[(1.0,) * STEPS]
@@ -349,7 +351,7 @@ def test_ratios_far_from_one_forbid_skipping(load: Load) -> None:
 @pytest.mark.parametrize("method", SKIPPING)
 def test_an_aborted_run_leaves_nothing_to_the_next(method: str, load: Load) -> None:
     ready, request = load("sana-video")  # diffusers resets the caches of the other families itself
-    cache = cache_for(SKIPPING[method], _occasion(ready, request))
+    cache = cache_for(SKIPPING[method], _cache_run(ready, request))
     with cache.attached():
         whole = _run(ready, request, cache).latents
         _run(ready, request, cache, stop_after=3)
@@ -358,11 +360,11 @@ def test_an_aborted_run_leaves_nothing_to_the_next(method: str, load: Load) -> N
 
 def test_a_failed_attachment_takes_everything_off_again(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     ready, request = load("allegro")
-    monkeypatch.setattr(peers, "_introduce", lambda blocks: None)
     from diffusers.hooks._helpers import TransformerBlockRegistry
 
     monkeypatch.delitem(TransformerBlockRegistry._registry, type(ready.blocks[0]), raising=False)
-    cache = cache_for(SKIPPING["first_block"], _occasion(ready, request))
+    run = Unregistered(**vars(_cache_run(ready, request)))
+    cache = cache_for(SKIPPING["first_block"], run)
     with pytest.raises(ValueError, match="not registered"), cache.attached():
         raise AssertionError("it should not have come so far")
     assert not _hooks(ready)
@@ -376,14 +378,14 @@ def test_seacache_is_shown_the_clip_and_nothing_else(
     name: str, channels: int, frames: int, side: int, load: Load
 ) -> None:
     ready, request = load(name)
-    cache = peers.Sea(SKIPPING["seacache"], _occasion(ready, request))
+    cache = seacache.SeaCache(SKIPPING["seacache"], _cache_run(ready, request))
     shown: list[Tensor] = []
     original = cache._pictures
     cache._pictures = lambda *call: shown.extend(original(*call)) or shown[-1:]  # type: ignore[method-assign]
     with cache.attached():
         told = _run(ready, request, cache, stop_after=0)
     assert {tuple(latents.shape) for latents in shown} == {(channels, frames, side, side)}
-    assert len(shown) == cache._occasion.passes
+    assert len(shown) == cache.run.passes
     noise = torch.Generator("cpu").manual_seed(request.seed)
     assert told.latents.size == shown[0].numel()
     if name == "wan":  # the first step is shown the noise itself
@@ -393,13 +395,13 @@ def test_seacache_is_shown_the_clip_and_nothing_else(
 @pytest.mark.parametrize("method", ["magcache", "taylorseer", "pab"])
 def test_an_offloaded_model_is_cached_as_well(method: str, load: Load) -> None:
     ready, request = load("wan")
-    cache = cache_for(SKIPPING[method], _occasion(ready, request))
+    cache = cache_for(SKIPPING[method], _cache_run(ready, request))
     with cache.attached():
         cached = _run(ready, request, cache).latents
     ready.pipe.enable_model_cpu_offload(device="cpu")  # to where it is already: the same hooks as to a card
     try:
         plain = _run(ready, request).latents
-        again = cache_for(SKIPPING[method], _occasion(ready, request))
+        again = cache_for(SKIPPING[method], _cache_run(ready, request))
         with again.attached():
             assert np.array_equal(_run(ready, request, again).latents, cached)
             assert np.array_equal(_run(ready, request, again).latents, cached)
@@ -416,15 +418,15 @@ def test_without_guidance_there_is_one_sample_and_it_still_skips(method: str, lo
     ready, request = load("cogvideox", guidance_scale=1.0)
     with _linear_work(ready.blocks) as full:
         _run(ready, request)
-    cache = cache_for(SKIPPING[method], _occasion(ready, request))
+    cache = cache_for(SKIPPING[method], _cache_run(ready, request))
     with cache.attached(), _linear_work(ready.blocks) as part:
         assert np.isfinite(_run(ready, request, cache).latents).all()
     assert sum(part) < sum(full)
 
 
-@pytest.mark.parametrize(("s", "signal", "pipeline"), [(0.6, 0.8, "CogVideoXPipeline"), (3.0, 1.0, "AllegroPipeline")])
-def test_noise_is_told_as_flow_models_count_it(s: float, signal: float, pipeline: str) -> None:
-    share = peers.noise_share(pipeline, s)
+@pytest.mark.parametrize(("s", "signal", "scale"), [(0.6, 0.8, "variance kept"), (3.0, 1.0, "signal kept")])
+def test_noise_is_told_as_flow_models_count_it(s: float, signal: float, scale: NoiseScale) -> None:
+    share = diffusers_cache.noise_share(scale, s)
     assert share / (1 - share) == pytest.approx(s / signal)
-    assert peers.noise_share("WanPipeline", 0.7) == 0.7
-    assert peers.noise_share("CogVideoXPipeline", 1.0) == 1.0
+    assert diffusers_cache.noise_share("share", 0.7) == 0.7
+    assert diffusers_cache.noise_share("variance kept", 1.0) == 1.0
