@@ -254,7 +254,7 @@ SPELLED_SO_BEFORE: dict[str, tuple[str, dict[str, Any]]] = {"adacache+moreg": ("
 
 def cache_text(cache: CacheConfig) -> str:
     """The cache as `parse_cache` reads it: its method, and the settings that differ from the method's own."""
-    usual = METHODS[cache.method]().model_dump(mode="json")
+    usual = type(cache)().model_dump(mode="json")
     changed = {name: value for name, value in cache.model_dump(mode="json").items() if value != usual[name]}
     options = ",".join(f"{name}={spelled(value)}" for name, value in changed.items())
     return cache.method + (f":{options}" if options else "")

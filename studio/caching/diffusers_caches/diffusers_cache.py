@@ -242,7 +242,8 @@ def _register_blocks(blocks: Sequence[nn.Module], family: Family) -> None:
     picture, words = family.block_outputs
     for kind in {type(block) for block in blocks}:
         metadata = TransformerBlockMetadata(return_hidden_states_index=picture)
-        metadata.return_encoder_hidden_states_index = words
+        if words is not None:
+            metadata.return_encoder_hidden_states_index = words
         TransformerBlockRegistry.register(kind, metadata)
 
 

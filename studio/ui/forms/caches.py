@@ -90,7 +90,7 @@ class CacheForm:
         choice, rival = choice_of(cache)
         updates: dict[Any, Any] = {self.choice: choice}
         for (method, name), control in zip(_fields(), self.controls, strict=True):
-            chosen = cache if cache is not None and cache.method == method else METHODS[method]()
+            chosen = cache if cache is not None and cache.method == method else METHODS[method].model_validate({})
             value = getattr(chosen, name)
             # A dropdown's choices are words, numbers too.
             literal = get_origin(METHODS[method].model_fields[name].annotation) is Literal
