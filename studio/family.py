@@ -29,6 +29,8 @@ beside a signal of 1."""
 Decoding = Literal["causal", "tiles", "fixed tiles", "whole"]
 """How the autoencoder decodes: group after group of frames with caches handed on; overlapping tiles in time; tiles of a
 fixed size in time and space; or a clip as a whole, through which no gradient of pixels is taken."""
+Condition = Literal["source", "control"]
+"""A request's field: a clip or picture, or maps."""
 LoraLoader = Literal["pipeline", "transformer", "none"]
 """What of diffusers loads a low-rank update: the pipeline, its transformer alone, or nothing."""
 
@@ -59,6 +61,8 @@ class Family:
     """How guidance runs; at a guidance scale of 1 or less there is one branch whatever this says."""
     negative_prompt: bool = True
     """Whether there is a second pass to negate with."""
+    conditions: frozenset[Condition] = frozenset()
+    """Which files of a request its pipeline starts from or keeps to, besides the prompt."""
 
     block_lists: tuple[str, ...]
     """The transformer's lists of blocks, in the order of a pass."""

@@ -41,7 +41,7 @@ from studio.machine.environment import environment
 from studio.preset import Preset, find_preset
 from studio.records.runs import RunStore, RunWriter
 from studio.records.versions import VersionStore
-from studio.requests.checks import check_request
+from studio.requests.checks import check_files, check_request
 from studio.requests.generation import GenerationRequest
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ def generate(
     """
     preset = find_preset(request.preset, presets_folder)
     check_request(request, preset)
+    check_files(request)
     adapter = None
     if request.adapter is not None:
         adapter = VersionStore(store.folder).adapter_folder(request.adapter, request.preset)

@@ -41,6 +41,8 @@ def add_generate(commands: Any) -> None:
         metavar="METHOD[:NAME=VALUE,…]",
         help=f"reuse what hardly changes, such as budget:speedup=2: off, {', '.join(METHODS)}",
     )
+    parser.add_argument("--source", type=Path, metavar="FILE", help="the clip or picture to start from")
+    parser.add_argument("--control", type=Path, metavar="FILE", help="the maps that the clip is to keep to")
     parser.add_argument("-o", "--output", type=Path, help="copy the clip here")
     add_runs_folder(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the request and what it would take")
@@ -118,12 +120,16 @@ def _generate(chosen: argparse.Namespace) -> int:
 def _request(chosen: argparse.Namespace) -> Any:
     """The request that the flags ask for: over a preset's defaults, or over the settings of an earlier clip."""
     from studio.clips.read import read_settings
+    from studio.clips.reference import reference_to
     from studio.preset import find_preset
     from studio.records.runs import request_in_settings, runs_folder
     from studio.records.versions import VersionStore
     from studio.requests.generation import read_request, request_for
 
     fields = {name: getattr(chosen, name) for name in _REQUEST_FIELDS} | {"cache": _cache_of(chosen)}
+    for name in ("source", "control"):
+        path = getattr(chosen, name)
+        fields[name] = None if path is None else reference_to(path, field=name)
     fields["adapter"] = None if chosen.adapter == "none" else chosen.adapter
     if chosen.settings is None:
         preset = find_preset(chosen.preset or "pocket")

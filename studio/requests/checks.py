@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import unicodedata
 
+from studio.clips.reference import check_unchanged
 from studio.errors import GridError, PromptError, RequestError
-from studio.family import family_of
+from studio.family import FAMILIES, family_of
 from studio.preset import SIDES, Preset
 from studio.requests.caches import why_not
 from studio.requests.generation import GenerationRequest
@@ -42,7 +43,8 @@ def check_request(request: GenerationRequest, preset: Preset) -> None:
             way_out="Choose a smaller size"
             + (f", such as {preset.size.native[0][0]}×{preset.size.native[0][1]}." if preset.size.native else "."),
         )
-    _check_family(request, preset)
+    family_of(preset.pipeline)  # which refuses one that the studio does not call
+    _check_what_is_lacking(request, preset)
     if request.cache is not None and (reason := why_not(request.cache.method, preset.pipeline)) is not None:
         raise RequestError(
             f"{request.cache.title} does not work with {preset.title}: {reason}",
@@ -50,31 +52,58 @@ def check_request(request: GenerationRequest, preset: Preset) -> None:
             value=request.cache.method,
             way_out="Choose another cache, such as AdaCache.",
         )
-    if request.flow_shift is not None and preset.defaults.flow_shift is None:
-        raise RequestError(
-            f"{preset.title} has no flow_shift to set.",
-            field="flow_shift",
-            value=request.flow_shift,
-            way_out="Leave flow_shift empty.",
-        )
 
 
-def _check_family(request: GenerationRequest, preset: Preset) -> None:
-    """Raises RequestError for what the family does not have."""
-    family = family_of(preset.pipeline)
-    if request.negative_prompt and not family.negative_prompt:
+def check_files(request: GenerationRequest) -> None:
+    """Refuse a request whose files are not what they were when it was made.
+
+    Raises:
+        RequestError: one is gone, or something else is in it.
+    """
+    for field in ("source", "control"):
+        reference = getattr(request, field)
+        if reference is not None:
+            check_unchanged(reference, field=field)
+
+
+LACKING = ("negative_prompt", "vae_tiling", "flow_shift", "source", "control")
+"""Fields of a request that some presets have no use for."""
+
+
+def why_not_set(field: str, preset: Preset) -> str | None:
+    """Why a preset has no use for a request's field, as what is said of it; None where it has.
+
+    Args:
+        field: One of `LACKING`; every preset has a use for the others.
+        preset: Any; of a pipeline that nobody knows, nothing is known to be lacking.
+    """
+    if field == "flow_shift" and preset.defaults.flow_shift is None:
+        return "has no flow_shift to set."
+    family = FAMILIES.get(preset.pipeline)
+    if family is None:
+        return None
+    if field == "negative_prompt" and not family.negative_prompt:
+        return "has no negative prompt: its guidance is built in."
+    if field == "vae_tiling" and family.decodes_in_tiles_only:
+        return "decodes in tiles only."
+    if field in ("source", "control") and field not in family.conditions:
+        return "starts from noise alone, not from a file." if field == "source" else "takes no maps to keep to."
+    return None
+
+
+def _check_what_is_lacking(request: GenerationRequest, preset: Preset) -> None:
+    """Raises RequestError for what the preset has no use for."""
+    for field in LACKING:
+        value, unset = getattr(request, field), GenerationRequest.model_fields[field].default
+        reason = why_not_set(field, preset)
+        # Tiling may be asked for where there is nothing else.
+        if reason is None or value == unset or (field == "vae_tiling" and value == "on"):
+            continue
         raise RequestError(
-            f"{preset.title} has no negative prompt: its guidance is built in.",
-            field="negative_prompt",
-            value=request.negative_prompt,
-            way_out="Leave negative_prompt empty.",
-        )
-    if request.vae_tiling == "off" and family.decodes_in_tiles_only:
-        raise RequestError(
-            f"{preset.title} decodes in tiles only.",
-            field="vae_tiling",
-            value=request.vae_tiling,
-            way_out="Leave vae_tiling at auto.",
+            f"{preset.title} {reason}",
+            field=field,
+            value=str(value),
+            way_out=f"Leave {field} at {unset}." if unset else f"Leave {field} empty.",
         )
 
 

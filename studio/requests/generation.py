@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from studio.clips.reference import FileReference
 from studio.errors import RequestError
 from studio.preset import Preset
 from studio.requests.caches import CacheConfig, cache_fault
@@ -60,6 +61,14 @@ class GenerationRequest(BaseModel):
     """Id of the fine-tuned version to use; None takes the model as it came."""
     cache: CacheConfig | None = None
     """How computing is saved by reusing what hardly changes; None computes everything."""
+    source: FileReference | None = None
+    """The clip or picture to start from; None starts from noise alone."""
+    control: FileReference | None = None
+    """The maps that the clip is to keep to; None leaves it free."""
+
+
+_LEFT_OUT_WHERE_EMPTY = ("source", "control")
+"""They came later: an earlier studio still reads a request that has neither."""
 
 
 def new_seed() -> int:
@@ -118,10 +127,14 @@ def fault_in(model: type[BaseModel], written: dict[str, Any], error: ValidationE
     if fault["type"] == "extra_forbidden":
         known = ", ".join(model.model_fields)
         return RequestError(f"Unknown setting {field!r}.", field=field, way_out=f"Known settings: {known}.")
-    value = written.get(field)
+    value = written.get(field, fault["input"])
     return RequestError(f"{field} = {str(value)[:80]!r} will not do: {fault['msg']}.", field=field, value=value)
 
 
 def request_to_json(request: GenerationRequest) -> dict[str, Any]:
     """As a record that `read_request` reads back, today and later."""
-    return {"schema_version": SCHEMA_VERSION} | request.model_dump()
+    record = request.model_dump(mode="json")
+    for name in _LEFT_OUT_WHERE_EMPTY:
+        if record[name] is None:
+            del record[name]
+    return {"schema_version": SCHEMA_VERSION} | record

@@ -30,8 +30,12 @@ from studio.clips import read as read_module
 from studio.clips.clip import Clip
 from studio.clips.read import LoadedClip, probe_clip, read_clip, read_settings
 from studio.clips.reader_process import ClipLimits
+from studio.clips.reference import reference_to
 from studio.clips.write import thumbnail_jpeg, write_clip
 from studio.errors import ClipError, ClipRefused, StorageError
+from studio.preset import find_preset
+from studio.records.runs import request_in_settings
+from studio.requests.generation import request_for, request_to_json
 
 PROJECT = Path(__file__).parent.parent.parent
 FOOTAGE = PROJECT.parent / "shared" / "clips" / "road_day_960x540.mp4"
@@ -104,6 +108,14 @@ def test_equal_clips_and_settings_give_equal_bytes(tmp_path: Path) -> None:
 def test_the_settings_in_a_file_come_back_to_the_letter(tmp_path: Path, settings: dict) -> None:
     write_clip(smooth_clip(2), tmp_path / "clip.mp4", settings=settings)
     assert read_settings(tmp_path / "clip.mp4") == settings
+
+
+def test_a_request_comes_back_out_of_its_clip_with_the_files_it_refers_to(tmp_path: Path) -> None:
+    (tmp_path / "maps.npz").write_bytes(b"maps")
+    files = {"source": f"{'a' * 64}  /clips/a 'road'; #1.mp4", "control": reference_to(tmp_path / "maps.npz", field="")}
+    request = request_for(find_preset("pocket"), prompt="a road", seed=1, **files)
+    write_clip(smooth_clip(2), tmp_path / "clip.mp4", settings={"request": request_to_json(request)})
+    assert request_in_settings(read_settings(tmp_path / "clip.mp4") or {}) == request
 
 
 def test_a_strangers_file_has_no_settings(tmp_path: Path) -> None:

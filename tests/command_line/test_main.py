@@ -63,6 +63,9 @@ def test_the_settings_of_a_clip_make_it_again(tmp_path: Path, capsys: pytest.Cap
         (["--prompt", "a road", "--num-frames", "100000"], 2, "request", "num_frames"),
         (["--prompt", "a road", "--preset", "sora-9"], 3, "unknown_preset", "pocket"),
         (["--prompt", "a road", "-o", "/nowhere/at/all/out.mp4"], 2, "request", "folder"),
+        (["--prompt", "a road", "--source", "nothing.mp4"], 2, "request", "nothing.mp4 cannot be read"),
+        (["--prompt", "a road", "--source", __file__], 2, "request", "Leave source empty"),
+        (["--prompt", "a road", "--control", __file__], 2, "request", "Leave control empty"),
         (["--settings", "nothing.mp4"], 2, "request", "nothing.mp4"),
         (
             # Small enough to fit beside whatever else the suite holds in memory by then.
@@ -92,6 +95,7 @@ def test_bad_input_names_the_field_and_the_way_out(
     error = _json_lines(capsys.readouterr().out)[-1]
     assert error["code"] == code
     assert said in error["message"] + error["way_out"]
+    assert code == "weights_missing" or not (tmp_path / "runs").exists(), "refused before anything is begun"
 
 
 def test_a_dry_run_makes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

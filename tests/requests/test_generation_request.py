@@ -1,17 +1,22 @@
 """Requests: nothing is silently corrected, and a refusal names the field, the value and the way out."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from studio.clips.reference import FileReference, reference_to
 from studio.errors import GridError, PromptError, RequestError, StudioError, from_json
-from studio.preset import find_preset
-from studio.requests.checks import MAX_PROMPT_CHARACTERS, check_request
+from studio.family import family_of
+from studio.preset import find_preset, list_presets
+from studio.requests.checks import MAX_PROMPT_CHARACTERS, check_files, check_request, why_not_set
 from studio.requests.generation import MAX_SEED, GenerationRequest, read_request, request_for, request_to_json
 
 POCKET = find_preset("pocket")
 WAN = find_preset("wan2.1-t2v-1.3b")
+SOURCE = {"path": "/clips/a road.mp4", "sha256": "0123456789abcdef" * 4}
 
 
 def _pocket(**fields: Any) -> GenerationRequest:
@@ -191,3 +196,64 @@ def test_what_a_family_lacks_is_refused_before_anything_is_begun() -> None:
     with pytest.raises(RequestError, match="tiles only") as caught:
         check_request(request_for(allegro, prompt="a road", vae_tiling="off"), allegro)
     assert caught.value.field == "vae_tiling"
+
+
+# -- files that a request refers to -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("field", ["source", "control"])
+def test_a_file_travels_in_the_settings_by_path_and_checksum(field: str) -> None:
+    request = _pocket(**{field: SOURCE})
+    again = read_request(json.dumps(request_to_json(request)))
+    assert again == request
+    assert getattr(again, field) == FileReference(path=Path(SOURCE["path"]), sha256=SOURCE["sha256"])
+    assert read_request(request_to_json(_pocket()) | {field: str(getattr(request, field))}) == request
+
+
+def test_a_request_without_files_is_written_as_before_there_were_any() -> None:
+    assert {"source", "control"}.isdisjoint(request_to_json(_pocket()))
+
+
+@pytest.mark.parametrize("field", ["source", "control"])
+@pytest.mark.parametrize("odd", ["a.mp4", {"path": "a.mp4"}, SOURCE | {"sha256": "ABC"}, SOURCE | {"size": 1}, 7])
+def test_what_refers_to_no_file_is_refused_by_name(field: str, odd: object) -> None:
+    with pytest.raises(RequestError) as caught:
+        read_request(request_to_json(_pocket()) | {field: odd})
+    assert caught.value.field.partition(".")[0] == field
+
+
+def test_a_file_is_refused_with_the_way_out_where_a_family_has_no_use_for_it() -> None:
+    presets, _ = list_presets()
+    for preset in presets:
+        for field in ("source", "control"):
+            request = request_for(preset, prompt="a road", **{field: SOURCE})
+            takes = field in family_of(preset.pipeline).conditions
+            assert (why_not_set(field, preset) is None) is takes
+            if not takes:
+                with pytest.raises(RequestError, match=preset.title) as caught:
+                    check_request(request, preset)
+                assert (caught.value.field, caught.value.way_out) == (field, f"Leave {field} empty.")
+
+
+def test_a_family_that_takes_a_file_is_given_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    takes = replace(family_of(WAN.pipeline), conditions=frozenset({"source"}))
+    monkeypatch.setattr("studio.requests.checks.FAMILIES", {WAN.pipeline: takes})
+    check_request(request_for(WAN, prompt="a road", source=SOURCE), WAN)
+    with pytest.raises(RequestError, match="takes no maps"):
+        check_request(request_for(WAN, prompt="a road", control=SOURCE), WAN)
+
+
+def test_a_file_that_is_not_what_it_was_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a road.mp4"
+    path.write_bytes(b"frames")
+    request = _pocket(source=reference_to(path, field="source"))
+    check_files(request)
+    path.write_bytes(b"other frames")
+    with pytest.raises(RequestError, match="not what it was") as caught:
+        check_files(request)
+    assert caught.value.field == "source"
+    path.unlink()
+    with pytest.raises(RequestError, match=r"a road\.mp4"):
+        check_files(request)
+    with pytest.raises(RequestError, match="cannot be read"):
+        reference_to(tmp_path, field="source")

@@ -12,7 +12,7 @@ from studio.preset import find_preset, list_presets
 from studio.requests.caches import METHODS
 from studio.requests.generation import MAX_SEED, GenerationRequest, read_request
 from studio.ui.forms.caches import FIRST, RIVALS, about, rivals
-from studio.ui.forms.generation import LABELS, Form, label_of, request_of
+from studio.ui.forms.generation import LABELS, Form, label_of, read_typed, request_of
 
 
 def typed(**changes: Any) -> tuple[Any, ...]:
@@ -35,6 +35,8 @@ def typed(**changes: Any) -> tuple[Any, ...]:
         "vae_tiling": "auto",
         "quantization": "auto",
         "adapter": "",
+        "source": "",
+        "control": "",
     }
     assert set(values) == set(LABELS)
     return tuple((values | changes)[field] for field in LABELS)
@@ -78,7 +80,8 @@ CACHES: list[Any] = [
 @pytest.mark.parametrize("cache", CACHES, ids=lambda cache: str(cache and cache["method"]))
 def test_a_request_shown_in_the_form_comes_back_the_same(cache: Any) -> None:
     request, _ = request_of(typed(seed="4294967295", flow_shift=None, negative_prompt="blur"))
-    request = read_request(request.model_dump() | {"cache": cache})
+    files = {"source": f"{'0' * 64}  /clips/a road.mp4", "control": f"{'f' * 64}  /maps/a road.npz"}
+    request = read_request(request.model_dump() | {"cache": cache} | files)
     form = Form(list_presets()[0])
     with gr.Blocks():
         form.place_prompt()
@@ -90,7 +93,7 @@ def test_a_request_shown_in_the_form_comes_back_the_same(cache: Any) -> None:
         form.place_advanced()
     shown = form.shows(request)
     values = [shown[control] for control in form.inputs]
-    again, _ = request_of(tuple(value["value"] if isinstance(value, dict) else value for value in values))
+    again = read_typed(tuple(value["value"] if isinstance(value, dict) else value for value in values))
     assert again == request
 
 
@@ -167,3 +170,14 @@ def test_a_form_without_a_prompt_can_still_be_asked_how_long_it_takes() -> None:
 def test_faults_of_presets_and_weights_point_at_the_preset() -> None:
     assert label_of(PresetError("x")) == "Preset"
     assert label_of(WeightsMissing("x", field="weights")) == "Preset"
+
+
+@pytest.mark.parametrize(("field", "label"), [("source", "Source"), ("control", "Control")])
+def test_a_file_that_no_preset_has_a_use_for_is_refused_beside_its_control_and_can_be_removed(
+    field: str, label: str
+) -> None:
+    for line, words in ((f"{'0' * 64}  /clips/a.mp4", "Leave"), ("a.mp4", "")):
+        with pytest.raises(RequestError, match=words) as caught:
+            request_of(typed(**{field: line}))
+        assert label_of(caught.value) == label
+    assert getattr(request_of(typed(**{field: ""}))[0], field) is None

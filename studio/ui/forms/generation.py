@@ -36,9 +36,13 @@ LABELS = {
     "vae_tiling": "VAE tiling",
     "quantization": "Quantization",
     "adapter": "Version",
+    "source": "Source",
+    "control": "Control",
 }
 """What each field of a request is called on the page."""
-OPTIONAL = ("negative_prompt", "flow_shift", "seed", "adapter")
+FILES = ("source", "control")
+"""Fields that refer to a file, seen only where there is one."""
+OPTIONAL = ("negative_prompt", "flow_shift", "seed", "adapter", *FILES)
 """Fields that may be left empty."""
 _PRESET_FIELDS = ("width", "height", "num_frames", "fps", "num_inference_steps", "guidance_scale", "flow_shift")
 
@@ -140,6 +144,8 @@ class Form:
         with gr.Row(elem_classes="numbers"):
             self._choice("vae_tiling", "less memory, faint seams", ["auto", "on", "off"])
             self._choice("quantization", "weights in 8 bits", ["auto", "none", "int8"])
+        for field in FILES:
+            self.controls[field] = gr.Textbox(label=LABELS[field], max_lines=1, visible=False, elem_id=field)
 
     def place_cache(self) -> None:
         self.cache.place(self.first.pipeline if self.first else "")
@@ -186,7 +192,15 @@ class Form:
         updates |= {self.controls["seed"]: str(request.seed)} | self.versions_shown(
             request.preset, request.adapter or ""
         )
-        return updates | self.cache.shows(request.cache, pipeline)
+        return updates | self._files_shown(request) | self.cache.shows(request.cache, pipeline)
+
+    def _files_shown(self, request: GenerationRequest | None) -> dict[Any, Any]:
+        """The files that a request refers to; none are hidden."""
+        referred = {self.controls[field]: request and getattr(request, field) for field in FILES}
+        return {
+            control: gr.update(value=str(reference or ""), visible=reference is not None)
+            for control, reference in referred.items()
+        }
 
     def starts_from(self, preset: Preset) -> dict[Any, Any]:
         """What makes the controls show a preset's defaults; prompt and seed are left as they are."""
@@ -195,11 +209,20 @@ class Form:
             value=preset.defaults.flow_shift, interactive=preset.defaults.flow_shift is not None
         )
         updates[self.controls["negative_prompt"]] = preset.defaults.negative_prompt
+        updates |= self._files_shown(None)
         return updates | self.versions_shown(preset.name) | self.cache.shows(None, preset.pipeline)
 
 
 def request_of(values: tuple[Any, ...], *, prompt: str | None = None) -> tuple[GenerationRequest, Preset]:
-    """What the controls say, checked against the preset they name.
+    """What the controls say, as `read_typed` reads it, checked against the preset they name."""
+    request = read_typed(values, prompt=prompt)
+    preset = find_preset(request.preset)
+    check_request(request, preset)
+    return request, preset
+
+
+def read_typed(values: tuple[Any, ...], *, prompt: str | None = None) -> GenerationRequest:
+    """What the controls say.
 
     Args:
         values: The controls' values, in the order of `Form.inputs`.
@@ -216,14 +239,11 @@ def request_of(values: tuple[Any, ...], *, prompt: str | None = None) -> tuple[G
         written["prompt"] = prompt
     seed = whole_number(written["seed"], "seed", most=MAX_SEED)
     written["seed"] = new_seed() if seed is None else seed
-    written["adapter"] = written.get("adapter") or None
+    written |= {field: written.get(field) or None for field in ("adapter", *FILES)}
     if written["negative_prompt"] is None:
         written["negative_prompt"] = ""
     written["cache"] = cache_of(values[len(LABELS) :]) if len(values) > len(LABELS) else None
-    request = read_request(written)
-    preset = find_preset(request.preset)
-    check_request(request, preset)
-    return request, preset
+    return read_request(written)
 
 
 def whole_number(typed: Any, field: str, *, most: int) -> int | None:
@@ -246,4 +266,4 @@ def label_of(error: StudioError) -> str:
     """The label of the control that an error is about; empty where it is about none."""
     if isinstance(error, (PresetError, WeightsError)):
         return LABELS["preset"]
-    return "Cache" if error.field.startswith("cache") else LABELS.get(error.field, "")
+    return "Cache" if error.field.startswith("cache") else LABELS.get(error.field.partition(".")[0], "")
