@@ -297,7 +297,9 @@ class _Bench:
 def _keeping_store(folder: Path) -> Any:
     """A store that holds on to the last clip's own pixels: the mp4's compression would hide what is above 40 dB."""
     from studio.clips.clip import Clip
-    from studio.records.runs import Run, RunStore, RunWriter
+    from studio.records.run import Run
+    from studio.records.run_writer import RunWriter
+    from studio.records.runs import RunStore
 
     class Keeping(RunStore):
         frames: np.ndarray

@@ -39,7 +39,8 @@ from studio.events import (
 from studio.machine import hardware, pace, weights
 from studio.machine.environment import environment
 from studio.preset import Preset, find_preset
-from studio.records.runs import RunStore, RunWriter
+from studio.records.run_writer import RunWriter
+from studio.records.runs import RunStore
 from studio.records.versions import VersionStore
 from studio.requests.checks import check_files, check_request
 from studio.requests.generation import GenerationRequest

@@ -30,7 +30,8 @@ from studio.events import (
 from studio.generate import generate
 from studio.machine import hardware, weights
 from studio.preset import find_preset
-from studio.records.runs import RunStore, request_in_settings
+from studio.records.run import request_in_settings
+from studio.records.runs import RunStore
 from studio.requests.generation import GenerationRequest, request_for
 
 SMALL = {"height": 64, "width": 64, "num_frames": 5, "num_inference_steps": 3}

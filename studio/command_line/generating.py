@@ -122,7 +122,8 @@ def _request(chosen: argparse.Namespace) -> Any:
     from studio.clips.read import read_settings
     from studio.clips.reference import reference_to
     from studio.preset import find_preset
-    from studio.records.runs import request_in_settings, runs_folder
+    from studio.records.run import request_in_settings
+    from studio.records.runs import runs_folder
     from studio.records.versions import VersionStore
     from studio.requests.generation import read_request, request_for
 

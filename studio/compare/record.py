@@ -19,7 +19,8 @@ from studio.compare.cells import Cell, Comparison, ComparisonState, Seconds
 from studio.compare.grid import Grid, cells_of
 from studio.errors import ComparisonError, RequestError, StudioError
 from studio.metrics import scores_from_json, scores_to_json
-from studio.records.runs import RunStore, utc_now
+from studio.records.run import utc_now
+from studio.records.runs import RunStore
 from studio.requests.generation import read_request, request_to_json
 from studio.storage import FileLock, disk_trouble, write_atomically
 

@@ -16,7 +16,7 @@ from studio.compare.cells import Cell, Seconds
 from studio.errors import StudioError
 from studio.metrics import computed_share, score, spread
 from studio.metrics.fidelity import psnr_per_frame
-from studio.records.runs import Run
+from studio.records.run import Run
 
 COLD_SECONDS = 0.5
 """A run that spent more on loading came first to its model, and its first step carries one-off costs."""

@@ -11,7 +11,8 @@ from contextlib import suppress
 from studio.compare.cells import Cell, Comparison
 from studio.errors import RunError
 from studio.preset import find_preset
-from studio.records.runs import Run, RunStore
+from studio.records.run import Run
+from studio.records.runs import RunStore
 from studio.requests.generation import GenerationRequest
 
 

@@ -26,7 +26,8 @@ from studio.events import (
     never,
 )
 from studio.metrics import METRICS
-from studio.records.runs import Run, RunStore
+from studio.records.run import Run
+from studio.records.runs import RunStore
 from studio.requests.work import WalkComparison
 
 

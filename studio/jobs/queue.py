@@ -34,7 +34,8 @@ from studio.jobs.worker import (
     stopped_with_the_studio,
 )
 from studio.records.event_log import EventTail, Numbered
-from studio.records.runs import EVENTS, RunStore
+from studio.records.run import EVENTS
+from studio.records.runs import RunStore
 from studio.requests.work import Work, WorkKind
 from studio.storage import FileLock
 

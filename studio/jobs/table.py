@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from studio.errors import JobError, RequestError, StudioError
-from studio.records.runs import utc_now
+from studio.records.run import utc_now
 from studio.requests.work import (
     KINDS,
     ProfileModel,

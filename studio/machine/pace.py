@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.errors import StudioError
-from studio.records.runs import Run
+from studio.records.run import Run
 from studio.requests.generation import GenerationRequest
 from studio.storage import write_atomically
 

@@ -16,7 +16,7 @@ import numpy as np
 from studio.errors import RequestError
 
 if TYPE_CHECKING:
-    from studio.records.runs import BlockTrace
+    from studio.records.run import BlockTrace
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,8 @@ from studio.errors import StudioError
 from studio.jobs import Job
 from studio.machine.hardware import Machine, gigabytes
 from studio.preset import Preset
-from studio.records.runs import Run, RunStore
+from studio.records.run import Run
+from studio.records.runs import RunStore
 from studio.records.versions import Version, VersionStore
 from studio.requests.caches import AdaCache, Budget, CacheConfig, title_of
 from studio.requests.generation import GenerationRequest

@@ -34,7 +34,7 @@ from studio.clips.reference import reference_to
 from studio.clips.write import thumbnail_jpeg, write_clip
 from studio.errors import ClipError, ClipRefused, StorageError
 from studio.preset import find_preset
-from studio.records.runs import request_in_settings
+from studio.records.run import request_in_settings
 from studio.requests.generation import request_for, request_to_json
 
 PROJECT = Path(__file__).parent.parent.parent

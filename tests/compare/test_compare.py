@@ -51,7 +51,8 @@ from studio.events import (
 )
 from studio.jobs import Job, JobQueue
 from studio.preset import find_preset
-from studio.records.runs import Run, RunStore
+from studio.records.run import Run
+from studio.records.runs import RunStore
 from studio.requests.generation import GenerationRequest, read_request, request_for
 from studio.requests.work import WalkComparison
 

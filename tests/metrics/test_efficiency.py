@@ -9,7 +9,7 @@ import pytest
 from studio.errors import RequestError
 from studio.metrics import computed_share, speed_up, spread
 from studio.metrics.efficiency import Spread
-from studio.records.runs import COMPUTED, BlockTrace
+from studio.records.run import COMPUTED, BlockTrace
 
 
 def test_spread_of_five_timings() -> None:

@@ -20,7 +20,8 @@ from studio.machine import pace
 from studio.metrics import scores_to_json
 from studio.records.profile_files import profile_files
 from studio.records.profiles import find_profile
-from studio.records.runs import RunStore, request_in_settings
+from studio.records.run import request_in_settings
+from studio.records.runs import RunStore
 from studio.records.versions import VersionStore
 from studio.requests.generation import GenerationRequest
 from studio.requests.work import ProfileModel, TrainVersion, WalkComparison

@@ -20,7 +20,7 @@ from test_tabs import AT_HOME, hosted, pressed, rooms
 from studio.compare import FULL, Comparison, cells_of, compare, parse_method
 from studio.errors import RequestError, StudioError
 from studio.preset import find_preset, list_presets
-from studio.records.runs import Run
+from studio.records.run import Run
 from studio.requests.generation import request_for
 from studio.requests.work import WalkComparison
 from studio.ui.components import masthead

@@ -27,7 +27,7 @@ from studio.events import (
     StepFinished,
     StepStarted,
 )
-from studio.records.runs import Run
+from studio.records.run import Run
 
 StepKind = Literal["computed", "reused", "half", "extrapolated"]
 

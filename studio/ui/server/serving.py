@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gradio.utils import get_upload_folder
 
-from studio.records.runs import Run
+from studio.records.run import Run
 from studio.ui.wording import clip_name
 
 

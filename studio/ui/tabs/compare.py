@@ -29,7 +29,7 @@ from studio.compare import (
 from studio.errors import ComparisonError, JobError, RequestError, RunError, StudioError
 from studio.jobs import Job
 from studio.machine.pace import predict
-from studio.records.runs import Run
+from studio.records.run import Run
 from studio.requests.work import WalkComparison
 from studio.ui.components import message
 from studio.ui.components.comparison_table import comparison_table

@@ -24,7 +24,7 @@ from studio.machine.pace import predict
 from studio.machine.weights import folder_of
 from studio.preset import Preset, find_preset
 from studio.records.event_log import EventTail
-from studio.records.runs import Run
+from studio.records.run import Run
 from studio.records.versions import VersionStore
 from studio.requests.generation import GenerationRequest, new_seed
 from studio.requests.work import WalkComparison, WorkKind

@@ -16,7 +16,7 @@ import gradio as gr
 from studio.clips.read import read_settings
 from studio.errors import ClipError, StudioError, UnknownPreset
 from studio.preset import Preset, find_preset
-from studio.records.runs import Run, request_in_settings
+from studio.records.run import Run, request_in_settings
 from studio.requests.generation import GenerationRequest
 from studio.ui.components import message
 from studio.ui.components.facts import facts
