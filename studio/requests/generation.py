@@ -16,6 +16,7 @@ from studio.clips.reference import FileReference
 from studio.errors import RequestError
 from studio.preset import Preset
 from studio.requests.caches import CacheConfig, cache_fault
+from studio.requests.fields import defaults_of
 
 SCHEMA_VERSION = 1
 """Raised when a field changes its meaning; `read_request` then translates the older ones."""
@@ -37,27 +38,27 @@ class GenerationRequest(BaseModel):
     """Rows of a frame."""
     width: int = Field(ge=1, le=8192)
     """Columns of a frame."""
-    num_frames: int = Field(ge=1, le=2000)
+    num_frames: int = Field(title="Frames", ge=1, le=2000)
     """Length of the clip."""
-    fps: float = Field(gt=0, le=120)
+    fps: float = Field(title="Frames a second", gt=0, le=120)
     """Frames a second when shown; the model does not see it."""
-    num_inference_steps: int = Field(ge=1, le=200)
+    num_inference_steps: int = Field(title="Steps", ge=1, le=200)
     """Denoising steps: more is slower and finer."""
-    guidance_scale: float = Field(ge=0, le=30)
+    guidance_scale: float = Field(title="Guidance", ge=0, le=30)
     """How strongly the prompt is followed; 1 or less switches guidance off and halves the work."""
     flow_shift: float | None = Field(default=None, gt=0, le=50)
     """Shift of the flow schedule: larger spends more steps at high noise. None keeps the scheduler as it is."""
     seed: int = Field(ge=0, le=MAX_SEED)
     """Seed of the initial noise, drawn on the CPU so that it is the same on every device."""
-    torch_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    torch_dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", title="Number format")
     """Number format of the weights; auto takes what this machine runs best."""
     offload: Literal["auto", "none", "model", "group", "sequential"] = "auto"
     """What is kept off the accelerator while it is not needed: less memory, more time, the same clip."""
-    vae_tiling: Literal["auto", "on", "off"] = "auto"
+    vae_tiling: Literal["auto", "on", "off"] = Field(default="auto", title="VAE tiling")
     """Decode in overlapping tiles: less memory, faint seams."""
     quantization: Literal["auto", "none", "int8"] = "auto"
     """Weights of the transformer in 8 bits: less memory, a slightly different clip."""
-    adapter: str | None = None
+    adapter: str | None = Field(default=None, title="Version")
     """Id of the fine-tuned version to use; None takes the model as it came."""
     cache: CacheConfig | None = None
     """How computing is saved by reusing what hardly changes; None computes everything."""
@@ -82,11 +83,9 @@ def request_for(preset: Preset, *, prompt: str, seed: int | None = None, **field
     Raises:
         RequestError: a field nobody knows, or a value out of range.
     """
-    defaults = preset.defaults.model_dump(exclude={"prompts", "max_sequence_length"})
     chosen = {name: value for name, value in fields.items() if value is not None}
-    return read_request(
-        defaults | chosen | {"preset": preset.name, "prompt": prompt, "seed": new_seed() if seed is None else seed}
-    )
+    apart = {"preset": preset.name, "prompt": prompt, "seed": new_seed() if seed is None else seed}
+    return read_request(defaults_of(preset, GenerationRequest) | chosen | apart)
 
 
 def read_request(written: dict[str, Any] | str | bytes) -> GenerationRequest:

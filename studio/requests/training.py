@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from studio.errors import RequestError
 from studio.preset import SIDES, Preset
 from studio.requests.checks import check_on_grid, check_prompt
+from studio.requests.fields import defaults_of
 from studio.requests.generation import MAX_SEED, fault_in, record_of
 
 Objective = Literal["latent", "pixel", "mixed"]
@@ -67,9 +68,9 @@ class FinetuneRequest(BaseModel):
     height: int = Field(ge=1, le=8192)
     """Rows of a frame in training; clips are cut to the shape and resized."""
     width: int = Field(ge=1, le=8192)
-    num_frames: int = Field(ge=1, le=2000)
+    num_frames: int = Field(title="Frames", ge=1, le=2000)
     """Frames of a training sample; longer clips give several."""
-    fps: float = Field(gt=0, le=120)
+    fps: float = Field(title="Frames a second", gt=0, le=120)
     """Frames a second; clips at other rates are read at this one."""
     objective: Objective = "mixed"
     """latent: the model's own loss, fast, blind to what the decoder does. pixel: distance of decoded frames, taken
@@ -78,47 +79,47 @@ class FinetuneRequest(BaseModel):
     """Of the pixel loss in a mixed objective; larger follows pixels more."""
     structure_weight: float = Field(default=0.2, ge=0, le=1)
     """Share of the structural term (1 - SSIM) in the pixel loss; the rest is L1."""
-    perceptual_weight: float = Field(default=0.0, ge=0, le=10)
+    perceptual_weight: float = Field(title="LPIPS weight", default=0.0, ge=0, le=10)
     """Of LPIPS beside these in the pixel loss: more looks at textures than at levels. Needs torchvision and AlexNet's
     weights on this machine."""
-    mode: Literal["exact", "truncated", "full"] = "exact"
+    mode: Literal["exact", "truncated", "full"] = Field(default="exact", title="Gradients through the decoder")
     """How gradients go through the decoder: exact is right and lean; truncated for very long clips; full for
     reference, with memory that grows with the clip."""
     window: int = Field(default=1, ge=1, le=100)
     """Truncated: groups of frames whose loss is propagated together."""
     context: int = Field(default=1, ge=0, le=100)
     """Truncated: groups before the window that gradients still reach."""
-    keep_caches: Literal["auto", "device", "memory", "disk"] = "auto"
+    keep_caches: Literal["auto", "device", "memory", "disk"] = Field(default="auto", title="Caches meanwhile")
     """Exact: where the decoder's caches lie meanwhile. auto: in main memory beside a graphics card, else on disk, so
     that memory does not grow with the clip. device: beside the model, a little faster."""
-    checkpoint_blocks: bool = False
+    checkpoint_blocks: bool = Field(default=False, title="Compute activations again")
     """Compute activations again instead of keeping them: less memory, more time, the same gradients."""
-    crop_size: int | None = Field(default=None, ge=1, le=1024)
+    crop_size: int | None = Field(title="Crop", default=None, ge=1, le=1024)
     """Edge, in latent pixels, of the square of each sample that pixel losses look at, drawn anew each step; None takes
     whole frames. Smaller needs less memory and time."""
-    lora_rank: int = Field(default=16, ge=1, le=256)
+    lora_rank: int = Field(title="LoRA rank", default=16, ge=1, le=256)
     """Rank of the low-rank update of the denoiser; more can learn more, and forget more."""
-    lora_alpha: int | None = Field(default=None, ge=1, le=1024)
+    lora_alpha: int | None = Field(title="LoRA alpha", default=None, ge=1, le=1024)
     """Scale of the update: alpha / rank; None takes the rank."""
-    train_decoder: bool = False
+    train_decoder: bool = Field(default=False, title="Train the decoder as well")
     """Whether the autoencoder's decoder learns as well (low rank, pixel losses only)."""
     learning_rate: float = Field(default=5e-4, gt=0, le=1)
     """Of AdamW, after a short rise; absurdly large values end in NaN, which stops the training."""
-    max_train_steps: int = Field(default=100, ge=1, le=100_000)
+    max_train_steps: int = Field(title="Steps", default=100, ge=1, le=100_000)
     """Optimizer steps."""
-    gradient_accumulation_steps: int = Field(default=1, ge=1, le=256)
+    gradient_accumulation_steps: int = Field(title="Samples a step", default=1, ge=1, le=256)
     """Samples that make one optimizer step."""
-    ema_decay: float = Field(default=0.95, ge=0, lt=1)
+    ema_decay: float = Field(title="Average decay", default=0.95, ge=0, lt=1)
     """Of the moving average of the weights, which is what is kept; 0 keeps the last weights."""
-    prior_loss_weight: float = Field(default=0.0, ge=0, le=100)
+    prior_loss_weight: float = Field(title="Prior weight", default=0.0, ge=0, le=100)
     """Holds the model to what it made before of prompts that are not in the clips: more forgets less."""
-    validation_share: float = Field(default=0.2, ge=0, le=0.5)
+    validation_share: float = Field(title="Held out", default=0.2, ge=0, le=0.5)
     """Share of the samples held out for scoring."""
-    validation_steps: int = Field(default=25, ge=1)
+    validation_steps: int = Field(title="Score every", default=25, ge=1)
     """Steps between scorings."""
     sample_prompts: tuple[str, ...] = Field(default=(), max_length=4)
     """What is generated before and after, at the request's seed; empty takes the first held-out caption."""
-    checkpointing_steps: int = Field(default=10, ge=1)
+    checkpointing_steps: int = Field(title="Checkpoint every", default=10, ge=1)
     """Steps between checkpoints: at most so many are lost if the machine goes down."""
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
     """Of everything that is drawn."""
@@ -132,7 +133,7 @@ def finetune_request_for(preset: Preset, *, clips: tuple[TrainingClip, ...], **f
     Raises:
         RequestError: a field nobody knows, or a value out of range.
     """
-    defaults = {name: getattr(preset.defaults, name) for name in ("height", "width", "num_frames", "fps")}
+    defaults = defaults_of(preset, FinetuneRequest)
     if objectives_of(preset) == ("latent",):
         defaults["objective"] = "latent"
     chosen = {name: value for name, value in fields.items() if value is not None}

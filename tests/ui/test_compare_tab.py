@@ -14,7 +14,7 @@ import pytest
 from support.patience import until
 from support.scripted_generate import SURROUNDINGS
 from support.scripted_generate import generate as scripted
-from test_form import typed
+from test_form import typed, values_of
 from test_tabs import AT_HOME, hosted, pressed, rooms
 
 from studio.compare import FULL, Comparison, cells_of, compare, parse_method
@@ -24,7 +24,7 @@ from studio.records.run import Run
 from studio.requests.generation import request_for
 from studio.requests.work import WalkComparison
 from studio.ui.components import masthead
-from studio.ui.forms.comparison import grid_of, method_choices
+from studio.ui.forms.comparison import GridForm, method_choices
 from studio.ui.panels.comparison import name_of, plot_value, status_of, table_value
 from studio.ui.server.page_context import PageContext
 from studio.ui.server.visitor import introduced
@@ -34,19 +34,12 @@ from studio.ui.tabs.generate import GenerateTab
 __all__ = ["hosted", "rooms"]
 
 
-def asked(**changes: Any) -> tuple[Any, ...]:
-    """The tab's own controls and then the form's, as Gradio hands them over."""
-    own: dict[str, Any] = {
-        "prompts": "steps=2",
-        "seeds": "1",
-        "repeats": 1,
-        "ticked": ["adacache"],
-        "steps": "",
-        "rows": "",
-        "axes": "",
-    }
-    form = {name: changes.pop(name) for name in list(changes) if name not in own}
-    return (*(own | changes).values(), *typed(**form))
+def asked(tab: CompareTab, browser: Any = AT_HOME, **changes: Any) -> dict[Any, Any]:
+    """The tab's own controls and the form's, as Gradio hands them over."""
+    own: dict[str, Any] = {"prompts": "steps=2", "methods": ["adacache"]}
+    own |= {name: changes.pop(name) for name in list(changes) if name in GridForm.__annotations__}
+    controls = values_of(tab.grid.controls) | {getattr(tab.grid, name): value for name, value in own.items()}
+    return {tab.browser: browser} | controls | typed(tab.grid.form, **changes)
 
 
 def tab_of(rooms: PageContext) -> CompareTab:
@@ -86,13 +79,14 @@ def made(tab: CompareTab, **fields: Any) -> Run:
 # -- the grid ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_controls_make_a_grid_with_the_forms_other_settings() -> None:
-    grid = grid_of(
+def test_the_controls_make_a_grid_with_the_forms_other_settings(tab: CompareTab) -> None:
+    grid = tab.grid.read(
         asked(
+            tab,
             prompts="a car\n\n a bus ",
             seeds="1, 2;3",
             repeats=2,
-            ticked=["adacache", "teacache"],
+            methods=["adacache", "teacache"],
             steps="4, 2",
             rows="adacache:codebook=slow",
             axes="guidance_scale=1, 3",
@@ -109,30 +103,30 @@ def test_the_controls_make_a_grid_with_the_forms_other_settings() -> None:
     assert {cell.request.width for cell in cells} == {64}
 
 
-def test_what_is_left_empty_is_taken_from_the_form() -> None:
-    grid = grid_of(asked(prompts="", seeds="", prompt="a tram", seed="9"))
+def test_what_is_left_empty_is_taken_from_the_form(tab: CompareTab) -> None:
+    grid = tab.grid.read(asked(tab, prompts="", seeds="", prompt="a tram", seed="9"))
     assert {(cell.request.prompt, cell.request.seed) for cell in cells_of(grid)} == {("a tram", 9)}
 
 
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
-        ({"ticked": []}, "method"),
+        ({"methods": []}, "method"),
         ({"seeds": "one"}, "seed"),
         ({"repeats": 1.5}, "repeats"),
         ({"repeats": None}, "repeats"),
         ({"rows": "adacash"}, "method"),
         ({"axes": "colour=red"}, "axis"),
-        ({"ticked": ["form"]}, "method"),
+        ({"methods": ["form"]}, "method"),
         ({"prompts": "", "prompt": ""}, "prompt"),
         ({"width": 130}, "width"),
     ],
 )
 def test_a_grid_that_will_not_do_names_its_control(tab: CompareTab, changes: dict[str, Any], field: str) -> None:
     with pytest.raises(StudioError) as refused:
-        grid_of(asked(**changes))
+        tab.grid.read(asked(tab, **changes))
     assert refused.value.field == field
-    said = tab.begin(AT_HOME, *asked(**changes))
+    said = tab.begin(asked(tab, **changes))
     assert said[tab.trouble]["tone"] == "error"
     assert said[tab.trouble]["field"]
     assert tab.book.list() == []
@@ -147,15 +141,15 @@ def test_methods_that_do_not_work_on_a_model_are_not_offered() -> None:
 
 
 def test_the_count_says_how_many_clips_before_the_click(tab: CompareTab) -> None:
-    assert tab.count(*asked(seeds="1 2", steps="4"))["words"].startswith("6 clips in 2 groups")
-    assert tab.count(*asked(seeds="x"))["field"] == "Seeds"
+    assert tab.count(asked(tab, seeds="1 2", steps="4"))["words"].startswith("6 clips in 2 groups")
+    assert tab.count(asked(tab, seeds="x"))["field"] == "Seeds"
 
 
 # -- showing ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_comparison_is_begun_fills_and_is_found_again_by_another_page(tab: CompareTab) -> None:
-    said = tab.begin(AT_HOME, *asked(steps="4"))
+    said = tab.begin(asked(tab, steps="4"))
     shown = said[tab.shown]
     assert said[tab.table]["groups"][0]["rows"][0]["state"] == "waiting"
     assert said[tab.timer].active
@@ -175,12 +169,12 @@ def test_a_comparison_is_begun_fills_and_is_found_again_by_another_page(tab: Com
 
 
 def test_a_page_that_knows_the_record_is_told_nothing(tab: CompareTab) -> None:
-    said = tab.begin(AT_HOME, *asked())
+    said = tab.begin(asked(tab))
     assert tab.look(AT_HOME, said[tab.shown], None, said[tab.told]) == gr.skip()
 
 
 def test_up_to_three_clips_of_one_reference_are_picked(tab: CompareTab) -> None:
-    said = tab.begin(AT_HOME, *asked(seeds="1 2", steps="4, 3, 5"))
+    said = tab.begin(asked(tab, seeds="1 2", steps="4, 3, 5"))
     shown = finished(tab, said[tab.shown]).id
     picked: Any = None
     for cell, kept in ((1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (4, [2, 3, 4]), (6, [6])):
@@ -195,7 +189,7 @@ def test_up_to_three_clips_of_one_reference_are_picked(tab: CompareTab) -> None:
 
 
 def test_a_point_opens_its_clip_and_loads_its_settings(tab: CompareTab) -> None:
-    said = tab.begin(AT_HOME, *asked(steps="4", seeds="5"))
+    said = tab.begin(asked(tab, steps="4", seeds="5"))
     shown = finished(tab, said[tab.shown]).id
     update = tab.choose_point(AT_HOME, shown, pressed(cell=2))
     assert update[tab.picked] == [2]
@@ -208,7 +202,7 @@ def test_a_point_opens_its_clip_and_loads_its_settings(tab: CompareTab) -> None:
 
 @pytest.mark.parametrize("odd", [{}, {"cell": -1}, {"cell": 99}, {"cell": "1"}, {"cell": None}, None, {"cell": [1]}])
 def test_what_a_browser_may_not_send_changes_nothing(tab: CompareTab, odd: Any) -> None:
-    said = tab.begin(AT_HOME, *asked())
+    said = tab.begin(asked(tab))
     shown, event = said[tab.shown], gr.EventData(None, odd)
     for update in (
         tab.pick(AT_HOME, shown, None, event),
@@ -220,7 +214,7 @@ def test_what_a_browser_may_not_send_changes_nothing(tab: CompareTab, odd: Any) 
 
 
 def test_a_failed_cell_shows_its_error_and_can_be_tried_again(tab: CompareTab) -> None:
-    said = tab.begin(AT_HOME, *asked(prompts="then=raise steps=3"))
+    said = tab.begin(asked(tab, prompts="then=raise steps=3"))
     done = finished(tab, said[tab.shown])
     row = table_value(done, [])["groups"][0]["rows"][0]
     assert row["state"] == "failed"
@@ -231,7 +225,7 @@ def test_a_failed_cell_shows_its_error_and_can_be_tried_again(tab: CompareTab) -
 
 
 def test_what_is_downloaded_is_what_is_seen(tab: CompareTab) -> None:
-    said = tab.begin(AT_HOME, *asked())
+    said = tab.begin(asked(tab))
     shown = finished(tab, said[tab.shown]).id
     update = tab.look(AT_HOME, shown, None, "")
     written = {ending: Path(update[button]["value"]) for ending, button in tab.files.items()}
@@ -243,7 +237,7 @@ def test_what_is_downloaded_is_what_is_seen(tab: CompareTab) -> None:
 
 
 def test_the_plot_places_the_reference_at_the_end_of_the_front(tab: CompareTab) -> None:
-    said = tab.begin(AT_HOME, *asked(prompts="steps=2 pause=0.02"))
+    said = tab.begin(asked(tab, prompts="steps=2 pause=0.02"))
     done = finished(tab, said[tab.shown])
     value = plot_value(done, None)
     assert [point["title"] for point in value["points"]] == ["Full", "AdaCache"]
@@ -259,8 +253,8 @@ def test_the_plot_places_the_reference_at_the_end_of_the_front(tab: CompareTab) 
 
 
 def test_delete_asks_first_and_the_newest_left_takes_its_place(tab: CompareTab) -> None:
-    earlier = finished(tab, tab.begin(AT_HOME, *asked())[tab.shown])
-    shown = finished(tab, tab.begin(AT_HOME, *asked(steps="4"))[tab.shown]).id
+    earlier = finished(tab, tab.begin(asked(tab))[tab.shown])
+    shown = finished(tab, tab.begin(asked(tab, steps="4"))[tab.shown]).id
     update = tab.look(AT_HOME, shown, None, "")
     assert update[tab.delete]["visible"] is True
     assert update[tab.confirm]["visible"] is False
@@ -286,7 +280,7 @@ def test_delete_asks_first_and_the_newest_left_takes_its_place(tab: CompareTab) 
 
 
 def test_a_comparison_under_way_offers_to_stop_it_and_not_to_delete_it(tab: CompareTab) -> None:
-    said = tab.begin(AT_HOME, *asked())
+    said = tab.begin(asked(tab))
     assert said[tab.stopping]["visible"] is True
     assert said[tab.delete]["visible"] is False
     refused = tab.remove(AT_HOME, said[tab.shown])
@@ -300,7 +294,7 @@ def test_a_comparison_under_way_offers_to_stop_it_and_not_to_delete_it(tab: Comp
 
 @pytest.mark.parametrize("odd", ["", None, 3, "../x", ["x"], {}])
 def test_what_is_no_comparison_is_not_deleted(tab: CompareTab, odd: Any) -> None:
-    tab.begin(AT_HOME, *asked())
+    tab.begin(asked(tab))
     assert tab.remove(AT_HOME, odd)[tab.trouble]["tone"] == "error"
     assert len(tab.book.list()) == 1
 
@@ -337,20 +331,20 @@ def test_a_clip_that_was_computed_in_full_says_so(tab: CompareTab) -> None:
 def test_visitors_do_not_see_each_others_comparisons_and_have_one_at_a_time(hosted: PageContext) -> None:
     tab = tab_of(hosted)
     one, other = introduced(AT_HOME), introduced(AT_HOME)
-    shown = tab.begin(one, *asked())[tab.shown]
+    shown = tab.begin(asked(tab, one))[tab.shown]
     assert tab.book.get(shown).owner == one["owner"]
     assert tab.shown not in tab.look_first(other, shown, None, "")
     assert tab.choose_earlier(other, shown)[tab.status]["tone"] == "error"
     assert tab.trouble in tab.ask_to_stop(other, shown)
     assert tab.ask_to_stop(other, shown)[tab.trouble]["tone"] == "error"
     assert tab.remove(other, shown)[tab.trouble]["words"].startswith("There is no comparison")
-    assert tab.begin(one, *asked())[tab.trouble]["tone"] == "error"
-    assert tab.begin(other, *asked(seeds=" ".join(map(str, range(30)))))[tab.trouble]["tone"] == "error"
-    assert tab.begin(AT_HOME, *asked())[tab.trouble]["tone"] == "error", "a browser without an id"
+    assert tab.begin(asked(tab, one))[tab.trouble]["tone"] == "error"
+    assert tab.begin(asked(tab, other, seeds=" ".join(map(str, range(30)))))[tab.trouble]["tone"] == "error"
+    assert tab.begin(asked(tab))[tab.trouble]["tone"] == "error", "a browser without an id"
 
 
 def test_a_comparison_that_the_command_line_walks_is_shown_and_left_to_it(tab: CompareTab) -> None:
-    begun = tab.book.begin(grid_of(asked()))
+    begun = tab.book.begin(tab.grid.read(asked(tab)))
     assert begun.methods == (FULL, "adacache")
     with closing(compare(begun, store=tab.rooms.store, generate=scripted, environment=SURROUNDINGS)) as walked:
         next(walked)
@@ -367,8 +361,10 @@ def test_settings_that_are_loaded_lie_among_each_controls_choices(tab: CompareTa
     """A dropdown refuses a value that is not one of its choices, and with it everything the form is asked for."""
     shown = tab.generate.shows(request_for(find_preset("pocket"), prompt="a car", cache={"method": "seacache"}))
     seen = 0
-    for control, value in shown.items():
-        if isinstance(control, gr.Dropdown) and isinstance(value, (str, int)):
-            assert value in [choice for _, choice in control.choices], control.elem_id
+    for control, update in shown.items():
+        if isinstance(control, gr.Dropdown):
+            update = update if isinstance(update, dict) else {"value": update}
+            choices = update.get("choices", control.choices)
+            assert update["value"] in [choice for _, choice in choices], control.elem_id
             seen += 1
     assert seen > 5

@@ -17,6 +17,7 @@ import gradio as gr
 import numpy as np
 import pytest
 from support import clip_corpus
+from test_form import values_of
 from test_tabs import hosted, pressed, rooms
 
 from studio.clips.clip import Clip
@@ -40,7 +41,7 @@ from studio.records.versions import DECODER_FILE, LOG, LORA_FILE, Scores, Versio
 from studio.requests.generation import request_for
 from studio.requests.training import FinetuneRequest, objectives_of, trainable
 from studio.requests.work import TrainVersion
-from studio.ui.forms.training import LABELS, finetune_label, finetune_request_of
+from studio.ui.forms.training import finetune_label
 from studio.ui.panels.training_progress import TrainingProgress, before_and_after, plot_of
 from studio.ui.panels.versions import trainings
 from studio.ui.server.page_context import PageContext
@@ -79,10 +80,17 @@ def film(tmp_path: Path) -> Callable[..., str]:
     return make
 
 
-def settings(tab: FinetuneTab, **changes: Any) -> tuple[Any, ...]:
-    """The form's values as Gradio hands them over."""
-    values = {field: tab.form.controls[field].value for field in LABELS}
-    return tuple((values | SMALL | changes)[field] for field in LABELS)
+def settings(tab: FinetuneTab, ids: Any, listed: Any, **changes: Any) -> dict[Any, Any]:
+    """The clips and the form's values as Gradio hands them over."""
+    form = tab.form
+    changed = {form.controls[name]: value for name, value in (SMALL | changes).items()}
+    return given(tab, ids, listed) | values_of(form.inputs) | changed
+
+
+def given(tab: FinetuneTab, ids: Any, listed: Any, origin: Any = "", licence: Any = "") -> dict[Any, Any]:
+    """What the clips' own controls say."""
+    clips = tab.clips
+    return {clips.ids: ids, clips.list: listed, clips.origin: origin, clips.licence: licence}
 
 
 def uploaded(tab: FinetuneTab, *files: str, ids: Any = None) -> tuple[list[str], dict[str, Any]]:
@@ -100,7 +108,7 @@ def uploaded(tab: FinetuneTab, *files: str, ids: Any = None) -> tuple[list[str],
 def begun(tab: FinetuneTab, film: Callable[..., str], **changes: Any) -> Version:
     """A version that was written down by the button, and is not waited for any more."""
     ids, listed = uploaded(tab, film(f"{time.monotonic_ns()}.mp4", seed=time.monotonic_ns() % 1000))
-    updates = tab.begin(ids, listed, "", "", *settings(tab, **changes))
+    updates = tab.begin(settings(tab, ids, listed, **changes))
     for job in tab.rooms.queue.jobs(states=("queued",)):
         tab.rooms.queue.cancel(job.id)
     return tab.versions.get(updates[tab.chosen])
@@ -185,7 +193,7 @@ def test_clips_get_a_picture_and_a_caption_and_bad_ones_a_reason(tab: FinetuneTa
     assert "fewer than the 9" in short["note"]
     assert {row["state"] for row in (second, short, bad)} == {"left out"}
     assert bad["note"]
-    assert len(tab.clips.clips(ids, listed, "", "", *SIZE)) == 1
+    assert len(tab.clips.clips(given(tab, ids, listed), *SIZE)) == 1
 
     # Without the first, its copy takes its place; a shorter sample makes room for the short one.
     updates = tab.clips.remove(pressed(clip=ids[0]), ids, listed, 4, *SIZE[1:])
@@ -196,23 +204,23 @@ def test_what_was_typed_and_ticked_goes_into_the_request(tab: FinetuneTab, film:
     ids, listed = uploaded(tab, film("a.mp4"), film("b.mp4", seed=1))
     listed["clips"][0] |= {"caption": " <b>a tram</b> "}
     listed["clips"][1] |= {"held_out": True}
-    clips = tab.clips.clips(ids, listed, " by\nme ", "CC0", *SIZE)
+    clips = tab.clips.clips(given(tab, ids, listed, " by\nme ", "CC0"), *SIZE)
     assert [clip.caption for clip in clips] == ["<b>a tram</b>", "b"]
     assert [clip.held_out for clip in clips] == [False, True]
     assert {(clip.origin, clip.licence) for clip in clips} == {("by me", "CC0")}
     assert all(KEPT in clip.path.parts for clip in clips)
     listed["clips"][0] |= {"held_out": True}
     with pytest.raises(RequestError, match="held out"):
-        tab.clips.clips(ids, listed, "", "", *SIZE)
+        tab.clips.clips(given(tab, ids, listed), *SIZE)
     listed["clips"][0] |= {"caption": "  "}
     with pytest.raises(RequestError, match=r"a\.mp4 has no caption"):
-        tab.clips.clips(ids, listed, "", "", *SIZE)
+        tab.clips.clips(given(tab, ids, listed), *SIZE)
 
 
 @pytest.mark.parametrize("sent", [None, [], "x", {"clips": 3}, {"clips": [None, {"id": 1}, {"id": "x"}]}])
 def test_whatever_a_browser_sends_as_the_list_is_borne(tab: FinetuneTab, sent: Any, film: Callable[..., str]) -> None:
     ids, _ = uploaded(tab, film())
-    assert [clip.caption for clip in tab.clips.clips(ids, sent, None, 3, *SIZE)] == ["drive"]
+    assert [clip.caption for clip in tab.clips.clips(given(tab, ids, sent, None, 3), *SIZE)] == ["drive"]
     updates = tab.clips.look(None, [*ids, "0123", 7], sent, None, "nothing", -1, 0)
     assert [row["state"] for row in updates[tab.clips.list]["clips"]] == ["ready", "left out"]
 
@@ -243,7 +251,7 @@ def test_a_reloaded_page_finds_its_clips_again_and_no_other_file(
             listed = shown[later.clips.list]
         assert [(row["caption"], row["held_out"]) for row in listed["clips"]] == [("a", False), ("<b>rain</b>", True)]
         assert shown[later.clips.remembered] == remembered[:2]
-        assert len(later.clips.clips(ids, listed, "", "", *SIZE)) == 2
+        assert len(later.clips.clips(given(later, ids, listed), *SIZE)) == 2
         assert later.clips.recall(remembered, ids, *SIZE) == gr.skip(), "a page that has clips keeps them"
     for sent in (None, {}, 3, [[]]):
         assert tab.clips.recall(sent, [], *SIZE) == gr.skip()
@@ -264,7 +272,7 @@ def test_old_uploads_are_swept_save_those_that_a_version_needs(tab: FinetuneTab,
     ids, listed = uploaded(tab, film("2.mp4", seed=102))
     shutil.rmtree(again.parent)
     with pytest.raises(RequestError, match="not kept here any more"):
-        tab.clips.clips(ids, listed, "", "", *SIZE)
+        tab.clips.clips(given(tab, ids, listed), *SIZE)
 
 
 def test_clips_that_will_not_do_say_why_and_what_to_do_and_the_others_stay(
@@ -298,7 +306,7 @@ def test_clips_that_will_not_do_say_why_and_what_to_do_and_the_others_stay(
     ids, listed = uploaded(tab, film("one-more.mp4", seed=7), ids=ids)
     assert "room" in listed["clips"][-1]["note"]
     assert picture.is_file()
-    assert len(tab.clips.clips(ids, listed, "", "", *SIZE)) == 3
+    assert len(tab.clips.clips(given(tab, ids, listed), *SIZE)) == 3
 
 
 def test_a_full_disk_at_the_start_loses_nothing(
@@ -311,7 +319,7 @@ def test_a_full_disk_at_the_start_loses_nothing(
         raise DiskFull("There is no room for version.json.", way_out="Free some space.")
 
     monkeypatch.setattr("studio.records.versions.write_atomically", full)
-    said = tab.begin(ids, listed, "", "", *settings(tab))
+    said = tab.begin(settings(tab, ids, listed))
     assert list(said) == [tab.trouble], "the form keeps what was typed"
     assert "Free some space" in said[tab.trouble]["words"]
     assert [version.id for version in tab.versions.list()] == [earlier.id]
@@ -329,10 +337,11 @@ def test_only_models_that_can_be_fine_tuned_are_offered_the_pocket_one_first(tab
 
 def test_every_default_of_a_request_is_what_the_form_starts_from(tab: FinetuneTab, film: Callable[..., str]) -> None:
     ids, listed = uploaded(tab, film(num_frames=40))
-    clips = tab.clips.clips(ids, listed, "", "", *SIZE)
-    values = tuple(tab.form.controls[field].value for field in LABELS)
-    request, preset = finetune_request_of(values, clips)
-    expected = {name: field.get_default() for name, field in FinetuneRequest.model_fields.items() if name in LABELS}
+    clips = tab.clips.clips(given(tab, ids, listed), *SIZE)
+    request, preset = tab.form.request_of(values_of(tab.form.inputs), clips)
+    drawn = {name: field for name, field in FinetuneRequest.model_fields.items() if name != "clips"}
+    assert set(tab.form.controls) == set(drawn)
+    expected = {name: field.get_default() for name, field in drawn.items()}
     expected |= {name: getattr(preset.defaults, name) for name in ("width", "height", "num_frames", "fps")}
     assert {name: getattr(request, name) for name in expected} == expected | {"preset": "pocket"}
 
@@ -359,7 +368,7 @@ def test_a_refusal_names_the_control(
     tab: FinetuneTab, film: Callable[..., str], changes: dict[str, Any], label: str
 ) -> None:
     ids, listed = uploaded(tab, film())
-    updates = tab.begin(ids, listed, "", "", *settings(tab, **changes))
+    updates = tab.begin(settings(tab, ids, listed, **changes))
     assert list(updates) == [tab.trouble], "the form keeps what was typed"
     assert updates[tab.trouble]["field"] == label
     assert tab.versions.list() == []
@@ -383,7 +392,7 @@ def test_every_line_is_a_sample_prompt(tab: FinetuneTab, film: Callable[..., str
 
 
 def test_without_clips_nothing_is_begun(tab: FinetuneTab) -> None:
-    said = tab.begin([], {}, "", "", *settings(tab))[tab.trouble]
+    said = tab.begin(settings(tab, [], {}))[tab.trouble]
     assert said["field"] == "Clips"
     assert finetune_label(RequestError("x", field="caption of a.mp4")) == "Clips"
 
@@ -393,7 +402,7 @@ def test_without_clips_nothing_is_begun(tab: FinetuneTab) -> None:
 
 def test_start_writes_a_version_down_and_asks_the_worker(tab: FinetuneTab, film: Callable[..., str]) -> None:
     ids, listed = uploaded(tab, film())
-    updates = tab.begin(ids, listed, "", "", *settings(tab, title="<i>rain</i>"))
+    updates = tab.begin(settings(tab, ids, listed, title="<i>rain</i>"))
     (version,) = tab.versions.list()
     assert [updates[tab.chosen]] == [version.id] == list(trainings(tab.rooms))
     assert version.title == "<i>rain</i>"
@@ -415,7 +424,7 @@ def test_start_writes_a_version_down_and_asks_the_worker(tab: FinetuneTab, film:
 def test_a_hosted_page_says_why_it_starts_nothing(hosted: PageContext, film: Callable[..., str]) -> None:
     tab = tab_of(hosted)
     assert tab.clips.add([film()], [], {}, *SIZE) == {tab.clips.files: None}
-    assert "shared page" in tab.begin([], {}, "", "", *settings(tab))[tab.trouble]["words"]
+    assert "shared page" in tab.begin(settings(tab, [], {}))[tab.trouble]["words"]
     version = begun(tab_of(replace(hosted, hosted=False)), film)
     learnt(tab, version, base=18, own=19)
     updates = tab.open("", TrainingProgress(), None)
@@ -433,7 +442,7 @@ def test_a_prediction_is_asked_of_the_worker_and_told_in_plain_words(
     tab: FinetuneTab, film: Callable[..., str]
 ) -> None:
     ids, listed = uploaded(tab, film())
-    updates = tab.foretell(ids, listed, "", "", *settings(tab))
+    updates = tab.foretell(settings(tab, ids, listed))
     version = tab.versions.get(updates[tab.chosen])
     (asked,) = tab.rooms.queue.jobs()
     assert asked.work == TrainVersion(version_id=version.id, predict=True)

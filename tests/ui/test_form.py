@@ -2,51 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import gradio as gr
 import pytest
 
 from studio.errors import PresetError, RequestError, StudioError, WeightsMissing
-from studio.preset import find_preset, list_presets
+from studio.preset import Preset, list_presets
 from studio.requests.caches import METHODS
 from studio.requests.generation import MAX_SEED, GenerationRequest, read_request
 from studio.ui.forms.caches import FIRST, RIVALS, about, rivals
-from studio.ui.forms.generation import LABELS, Form, label_of, read_typed, request_of
+from studio.ui.forms.generation import Form, label_of
 
 
-def typed(**changes: Any) -> tuple[Any, ...]:
-    """The form's values as Gradio hands them over, with the pocket preset's defaults."""
-    defaults = find_preset("pocket").defaults
-    values: dict[str, Any] = {
-        "prompt": "a red car",
-        "negative_prompt": "",
-        "preset": "pocket",
-        "width": defaults.width,
-        "height": defaults.height,
-        "num_frames": defaults.num_frames,
-        "fps": defaults.fps,
-        "num_inference_steps": 6,
-        "guidance_scale": defaults.guidance_scale,
-        "flow_shift": defaults.flow_shift,
-        "seed": "7",
-        "torch_dtype": "auto",
-        "offload": "auto",
-        "vae_tiling": "auto",
-        "quantization": "auto",
-        "adapter": "",
-        "source": "",
-        "control": "",
-    }
-    assert set(values) == set(LABELS)
-    return tuple((values | changes)[field] for field in LABELS)
-
-
-def test_every_field_of_a_request_has_a_control_with_a_label() -> None:
-    assert set(LABELS) | {"cache"} == set(GenerationRequest.model_fields)
-    assert all(LABELS.values())
-    presets, _ = list_presets()
-    form = Form(presets)
+def placed(presets: list[Preset] | None = None) -> Form:
+    """A form as the page lays it out."""
+    form = Form(list_presets()[0] if presets is None else presets)
     with gr.Blocks():
         form.place_prompt()
         form.place_negative_prompt()
@@ -55,12 +27,33 @@ def test_every_field_of_a_request_has_a_control_with_a_label() -> None:
         form.place_numbers()
         form.place_cache()
         form.place_advanced()
-    assert len(form.inputs) == len(LABELS) + len(form.cache.inputs)
+    return form
+
+
+def values_of(controls: Iterable[Any]) -> dict[Any, Any]:
+    """What controls say as they were made."""
+    return {control: control.value for control in controls}
+
+
+def typed(form: Form, **changes: Any) -> dict[Any, Any]:
+    """The form's values as Gradio hands them over, with the pocket preset's defaults."""
+    small = {"prompt": "a red car", "num_inference_steps": 6, "seed": "7"}
+    return values_of(form.inputs) | {form.controls[name]: value for name, value in (small | changes).items()}
+
+
+@pytest.fixture(scope="module")
+def form() -> Form:
+    return placed()
+
+
+def test_every_field_of_a_request_has_a_control_with_a_label(form: Form) -> None:
+    assert {*form.controls, "cache"} == set(GenerationRequest.model_fields)
+    assert form.inputs == {*form.controls.values(), *form.cache.inputs}
     assert all(control.label and control.elem_id for control in form.inputs)
 
 
-def test_what_is_typed_becomes_the_request() -> None:
-    request, preset = request_of(typed())
+def test_what_is_typed_becomes_the_request(form: Form) -> None:
+    request, preset = form.request_of(typed(form))
     assert (request.prompt, request.num_inference_steps, request.seed) == ("a red car", 6, 7)
     assert preset.name == "pocket"
 
@@ -78,57 +71,44 @@ CACHES: list[Any] = [
 
 
 @pytest.mark.parametrize("cache", CACHES, ids=lambda cache: str(cache and cache["method"]))
-def test_a_request_shown_in_the_form_comes_back_the_same(cache: Any) -> None:
-    request, _ = request_of(typed(seed="4294967295", flow_shift=None, negative_prompt="blur"))
+def test_a_request_shown_in_the_form_comes_back_the_same(form: Form, cache: Any) -> None:
+    request, _ = form.request_of(typed(form, seed="4294967295", flow_shift=None, negative_prompt="blur"))
     files = {"source": f"{'0' * 64}  /clips/a road.mp4", "control": f"{'f' * 64}  /maps/a road.npz"}
     request = read_request(request.model_dump() | {"cache": cache} | files)
-    form = Form(list_presets()[0])
-    with gr.Blocks():
-        form.place_prompt()
-        form.place_negative_prompt()
-        form.place_preset()
-        form.place_adapter()
-        form.place_numbers()
-        form.place_cache()
-        form.place_advanced()
-    shown = form.shows(request)
-    values = [shown[control] for control in form.inputs]
-    again = read_typed(tuple(value["value"] if isinstance(value, dict) else value for value in values))
-    assert again == request
+    assert form.read(shown_values(form, form.shows(request))) == request
 
 
-def test_every_method_has_a_choice_a_line_about_it_and_settings_with_labels() -> None:
-    form = Form(list_presets()[0])
-    with gr.Blocks():
-        form.place_cache()
+def shown_values(form: Form, updates: dict[Any, Any]) -> dict[Any, Any]:
+    """What the form's controls say once they are updated."""
+    shown = {control: updates[control] for control in form.inputs}
+    return {control: update["value"] if isinstance(update, dict) else update for control, update in shown.items()}
+
+
+def test_every_method_has_a_choice_a_line_about_it_and_settings_with_labels(form: Form) -> None:
     assert {*FIRST, *RIVALS} == {"adacache:moreg=true", *METHODS}
     assert {method for _, method in rivals("WanPipeline")} == set(RIVALS)
     assert all(about(method, "LattePipeline")["words"] for method in METHODS)
-    assert all(control.label and control.info and control.elem_id for control in form.cache.controls)
+    settings = [control for each in form.cache.settings.values() for control in each.by_field.values()]
+    assert all(control.label and control.info and control.elem_id for control in settings)
     assert any("not with this model" in title for title, _ in rivals("LattePipeline"))
 
 
-def test_a_setting_that_is_no_number_is_refused_beside_the_cache() -> None:
-    form = Form(list_presets()[0])
-    with gr.Blocks():
-        form.place_cache()
-    values = ["adacache", "teacache", *(control.value for control in form.cache.controls)]
-    position = 2 + next(i for i, c in enumerate(form.cache.controls) if c.elem_id == "cache-adacache-metric-layers")
-    values[position] = "middle"
+def test_a_setting_that_is_no_number_is_refused_beside_the_cache(form: Form) -> None:
+    layers = form.cache.settings["adacache"].by_field["metric_layers"]
     with pytest.raises(RequestError) as refused:
-        request_of((*typed(), *values))
+        form.request_of(typed(form) | {form.cache.choice: "adacache", layers: "middle"})
     assert label_of(refused.value) == "Cache"
 
 
 @pytest.mark.parametrize("seed", ["", "  ", None])
-def test_an_empty_seed_is_a_new_one_each_time(seed: Any) -> None:
-    assert len({request_of(typed(seed=seed))[0].seed for _ in range(4)}) > 1
+def test_an_empty_seed_is_a_new_one_each_time(form: Form, seed: Any) -> None:
+    assert len({form.read(typed(form, seed=seed)).seed for _ in range(4)}) > 1
 
 
 @pytest.mark.parametrize("seed", ["-1", "1.5", "seven", str(MAX_SEED + 1), "²"])
-def test_what_is_no_seed_is_refused_by_name(seed: str) -> None:
+def test_what_is_no_seed_is_refused_by_name(form: Form, seed: str) -> None:
     with pytest.raises(RequestError) as caught:
-        request_of(typed(seed=seed))
+        form.request_of(typed(form, seed=seed))
     assert label_of(caught.value) == "Seed"
 
 
@@ -155,15 +135,15 @@ def test_what_is_no_seed_is_refused_by_name(seed: str) -> None:
         ({"offload": ["none"]}, "Offload", ""),
     ],
 )
-def test_whatever_is_wrong_names_its_control(changes: dict[str, Any], label: str, words: str) -> None:
+def test_whatever_is_wrong_names_its_control(form: Form, changes: dict[str, Any], label: str, words: str) -> None:
     with pytest.raises(StudioError) as caught:
-        request_of(typed(**changes))
+        form.request_of(typed(form, **changes))
     assert label_of(caught.value) == label
     assert words in str(caught.value)
 
 
-def test_a_form_without_a_prompt_can_still_be_asked_how_long_it_takes() -> None:
-    request, _ = request_of(typed(prompt=""), prompt="anything")
+def test_a_form_without_a_prompt_can_still_be_asked_how_long_it_takes(form: Form) -> None:
+    request, _ = form.request_of(typed(form, prompt=""), prompt="anything")
     assert request.prompt == "anything"
 
 
@@ -174,10 +154,10 @@ def test_faults_of_presets_and_weights_point_at_the_preset() -> None:
 
 @pytest.mark.parametrize(("field", "label"), [("source", "Source"), ("control", "Control")])
 def test_a_file_that_no_preset_has_a_use_for_is_refused_beside_its_control_and_can_be_removed(
-    field: str, label: str
+    form: Form, field: str, label: str
 ) -> None:
     for line, words in ((f"{'0' * 64}  /clips/a.mp4", "Leave"), ("a.mp4", "")):
         with pytest.raises(RequestError, match=words) as caught:
-            request_of(typed(**{field: line}))
+            form.request_of(typed(form, **{field: line}))
         assert label_of(caught.value) == label
-    assert getattr(request_of(typed(**{field: ""}))[0], field) is None
+    assert getattr(form.request_of(typed(form, **{field: ""}))[0], field) is None

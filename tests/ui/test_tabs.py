@@ -70,7 +70,7 @@ def tabs_of(rooms: PageContext) -> tuple[GenerateTab, RunsTab]:
 
 
 def submit(tab: GenerateTab, browser: Any, prompt: str, **changes: Any) -> dict[Any, Any]:
-    return tab.submit(browser, *typed(prompt=prompt, **changes))
+    return tab.submit({tab.browser: browser} | typed(tab.form, prompt=prompt, **changes))
 
 
 def pressed(**data: Any) -> gr.EventData:
@@ -104,7 +104,7 @@ def test_a_form_that_will_not_do_is_answered_beside_the_button_and_nothing_is_qu
     rooms: PageContext, changes: dict[str, Any], label: str
 ) -> None:
     tab, _ = tabs_of(rooms)
-    said = tab.submit(AT_HOME, *typed(**changes))
+    said = tab.submit({tab.browser: AT_HOME} | typed(tab.form, **changes))
     assert said[tab.trouble]["tone"] == "error"
     assert said[tab.trouble]["field"] == label
     assert set(said) == {tab.trouble}, "what was typed is left alone"
@@ -118,7 +118,7 @@ def test_weights_that_are_not_here_are_said_before_anything_is_queued(
     preset = next(preset for preset in list_presets()[0] if preset.weights.repo)
     tab, _ = tabs_of(rooms)
     grid = {field: getattr(preset.defaults, field) for field in ("width", "height", "num_frames", "flow_shift")}
-    said = tab.submit(AT_HOME, *typed(preset=preset.name, **grid))
+    said = tab.submit({tab.browser: AT_HOME} | typed(tab.form, preset=preset.name, **grid))
     assert said[tab.trouble]["field"] == "Preset"
     assert "download" in said[tab.trouble]["words"].lower()
     assert rooms.queue.jobs() == []
@@ -126,8 +126,8 @@ def test_weights_that_are_not_here_are_said_before_anything_is_queued(
 
 def test_before_any_run_the_estimate_says_that_nothing_was_measured(rooms: PageContext) -> None:
     tab, _ = tabs_of(rooms)
-    assert "ot measured yet" in tab.estimate_of(*typed())["words"]
-    wrong = tab.estimate_of(*typed(width=130))
+    assert "ot measured yet" in tab.estimate_of(typed(tab.form))["words"]
+    wrong = tab.estimate_of(typed(tab.form, width=130))
     assert (wrong["tone"], wrong["field"]) == ("error", "Width")
 
 

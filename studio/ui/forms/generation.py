@@ -1,103 +1,154 @@
-"""The form: every field of a request as a control with a label, and the way from one to the other and back.
+"""The form: every field of a request as a control, and the way from one to the other and back.
 
-Knows Gradio's controls and the fields of `GenerationRequest`. Refuses to know what happens to a request: the text of a
-form becomes one here, is checked in the words' own way, and whatever is wrong names the control it is wrong in.
+Knows where each control stands, and which of them a preset has a use for. Refuses to know what happens to a request:
+whatever is wrong with one is found in the words' own way, and names the control it is wrong in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
 
-from studio.errors import PresetError, RequestError, StudioError, WeightsError
+from studio.errors import PresetError, StudioError, WeightsError
 from studio.preset import Preset, find_preset
 from studio.records.versions import VersionStore
-from studio.requests.checks import check_request
-from studio.requests.generation import MAX_SEED, GenerationRequest, new_seed, read_request
-from studio.ui.forms.caches import CacheForm, cache_of
+from studio.requests import fields
+from studio.requests.checks import check_request, why_not_set
+from studio.requests.generation import GenerationRequest, new_seed, read_request
+from studio.ui.forms.caches import CacheForm
+from studio.ui.forms.fields import Control, FieldControls, Part, Updates, Values, shown_by
 from studio.ui.wording import version_words
 
-LABELS = {
-    "prompt": "Prompt",
-    "negative_prompt": "Negative prompt",
-    "preset": "Preset",
-    "width": "Width",
-    "height": "Height",
-    "num_frames": "Frames",
-    "fps": "Frames a second",
-    "num_inference_steps": "Steps",
-    "guidance_scale": "Guidance",
-    "flow_shift": "Flow shift",
-    "seed": "Seed",
-    "torch_dtype": "Number format",
-    "offload": "Offload",
-    "vae_tiling": "VAE tiling",
-    "quantization": "Quantization",
-    "adapter": "Version",
-    "source": "Source",
-    "control": "Control",
-}
-"""What each field of a request is called on the page."""
 FILES = ("source", "control")
-"""Fields that refer to a file, seen only where there is one."""
-OPTIONAL = ("negative_prompt", "flow_shift", "seed", "adapter", *FILES)
-"""Fields that may be left empty."""
-_PRESET_FIELDS = ("width", "height", "num_frames", "fps", "num_inference_steps", "guidance_scale", "flow_shift")
+"""Fields that refer to a file: seen only where a preset has a use for one, or a request brings one."""
+INFOS = {
+    "negative_prompt": None,
+    "vae_tiling": "less memory, faint seams",
+    "flow_shift": "steps at high noise",
+    "source": "a clip or picture: its checksum and path",
+    "control": "maps: their checksum and path",
+}
+"""What a control says that some presets have no use for; on those it is greyed, and says why."""
 
 
 class Form:
     """The controls, by field. Made inside a `gr.Blocks`; the layout calls `place_…` where it wants them."""
 
+    prompt: gr.Textbox
+    preset: gr.Dropdown
+
     def __init__(self, presets: list[Preset], versions: VersionStore | None = None) -> None:
         self._presets = presets
         self._versions = versions
-        self.controls: dict[str, Any] = {}
+        self._fields = FieldControls(GenerationRequest)
         self.cache = CacheForm()
+
+    @property
+    def controls(self) -> dict[str, Control]:
+        return self._fields.by_field
 
     @property
     def first(self) -> Preset | None:
         """What the form starts from."""
         return self._presets[0] if self._presets else None
 
+    @property
+    def inputs(self) -> set[Any]:
+        """The controls that `read` wants the values of."""
+        return {*self.controls.values(), *self.cache.inputs}
+
+    @property
+    def outputs(self) -> list[Part]:
+        """Everything that `shows` and `starts_from` may change."""
+        return [*self.controls.values(), *self.cache.outputs]
+
+    # -- layout -------------------------------------------------------------------------------------------------------
+
     def place_prompt(self) -> None:
-        self.controls["prompt"] = gr.Textbox(
-            label=LABELS["prompt"],
-            lines=3,
-            max_lines=8,
-            placeholder="What is to be seen?",
-            info="Shift + Enter generates.",
-            elem_id="prompt",
-        )
+        example, info = "What is to be seen?", "Shift + Enter generates."
+        self.prompt = self._fields.text("prompt", placeholder=example, info=info, lines=3, max_lines=8)
 
     def place_negative_prompt(self) -> None:
-        self.controls["negative_prompt"] = gr.Textbox(
-            label=LABELS["negative_prompt"],
-            lines=2,
-            value=self.first.defaults.negative_prompt if self.first else "",
-            placeholder="What is not to be seen",
-            elem_id="negative-prompt",
-        )
+        name, example = "negative_prompt", "What is not to be seen"
+        look = {"value": self._default(name), "lines": 2, "max_lines": None} | _look(name, self.first)
+        self._fields.text(name, placeholder=example, **look)
 
     def place_preset(self) -> None:
-        self.controls["preset"] = gr.Dropdown(
-            label=LABELS["preset"],
-            choices=[(preset.title, preset.name) for preset in self._presets],
-            value=self.first.name if self.first else None,
-            elem_id="preset",
-        )
+        offered = [(preset.title, preset.name) for preset in self._presets]
+        self.preset = self._fields.choice("preset", choices=offered, value=self.first.name if self.first else None)
 
     def place_adapter(self) -> None:
         choices, promoted = self._versions_of(self.first.name if self.first else "")
-        self.controls["adapter"] = gr.Dropdown(
-            label=LABELS["adapter"],
-            info="what fine-tuning made of the preset",
-            choices=choices,
-            value=promoted,
-            filterable=False,
-            elem_id="adapter",
-        )
+        info = "what fine-tuning made of the preset"
+        self._fields.choice("adapter", info=info, choices=choices, value=promoted, filterable=False)
+
+    def place_numbers(self) -> None:
+        with gr.Row(elem_classes="numbers"):
+            self._number("width", step=16, info="pixels")
+            self._number("height", step=16, info="pixels")
+            self._number("num_frames", step=4, info="length of the clip")
+        with gr.Row(elem_classes="numbers"):
+            self._number("num_inference_steps", step=1, info="more is finer")
+            self._number("guidance_scale", step=0.5, info="pull of the prompt")
+            self._fields.text("seed", placeholder="random", info="empty: a new one", min_width=96)
+
+    def place_advanced(self) -> None:
+        with gr.Row(elem_classes="numbers"):
+            self._number("flow_shift", step=0.5, **_look("flow_shift", self.first))
+            self._number("fps", step=1, info="when shown")
+        with gr.Row(elem_classes="numbers"):
+            self._choice("torch_dtype", info="of the weights")
+            self._choice("offload", info="less memory, slower")
+        with gr.Row(elem_classes="numbers"):
+            self._choice("vae_tiling", **_look("vae_tiling", self.first))
+            self._choice("quantization", info="weights in 8 bits")
+        for name in FILES:
+            self._fields.text(name, **_look(name, self.first))
+
+    def place_cache(self) -> None:
+        self.cache.place(self.first.pipeline if self.first else "")
+
+    def _number(self, name: str, **look: Any) -> None:
+        self._fields.number(name, value=self._default(name), **look)
+
+    def _choice(self, name: str, **look: Any) -> None:
+        self._fields.choice(name, filterable=False, min_width=140, **look)
+
+    def _default(self, name: str) -> Any:
+        return getattr(self.first.defaults, name) if self.first else None
+
+    # -- showing ------------------------------------------------------------------------------------------------------
+
+    def shows(self, request: GenerationRequest) -> Updates:
+        """What makes the controls show a request."""
+        preset = next((preset for preset in self._presets if preset.name == request.preset), None)
+        updates = self._fields.shows(request)
+        for name in INFOS:
+            control, value = self.controls[name], getattr(request, name)
+            updates[control] = gr.update(value=updates[control], **_look(name, preset, value))
+        updates |= self.versions_shown(request.preset, request.adapter or "")
+        return updates | self.cache.shows(request.cache, preset.pipeline if preset else "")
+
+    def starts_from(self, preset: Preset) -> Updates:
+        """What makes the controls show a preset's defaults. Prompt, seed and whatever else the preset says nothing of
+        stay as they are, unless the preset has no use for them."""
+        defaults = fields.defaults_of(preset, GenerationRequest)
+        updates: Updates = {self.controls[name]: value for name, value in defaults.items()}
+        for name in INFOS:
+            control, look = self.controls[name], _look(name, preset)
+            if name in defaults or not look["interactive"]:
+                look["value"] = shown_by(type(control), defaults.get(name, _unset(name)))
+            updates[control] = gr.update(**look)
+        return updates | self.versions_shown(preset.name) | self.cache.shows(None, preset.pipeline)
+
+    def versions_shown(self, preset: str, chosen: str | None = None) -> Updates:
+        """What makes the control offer a preset's versions, with one of them or the promoted one chosen."""
+        choices, promoted = self._versions_of(preset)
+        value = promoted if chosen is None else chosen
+        if value not in (version_id for _, version_id in choices):
+            choices = [*choices, (f"{value}, which is not here", value)]
+        return {self.controls["adapter"]: gr.update(choices=choices, value=value)}
 
     def _versions_of(self, preset: str) -> tuple[list[tuple[str, str]], str]:
         """The versions of a preset, for a choice, and the one that is promoted; empty is the model as it came."""
@@ -108,162 +159,49 @@ class Form:
         usable = [each for each in self._versions.list(preset=preset) if self._versions.usable(each.id)]
         return bare + [(version_words(each), each.id) for each in usable], promoted.id if promoted else ""
 
-    def versions_shown(self, preset: str, chosen: str | None = None) -> dict[Any, Any]:
-        """What makes the control offer a preset's versions, with one of them or the promoted one chosen."""
-        choices, promoted = self._versions_of(preset)
-        value = promoted if chosen is None else chosen
-        if value not in (version_id for _, version_id in choices):
-            choices = [*choices, (f"{value}, which is not here", value)]
-        return {self.controls["adapter"]: gr.update(choices=choices, value=value)}
+    # -- reading ------------------------------------------------------------------------------------------------------
 
-    def place_numbers(self) -> None:
-        with gr.Row(elem_classes="numbers"):
-            self._number("width", "pixels", 16)
-            self._number("height", "pixels", 16)
-            self._number("num_frames", "length of the clip", 4)
-        with gr.Row(elem_classes="numbers"):
-            self._number("num_inference_steps", "more is finer", 1)
-            self._number("guidance_scale", "pull of the prompt", 0.5)
-            # Text, for an empty number box shows 0, and 0 is a seed like any other.
-            self.controls["seed"] = gr.Textbox(
-                label=LABELS["seed"],
-                info="empty: a new one",
-                placeholder="random",
-                max_lines=1,
-                min_width=96,
-                elem_id="seed",
-            )
+    def read(self, values: Values, *, prompt: str | None = None) -> GenerationRequest:
+        """What the controls say, not yet held against the preset that they name.
 
-    def place_advanced(self) -> None:
-        with gr.Row(elem_classes="numbers"):
-            self._number("flow_shift", "steps at high noise", 0.5)
-            self._number("fps", "when shown", 1)
-        with gr.Row(elem_classes="numbers"):
-            self._choice("torch_dtype", "of the weights", ["auto", "float32", "bfloat16", "float16"])
-            self._choice("offload", "less memory, slower", ["auto", "none", "model", "group", "sequential"])
-        with gr.Row(elem_classes="numbers"):
-            self._choice("vae_tiling", "less memory, faint seams", ["auto", "on", "off"])
-            self._choice("quantization", "weights in 8 bits", ["auto", "none", "int8"])
-        for field in FILES:
-            self.controls[field] = gr.Textbox(label=LABELS[field], max_lines=1, visible=False, elem_id=field)
+        Args:
+            values: What the browser sent, for `inputs` at least.
+            prompt: Taken in place of what was typed, to ask about a form whose prompt is still empty.
 
-    def place_cache(self) -> None:
-        self.cache.place(self.first.pipeline if self.first else "")
+        Raises:
+            StudioError: naming the field at fault.
+        """
+        written = self._fields.read(values) | {"cache": self.cache.read(values)}
+        if prompt is not None:
+            written["prompt"] = prompt
+        if written["seed"] is None:
+            written["seed"] = new_seed()
+        return read_request(written)
 
-    def _number(self, field: str, info: str, step: float) -> None:
-        # No precision: 128.5 must arrive as it was typed, to be refused and not rounded.
-        self.controls[field] = gr.Number(
-            label=LABELS[field],
-            info=info,
-            value=getattr(self.first.defaults, field) if self.first else None,
-            step=step,
-            min_width=96,
-            elem_id=field.replace("_", "-"),
-        )
-
-    def _choice(self, field: str, info: str, choices: list[str]) -> None:
-        self.controls[field] = gr.Dropdown(
-            label=LABELS[field],
-            info=info,
-            choices=choices,
-            value="auto",
-            filterable=False,
-            min_width=140,
-            elem_id=field.replace("_", "-"),
-        )
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.inputs)
-
-    @property
-    def inputs(self) -> list[Any]:
-        """The controls in the order in which `request` takes their values."""
-        return [*(self.controls[field] for field in LABELS), *self.cache.inputs]
-
-    @property
-    def outputs(self) -> list[Any]:
-        """Everything that `shows` and `starts_from` may change."""
-        return [*(self.controls[field] for field in LABELS), *self.cache.outputs]
-
-    def shows(self, request: GenerationRequest) -> dict[Any, Any]:
-        """What makes the controls show a request."""
-        pipeline = next((preset.pipeline for preset in self._presets if preset.name == request.preset), "")
-        updates: dict[Any, Any] = {self.controls[field]: getattr(request, field) for field in LABELS}
-        updates |= {self.controls["seed"]: str(request.seed)} | self.versions_shown(
-            request.preset, request.adapter or ""
-        )
-        return updates | self._files_shown(request) | self.cache.shows(request.cache, pipeline)
-
-    def _files_shown(self, request: GenerationRequest | None) -> dict[Any, Any]:
-        """The files that a request refers to; none are hidden."""
-        referred = {self.controls[field]: request and getattr(request, field) for field in FILES}
-        return {
-            control: gr.update(value=str(reference or ""), visible=reference is not None)
-            for control, reference in referred.items()
-        }
-
-    def starts_from(self, preset: Preset) -> dict[Any, Any]:
-        """What makes the controls show a preset's defaults; prompt and seed are left as they are."""
-        updates: dict[Any, Any] = {self.controls[field]: getattr(preset.defaults, field) for field in _PRESET_FIELDS}
-        updates[self.controls["flow_shift"]] = gr.update(
-            value=preset.defaults.flow_shift, interactive=preset.defaults.flow_shift is not None
-        )
-        updates[self.controls["negative_prompt"]] = preset.defaults.negative_prompt
-        updates |= self._files_shown(None)
-        return updates | self.versions_shown(preset.name) | self.cache.shows(None, preset.pipeline)
+    def request_of(self, values: Values, *, prompt: str | None = None) -> tuple[GenerationRequest, Preset]:
+        """What `read` reads, held against its preset."""
+        request = self.read(values, prompt=prompt)
+        preset = find_preset(request.preset)
+        check_request(request, preset)
+        return request, preset
 
 
-def request_of(values: tuple[Any, ...], *, prompt: str | None = None) -> tuple[GenerationRequest, Preset]:
-    """What the controls say, as `read_typed` reads it, checked against the preset they name."""
-    request = read_typed(values, prompt=prompt)
-    preset = find_preset(request.preset)
-    check_request(request, preset)
-    return request, preset
+def _unset(name: str) -> Any:
+    return GenerationRequest.model_fields[name].default
 
 
-def read_typed(values: tuple[Any, ...], *, prompt: str | None = None) -> GenerationRequest:
-    """What the controls say.
-
-    Args:
-        values: The controls' values, in the order of `Form.inputs`.
-        prompt: Taken in place of what was typed, to ask about a form whose prompt is still empty.
-
-    Raises:
-        StudioError: naming the field at fault.
-    """
-    written = dict(zip(LABELS, values, strict=False))
-    for field, value in written.items():
-        if value in (None, "") and field not in (*OPTIONAL, "prompt"):
-            raise RequestError(f"{LABELS[field]} is empty.", field=field, way_out="Fill it in.")
-    if prompt is not None:
-        written["prompt"] = prompt
-    seed = whole_number(written["seed"], "seed", most=MAX_SEED)
-    written["seed"] = new_seed() if seed is None else seed
-    written |= {field: written.get(field) or None for field in ("adapter", *FILES)}
-    if written["negative_prompt"] is None:
-        written["negative_prompt"] = ""
-    written["cache"] = cache_of(values[len(LABELS) :]) if len(values) > len(LABELS) else None
-    return read_request(written)
-
-
-def whole_number(typed: Any, field: str, *, most: int) -> int | None:
-    """What was typed into a text box for a number that may be left out; None where nothing was.
-
-    Raises:
-        RequestError: no whole number, or a larger one.
-    """
-    text = str(typed if typed is not None else "").strip()
-    if not text:
-        return None
-    if not text.isdecimal() or int(text) > most:
-        raise RequestError(
-            f"{text[:40]!r} is no whole number.", field=field, value=text, way_out=f"Type 0 to {most}, or nothing."
-        )
-    return int(text)
+def _look(name: str, preset: Preset | None, value: object = None) -> dict[str, Any]:
+    """How a control looks on a preset that may have no use for it: greyed, with the reason, once there is nothing in it
+    that would have to be removed."""
+    reason = why_not_set(name, preset) if preset else None
+    filled = value is not None and value != _unset(name)
+    look: dict[str, Any] = {"info": INFOS[name], "interactive": reason is None or filled}
+    if reason is not None and preset is not None:
+        look["info"] = f"{preset.title} {reason}"
+    return look | {"visible": look["interactive"]} if name in FILES else look
 
 
 def label_of(error: StudioError) -> str:
     """The label of the control that an error is about; empty where it is about none."""
-    if isinstance(error, (PresetError, WeightsError)):
-        return LABELS["preset"]
-    return "Cache" if error.field.startswith("cache") else LABELS.get(error.field.partition(".")[0], "")
+    about = "preset" if isinstance(error, (PresetError, WeightsError)) else error.field.partition(".")[0]
+    return fields.label_of(GenerationRequest, about)

@@ -12,7 +12,7 @@ import gradio as gr
 
 from studio.errors import PresetError, RequestError, StudioError, WeightsError
 from studio.preset import Preset, find_preset
-from studio.requests.generation import MAX_SEED
+from studio.requests import fields
 from studio.requests.training import (
     FinetuneRequest,
     TrainingClip,
@@ -21,40 +21,8 @@ from studio.requests.training import (
     objectives_of,
     trainable,
 )
-from studio.ui.forms.generation import whole_number
+from studio.ui.forms.fields import Control, FieldControls, Updates, Values
 
-LABELS = {
-    "preset": "Preset",
-    "title": "Title",
-    "objective": "Objective",
-    "max_train_steps": "Steps",
-    "learning_rate": "Learning rate",
-    "lora_rank": "LoRA rank",
-    "lora_alpha": "LoRA alpha",
-    "width": "Width",
-    "height": "Height",
-    "num_frames": "Frames",
-    "fps": "Frames a second",
-    "mode": "Gradients through the decoder",
-    "window": "Window",
-    "context": "Context",
-    "keep_caches": "Caches meanwhile",
-    "checkpoint_blocks": "Compute activations again",
-    "crop_size": "Crop",
-    "structure_weight": "Structure weight",
-    "pixel_weight": "Pixel weight",
-    "perceptual_weight": "LPIPS weight",
-    "train_decoder": "Train the decoder as well",
-    "gradient_accumulation_steps": "Samples a step",
-    "ema_decay": "Average decay",
-    "prior_loss_weight": "Prior weight",
-    "validation_steps": "Score every",
-    "validation_share": "Held out",
-    "checkpointing_steps": "Checkpoint every",
-    "seed": "Seed",
-    "sample_prompts": "Sample prompts",
-}
-"""What each field of a request is called on the page."""
 OBJECTIVES = [
     ("Mixed: the model's own loss, and pixels through the decoder", "mixed"),
     ("Latent: the model's own loss; fast, blind to what the decoder does", "latent"),
@@ -72,9 +40,6 @@ KEPT = [
     ("on disk", "disk"),
 ]
 MOST_PROMPTS = 4
-_TEXTS = ("title", "lora_alpha", "crop_size", "seed", "sample_prompts")
-"""Fields that may be left empty."""
-_PRESET_FIELDS = ("width", "height", "num_frames", "fps")
 SIZE = ("num_frames", "fps", "height", "width")
 """What decides how many samples a clip gives."""
 
@@ -82,10 +47,17 @@ SIZE = ("num_frames", "fps", "height", "width")
 class FinetuneForm:
     """The controls, by field. Made inside a `gr.Blocks`; the layout calls `place_…` where it wants them."""
 
+    decoder: gr.Column
+    truncated: gr.Row
+
     def __init__(self, presets: list[Preset]) -> None:
         fitting = [preset for preset in presets if not trainable(preset)]
         self.presets = sorted(fitting, key=lambda preset: preset.name != "pocket")
-        self.controls: dict[str, Any] = {}
+        self._fields = FieldControls(FinetuneRequest, elem_prefix="training-")
+
+    @property
+    def controls(self) -> dict[str, Control]:
+        return self._fields.by_field
 
     @property
     def first(self) -> Preset | None:
@@ -93,141 +65,128 @@ class FinetuneForm:
         return self.presets[0] if self.presets else None
 
     @property
-    def inputs(self) -> list[Any]:
-        """The controls in the order in which `finetune_request_of` takes their values."""
-        return [self.controls[field] for field in LABELS]
+    def inputs(self) -> set[Any]:
+        """The controls that `request_of` wants the values of."""
+        return {*self.controls.values()}
 
     @property
-    def size(self) -> list[Any]:
+    def size(self) -> list[Control]:
         """The controls that say what a sample is."""
         return [self.controls[field] for field in SIZE]
 
     def place_main(self) -> None:
-        self.controls["preset"] = gr.Dropdown(
-            label=LABELS["preset"],
-            choices=[(preset.title, preset.name) for preset in self.presets],
-            value=self.first.name if self.first else None,
-            elem_id="training-preset",
-        )
-        self._text("title", "of the version; empty: the first clip's name", "night rain")
-        offered = _objectives(self.first)
-        self.controls["objective"] = gr.Radio(
-            label=LABELS["objective"],
-            choices=offered,
-            value=offered[0][1] if offered else None,
-            elem_id="training-objective",
-        )
+        place, first = self._fields, self.first
+        presets = [(preset.title, preset.name) for preset in self.presets]
+        place.choice("preset", choices=presets, value=first.name if first else None)
+        self._text("title", placeholder="night rain", info="of the version; empty: the first clip's name")
+        offered = _objectives(first)
+        place.place(gr.Radio, "objective", choices=offered, value=offered[0][1] if offered else None)
         with gr.Row(elem_classes="numbers"):
-            self._number("max_train_steps", "more learns more", 10)
-            self._number("learning_rate", "of AdamW", 0.0001)
-            self._number("lora_rank", "room to learn", 4)
+            place.number("max_train_steps", step=10, info="more learns more")
+            place.number("learning_rate", step=0.0001, info="of AdamW")
+            place.number("lora_rank", step=4, info="room to learn")
 
     def place_more(self) -> None:
+        place = self._fields
         pixels = self.controls["objective"].value != "latent"
         with gr.Column(visible=pixels, elem_id="training-decoder") as self.decoder:
-            self.controls["mode"] = gr.Radio(
-                label=LABELS["mode"], choices=MODES, value=_default("mode"), elem_id="training-mode"
-            )
+            place.place(gr.Radio, "mode", choices=MODES)
             with gr.Row(visible=False, elem_classes="numbers", elem_id="training-window-row") as self.truncated:
-                self._number("window", "groups of frames together", 1)
-                self._number("context", "groups before them", 1)
+                place.number("window", step=1, info="groups of frames together")
+                place.number("context", step=1, info="groups before them")
             with gr.Row(elem_classes="numbers"):
-                self._text("crop_size", "latent pixels; less memory", "whole frames")
-                self._number("pixel_weight", "in a mixed objective", 0.1)
+                self._text("crop_size", placeholder="whole frames", info="latent pixels; less memory")
+                place.number("pixel_weight", step=0.1, info="in a mixed objective")
             with gr.Row(elem_classes="numbers"):
-                self._number("structure_weight", "of 1: SSIM beside L1", 0.1)
-                self._number("perceptual_weight", "more looks at textures", 0.1)
-            self.controls["keep_caches"] = gr.Dropdown(
-                label=LABELS["keep_caches"],
-                info="of the decoder, while exact gradients are taken",
-                choices=KEPT,
-                value=_default("keep_caches"),
-                filterable=False,
-                elem_id=_elem_id("keep_caches"),
-            )
-            self._tick("checkpoint_blocks", "Less memory, more time, the same gradients.")
-            self._tick("train_decoder", "Low rank too, by the pixel loss only.")
+                place.number("structure_weight", step=0.1, info="of 1: SSIM beside L1")
+                place.number("perceptual_weight", step=0.1, info="more looks at textures")
+            info = "of the decoder, while exact gradients are taken"
+            place.choice("keep_caches", info=info, choices=KEPT, filterable=False)
+            place.place(gr.Checkbox, "checkpoint_blocks", info="Less memory, more time, the same gradients.")
+            place.place(gr.Checkbox, "train_decoder", info="Low rank too, by the pixel loss only.")
         with gr.Row(elem_classes="numbers"):
-            self._number("width", "pixels", 16)
-            self._number("height", "pixels", 16)
+            self._from_preset("width", step=16, info="pixels")
+            self._from_preset("height", step=16, info="pixels")
         with gr.Row(elem_classes="numbers"):
-            self._number("num_frames", "of a sample; longer clips give several", 4)
-            self._number("fps", "at which clips are read", 1)
+            self._from_preset("num_frames", step=4, info="of a sample; longer clips give several")
+            self._from_preset("fps", step=1, info="at which clips are read")
         with gr.Row(elem_classes="numbers"):
-            self._text("lora_alpha", "scale: alpha / rank", "the rank")
-            self._number("gradient_accumulation_steps", "steadier, slower", 1)
-            self._number("ema_decay", "0 keeps the last weights", 0.01)
+            self._text("lora_alpha", placeholder="the rank", info="scale: alpha / rank")
+            place.number("gradient_accumulation_steps", step=1, info="steadier, slower")
+            place.number("ema_decay", step=0.01, info="0 keeps the last weights")
         with gr.Row(elem_classes="numbers"):
-            self._number("prior_loss_weight", "more forgets less", 0.1)
-            self._number("validation_share", "of the samples, to score", 0.05)
-            self._number("validation_steps", "so many steps", 5)
+            place.number("prior_loss_weight", step=0.1, info="more forgets less")
+            place.number("validation_share", step=0.05, info="of the samples, to score")
+            place.number("validation_steps", step=5, info="so many steps")
         with gr.Row(elem_classes="numbers"):
-            self._number("checkpointing_steps", "steps; most that is lost", 5)
-            self._text("seed", "of everything drawn", "0", value="0")
-        self._text(
-            "sample_prompts",
-            "generated before and after, one a line, up to four; empty: a held-out caption",
-            "a red car on a rainy night",
-            lines=2,
-        )
+            place.number("checkpointing_steps", step=5, info="steps; most that is lost")
+            self._text("seed", placeholder="0", info="of everything drawn")
+        info = "generated before and after, one a line, up to four; empty: a held-out caption"
+        example = "a red car on a rainy night"
+        self._text("sample_prompts", placeholder=example, info=info, lines=2, max_lines=MOST_PROMPTS)
 
-    # -- controls -----------------------------------------------------------------------------------------------------
+    def _text(self, name: str, **look: Any) -> None:
+        self._fields.text(name, min_width=96, **look)
 
-    def _number(self, field: str, info: str, step: float) -> None:
-        # No precision: 128.5 must arrive as it was typed, to be refused and not rounded.
-        from_preset = getattr(self.first.defaults, field, None) if self.first else None
-        self.controls[field] = gr.Number(
-            label=LABELS[field],
-            info=info,
-            value=_default(field) if from_preset is None else from_preset,
-            step=step,
-            min_width=96,
-            elem_id=_elem_id(field),
-        )
-
-    def _text(self, field: str, info: str, placeholder: str, *, value: str = "", lines: int = 1) -> None:
-        self.controls[field] = gr.Textbox(
-            label=LABELS[field],
-            info=info,
-            value=value,
-            placeholder=placeholder,
-            lines=lines,
-            max_lines=1 if lines == 1 else MOST_PROMPTS,
-            min_width=96,
-            elem_id=_elem_id(field),
-        )
-
-    def _tick(self, field: str, info: str) -> None:
-        self.controls[field] = gr.Checkbox(
-            label=LABELS[field], info=info, value=_default(field), elem_id=_elem_id(field)
-        )
+    def _from_preset(self, name: str, **look: Any) -> None:
+        self._fields.number(name, value=getattr(self.first.defaults, name) if self.first else None, **look)
 
     # -- what depends on what -----------------------------------------------------------------------------------------
 
     def wire(self, light: dict[str, Any]) -> None:
         controls = self.controls
-        changed = [controls[field] for field in (*_PRESET_FIELDS, "objective")]
+        changed = [*self.size, controls["objective"]]
         controls["preset"].input(self.starts_from, [controls["preset"], controls["objective"]], changed, **light)
         controls["objective"].change(self.fits, [controls["objective"]], [self.decoder], **light)
         controls["mode"].change(self.windows, [controls["mode"]], [self.truncated], **light)
 
-    def starts_from(self, name: Any, objective: Any) -> dict[Any, Any]:
+    def starts_from(self, name: object, objective: object) -> Updates:
         """A preset was chosen: its size, length and rate, and the objectives that it can be trained with."""
         preset = next((each for each in self.presets if each.name == name), None)
         if preset is None:
             return {}
         offered = _objectives(preset)
-        kept = objective if objective in (value for _, value in offered) else offered[0][1]
-        return {self.controls[field]: getattr(preset.defaults, field) for field in _PRESET_FIELDS} | {
-            self.controls["objective"]: gr.update(choices=offered, value=kept)
-        }
+        kept = objective if objective in [value for _, value in offered] else offered[0][1]
+        defaults = fields.defaults_of(preset, FinetuneRequest)
+        updates: Updates = {self.controls[name]: value for name, value in defaults.items()}
+        return updates | {self.controls["objective"]: gr.update(choices=offered, value=kept)}
 
-    def fits(self, objective: Any) -> dict[Any, Any]:
+    def fits(self, objective: object) -> Updates:
         """Without pixel losses nothing goes through the decoder."""
         return {self.decoder: gr.update(visible=objective != "latent")}
 
-    def windows(self, mode: Any) -> dict[Any, Any]:
+    def windows(self, mode: object) -> Updates:
         return {self.truncated: gr.update(visible=mode == "truncated")}
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def size_of(self, values: Values) -> tuple[object, ...]:
+        """What a sample is to be, in the order of `SIZE`."""
+        return tuple(values[control] for control in self.size)
+
+    def request_of(self, values: Values, clips: tuple[TrainingClip, ...]) -> tuple[FinetuneRequest, Preset]:
+        """What the controls say, checked against the preset that they name.
+
+        Args:
+            values: What the browser sent, for `inputs` at least.
+            clips: What to learn from.
+
+        Raises:
+            StudioError: naming the field at fault.
+        """
+        written = self._fields.read(values)
+        preset = find_preset(str(written.pop("preset")))
+        lines = len(written["sample_prompts"])
+        if lines > MOST_PROMPTS:
+            raise RequestError(
+                f"{lines} lines are {lines} prompts.",
+                field="sample_prompts",
+                way_out=f"Write {MOST_PROMPTS} at most.",
+            )
+        written["title"] = str(written["title"]).strip()
+        request = finetune_request_for(preset, clips=clips, **written)
+        check_finetune_request(request, preset)
+        return request, preset
 
 
 def _objectives(preset: Preset | None) -> list[tuple[str, str]]:
@@ -236,48 +195,8 @@ def _objectives(preset: Preset | None) -> list[tuple[str, str]]:
     return [(words, objective) for words, objective in OBJECTIVES if objective in offered]
 
 
-def _default(field: str) -> Any:
-    return FinetuneRequest.model_fields[field].get_default()
-
-
-def _elem_id(field: str) -> str:
-    return "training-" + field.replace("_", "-")
-
-
-def finetune_request_of(values: tuple[Any, ...], clips: tuple[TrainingClip, ...]) -> tuple[FinetuneRequest, Preset]:
-    """What the controls say, checked against the preset they name.
-
-    Args:
-        values: The controls' values, in the order of `FinetuneForm.inputs`.
-        clips: What to learn from.
-
-    Raises:
-        StudioError: naming the field at fault.
-    """
-    written = dict(zip(LABELS, values, strict=True))
-    for field, value in written.items():
-        if value in (None, "") and field not in _TEXTS:
-            raise RequestError(f"{LABELS[field]} is empty.", field=field, way_out="Fill it in.")
-    preset = find_preset(str(written.pop("preset")))
-    prompts = tuple(line.strip() for line in str(written["sample_prompts"] or "").splitlines() if line.strip())
-    if len(prompts) > MOST_PROMPTS:
-        raise RequestError(
-            f"{len(prompts)} lines are {len(prompts)} prompts.",
-            field="sample_prompts",
-            way_out=f"Write {MOST_PROMPTS} at most.",
-        )
-    written |= {"title": str(written["title"] or "").strip(), "sample_prompts": prompts}
-    for field, most in (("lora_alpha", 1024), ("crop_size", 1024), ("seed", MAX_SEED)):
-        written[field] = whole_number(written[field], field, most=most)
-    request = finetune_request_for(preset, clips=clips, **written)
-    check_finetune_request(request, preset)
-    return request, preset
-
-
 def finetune_label(error: StudioError) -> str:
     """The label of the control that an error is about."""
     if isinstance(error, (PresetError, WeightsError)):
-        return LABELS["preset"]
-    if error.field == "clips" or error.field.startswith("caption"):
-        return "Clips"
-    return LABELS.get(error.field, "")
+        return fields.label_of(FinetuneRequest, "preset")
+    return fields.label_of(FinetuneRequest, "clips" if error.field.startswith("caption") else error.field)

@@ -23,6 +23,7 @@ from studio.finetune.clips import LIMITS, caption_of, clip_kept, kept, sweep
 from studio.requests.training import MAX_CLIPS, TrainingClip
 from studio.ui.components import message
 from studio.ui.components.clip_list import clip_list
+from studio.ui.forms.fields import Values
 from studio.ui.panels.run_progress import picture_address
 from studio.ui.server.page_context import PageContext
 from studio.ui.wording import seconds_text, size_text
@@ -113,9 +114,9 @@ class ClipsPanel:
         self.remembered = gr.BrowserState([], storage_key="dailies-clips", secret="dailies")
 
     @property
-    def inputs(self) -> list[Any]:
-        """What `clips` takes, without the size."""
-        return [self.ids, self.list, self.origin, self.licence]
+    def inputs(self) -> set[Any]:
+        """The components that `clips` wants the values of."""
+        return {self.ids, self.list, self.origin, self.licence}
 
     @property
     def outputs(self) -> list[Any]:
@@ -168,13 +169,13 @@ class ClipsPanel:
         shown = self._shows(_ids(ids), listed, size)
         return gr.skip() if shown[self.seen] == seen else shown
 
-    def clips(self, ids: Any, listed: Any, origin: Any, licence: Any, *size: Any) -> tuple[TrainingClip, ...]:
-        """What there is to learn from.
+    def clips(self, values: Values, *size: Any) -> tuple[TrainingClip, ...]:
+        """What there is to learn from, as the controls of `inputs` say it.
 
         Raises:
             RequestError: nothing usable, files that are still being read or are gone, or a caption that is missing.
         """
-        rows = self._rows(_ids(ids), listed, size)
+        rows = self._rows(_ids(values[self.ids]), values[self.list], size)
         if any(row["state"] == "reading" for row in rows):
             raise RequestError("Some clips are still being read.", field="clips", way_out="Wait a moment.")
         usable = [row for row in rows if row["state"] == "ready"]
@@ -202,8 +203,8 @@ class ClipsPanel:
             TrainingClip(
                 path=row["path"],
                 caption=row["caption"].strip(),
-                origin=_line(origin),
-                licence=_line(licence),
+                origin=_line(values[self.origin]),
+                licence=_line(values[self.licence]),
                 held_out=row["held_out"] if marked else None,
             )
             for row in usable

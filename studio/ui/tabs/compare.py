@@ -35,9 +35,9 @@ from studio.ui.components import message
 from studio.ui.components.comparison_table import comparison_table
 from studio.ui.components.pareto_plot import pareto_plot
 from studio.ui.components.synced_player import served, synced_player
-from studio.ui.forms.caches import MOREG
-from studio.ui.forms.comparison import LABELS, grid_label, grid_of, method_choices
-from studio.ui.forms.generation import label_of, request_of
+from studio.ui.forms.comparison import GridForm, grid_label, method_choices, ticked_of
+from studio.ui.forms.fields import Values
+from studio.ui.forms.generation import label_of
 from studio.ui.panels.comparison import (
     MOST_PICKED,
     may_be_shown,
@@ -66,8 +66,6 @@ NOTHING_YET = (
     "faster, how near, frame by frame. Choose methods and press Compare, or press Compare with full beside any clip "
     "that was made with a cache."
 )
-USUAL = ("adacache", MOREG)
-"""Methods that are ticked on a new page."""
 
 
 class CompareTab:
@@ -77,6 +75,7 @@ class CompareTab:
         self.rooms = rooms
         self.browser = browser
         self.generate = generate
+        self.grid = GridForm(generate.form)
         self.book = Comparisons(rooms.store)
         self._exports = Path(get_upload_folder()) / "comparisons" / secrets.token_hex(16)
 
@@ -94,67 +93,8 @@ class CompareTab:
         self.timer = gr.Timer(1.0, active=False)
 
     def _build_grid(self) -> None:
-        first = self.generate.form.first
         self.base = message.message(message.quiet(""), elem_id="compare-base")
-        self.prompts = gr.Textbox(
-            label=LABELS["prompt"],
-            info="One a line; empty: the Generate tab's.",
-            placeholder="a red car drives ahead\na blue bus in the snow",
-            lines=3,
-            max_lines=8,
-            elem_id="compare-prompts",
-        )
-        with gr.Row(elem_classes="numbers"):
-            self.seeds = gr.Textbox(
-                label=LABELS["seed"],
-                info="equal for every method",
-                value="1",
-                placeholder="1, 2, 3",
-                max_lines=1,
-                min_width=96,
-                elem_id="compare-seeds",
-            )
-            self.repeats = gr.Number(
-                label=LABELS["repeats"],
-                info="steadier timing",
-                value=1,
-                step=1,
-                minimum=1,
-                min_width=96,
-                elem_id="compare-repeats",
-            )
-        self.methods = gr.CheckboxGroup(
-            label=LABELS["method"],
-            info="Beside the full clip, each with its usual settings.",
-            choices=method_choices(first.pipeline if first else ""),
-            value=list(USUAL),
-            elem_id="compare-methods",
-        )
-        self.steps = gr.Textbox(
-            label="Fewer steps",
-            info="The plain way to be faster: full clips of fewer steps.",
-            value="",
-            placeholder="15, 10",
-            max_lines=1,
-            elem_id="compare-steps",
-        )
-        with gr.Accordion("More rows", open=False, elem_id="compare-more"):
-            self.rows = gr.Textbox(
-                label="Methods with settings",
-                info="One a line.",
-                placeholder="adacache:codebook=slow\nteacache:threshold=0.2\nset:guidance_scale=1",
-                lines=3,
-                max_lines=10,
-                elem_id="compare-rows",
-            )
-            self.axes = gr.Textbox(
-                label=LABELS["axis"],
-                info="One a line; each combination has a reference of its own.",
-                placeholder="guidance_scale=1, 4",
-                lines=2,
-                max_lines=6,
-                elem_id="compare-axes",
-            )
+        self.grid.place()
         self.estimate = message.message(elem_id="compare-estimate")
         self.start = gr.Button("Compare", variant="primary", size="lg", elem_id="compare-start")
         self.trouble = message.message(elem_id="compare-trouble")
@@ -201,26 +141,26 @@ class CompareTab:
             tabs: All of them, to switch between.
             runs: The tab whose clips can be compared with their full twin.
         """
-        form, asked = [*self.generate.form], self._asked()
+        asked = self.grid.inputs
         seen = [
             *(self.shown, self.picked, self.told, self.timer, self.earlier, self.status),
             *(self.stopping, self.going_on, self.go_on),
             *(self.player, self.plot, self.table, self.actions, *self.files.values(), self.player_file),
             *(self.delete, self.confirm),
         ]
-        about = [self.base, self.methods, self.estimate]
+        about = [self.base, self.grid.methods, self.estimate]
         tab.select(self.look_first, [self.browser, self.shown, self.picked, self.told], seen, **LIGHT)
-        tab.select(self.introduce, [self.methods, *asked, *form], about, **LIGHT)
+        tab.select(self.introduce, asked, about, **LIGHT)
         gr.on(
-            [control.change for control in asked],
+            [control.change for control in self.grid.controls],
             self.count,
-            [*asked, *form],
+            asked,
             [self.estimate],
             trigger_mode="always_last",
             **LIGHT,
         )
         self.timer.tick(self.look, [self.browser, self.shown, self.picked, self.told], seen, **LIGHT)
-        self.start.click(self.begin, [self.browser, *asked, *form], [*seen, self.trouble], **LIGHT)
+        self.start.click(self.begin, asked | {self.browser}, [*seen, self.trouble], **LIGHT)
         self.stop.click(self.ask_to_stop, [self.browser, self.shown], [self.trouble], **LIGHT)
         self.go_on.click(self.take_up, [self.browser, self.shown, self.picked], [*seen, self.trouble], **LIGHT)
         self.delete.click(self.ask, None, [self.confirm], **LIGHT)
@@ -251,33 +191,28 @@ class CompareTab:
 
         button.click(compare_with_full, [self.browser, which], [*seen, said, tabs], **LIGHT)
 
-    def _asked(self) -> list[Any]:
-        """The grid's own controls, in the order in which `grid_of` takes their values."""
-        return [self.prompts, self.seeds, self.repeats, self.methods, self.steps, self.rows, self.axes]
-
     # -- the grid -----------------------------------------------------------------------------------------------------
 
-    def introduce(self, ticked: Any, *values: Any) -> dict[Any, Any]:
+    def introduce(self, values: Values) -> dict[Any, Any]:
         """The tab was opened: what the form says now, which methods its model takes, and what the grid would be."""
-        updates: dict[Any, Any] = {self.estimate: self.count(*values)}
+        updates: dict[Any, Any] = {self.estimate: self.count(values)}
         try:
-            request, preset = request_of(values[len(self._asked()) :], prompt="a prompt")
+            request, preset = self.generate.form.request_of(values, prompt="a prompt")
         except StudioError as error:
             return updates | {self.base: message.of_error(error, label=label_of(error))}
         choices = method_choices(preset.pipeline)
         offered = {name for _, name in choices}
-        kept = [name for name in ticked if name in offered] if isinstance(ticked, list) else []
+        kept = [name for name in ticked_of(values[self.grid.methods]) if name in offered]
         words = settings_line(request.model_copy(update={"seed": 0})).removesuffix(" · seed 0")
         return updates | {
             self.base: message.quiet(f"With the settings of the Generate tab: {preset.title} · {words}."),
-            self.methods: gr.update(choices=choices, value=kept),
+            self.grid.methods: gr.update(choices=choices, value=kept),
         }
 
-    def count(self, *values: Any) -> dict[str, Any]:
+    def count(self, values: Values) -> dict[str, Any]:
         """How much the grid is, before the click."""
         try:
-            grid = grid_of(values, prompt="a prompt")
-            cells = cells_of(grid)
+            cells = cells_of(self.grid.read(values, prompt="a prompt"))
         except StudioError as error:
             return message.of_error(error, label=grid_label(error))
         groups = len({cell.group for cell in cells})
@@ -287,11 +222,11 @@ class CompareTab:
             words += f", at most about {seconds_text(sum(each.seconds for each in known if each))}"
         return message.quiet(words + ". Clips that are here already are not made again.")
 
-    def begin(self, browser: Any, *values: Any) -> dict[Any, Any]:
+    def begin(self, values: Values) -> dict[Any, Any]:
         """The grid is written down, and a job that walks it."""
         try:
-            owner = self._owner(browser)
-            grid = grid_of(values)
+            owner = self._owner(values[self.browser])
+            grid = self.grid.read(values)
             self._refuse_too_much(owner, grid)
             comparison = self._begin(grid, owner)
         except StudioError as error:

@@ -21,7 +21,8 @@ from studio.requests.work import TrainVersion
 from studio.ui.components import message
 from studio.ui.components.facts import facts
 from studio.ui.components.training_plot import training_plot
-from studio.ui.forms.training import LABELS, SIZE, FinetuneForm, finetune_label, finetune_request_of
+from studio.ui.forms.fields import Values
+from studio.ui.forms.training import FinetuneForm, finetune_label
 from studio.ui.panels.training_clips import ClipsPanel
 from studio.ui.panels.training_progress import TrainingProgress, facts_of, plot_of, prediction_of, words_of
 from studio.ui.panels.versions import VersionsPanel, training_job, trainings
@@ -118,7 +119,7 @@ class FinetuneTab:
         tab.select(self.open, following, self._shown, **LIGHT)
         panel.prompt.input(self.open, following, self._shown, **LIGHT)
         self.timer.tick(self.look, [*following, self.seen], self._shown, **LIGHT)
-        asked_for = [*clips.inputs, *form.inputs]
+        asked_for = clips.inputs | form.inputs
         self.start.click(self.begin, asked_for, [*self._shown, self.trouble], **LIGHT)
         self.predict.click(self.foretell, asked_for, [*self._shown, self.trouble], **LIGHT)
         self.stop.click(self.leave_off, [self.chosen], [self.answer], **LIGHT)
@@ -137,22 +138,19 @@ class FinetuneTab:
 
     # -- the buttons --------------------------------------------------------------------------------------------------
 
-    def begin(self, ids: Any, listed: Any, origin: Any, licence: Any, *values: Any) -> dict[Any, Any]:
+    def begin(self, values: Values) -> dict[Any, Any]:
         """The version is written down, and a job that trains it; the form stays as it is."""
-        return self._begin(ids, listed, origin, licence, values, predict=False)
+        return self._begin(values, predict=False)
 
-    def foretell(self, ids: Any, listed: Any, origin: Any, licence: Any, *values: Any) -> dict[Any, Any]:
+    def foretell(self, values: Values) -> dict[Any, Any]:
         """The version is written down, and a job that says what training it would take."""
-        return self._begin(ids, listed, origin, licence, values, predict=True)
+        return self._begin(values, predict=True)
 
-    def _begin(
-        self, ids: Any, listed: Any, origin: Any, licence: Any, values: tuple[Any, ...], *, predict: bool
-    ) -> dict[Any, Any]:
+    def _begin(self, values: Values, *, predict: bool) -> dict[Any, Any]:
         try:
             self._refuse_strangers()
-            named = dict(zip(LABELS, values, strict=True))
-            clips = self.clips.clips(ids, listed, origin, licence, *(named[field] for field in SIZE))
-            request, preset = finetune_request_of(values, clips)
+            clips = self.clips.clips(values, *self.form.size_of(values))
+            request, preset = self.form.request_of(values, clips)
             weights.folder_of(preset)
             version = begin(request, store=self.rooms.store)
             try:

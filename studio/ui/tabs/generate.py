@@ -34,7 +34,8 @@ from studio.ui.components.live_status import live_status
 from studio.ui.components.prompt_ideas import prompt_ideas
 from studio.ui.components.queue_list import queue_list
 from studio.ui.components.step_timeline import step_timeline
-from studio.ui.forms.generation import Form, label_of, request_of
+from studio.ui.forms.fields import Values
+from studio.ui.forms.generation import Form, label_of
 from studio.ui.panels.preset_card import card, verdict_line
 from studio.ui.panels.profile import MeasurePanel
 from studio.ui.panels.run_progress import Progress, idle_status, timeline_of
@@ -190,15 +191,15 @@ class GenerateTab:
         def then_attach(event: Any, attach: Any = self.attach, *more: Any) -> None:
             # "multiple": Gradio would drop an attachment asked for while the one before it still goes on.
             watched = event.then(attach, [self.browser, *more], live, trigger_mode="multiple", **LIGHT)
-            watched.then(self.estimate_of, [*form], [self.estimate], **LIGHT)  # what has ended has taught something
+            watched.then(self.estimate_of, form.inputs, [self.estimate], **LIGHT)  # what has ended has taught something
 
         loaded = page.load(self.welcome, [self.browser], [self.browser, *self.changed], **LIGHT)
-        loaded.then(self.estimate_of, [*form], [self.estimate], **LIGHT)
+        loaded.then(self.estimate_of, form.inputs, [self.estimate], **LIGHT)
         then_attach(loaded)
         submitting = gr.on(
-            [self.generate.click, form.controls["prompt"].submit],
+            [self.generate.click, form.prompt.submit],
             self.submit,
-            [self.browser, *form],
+            form.inputs | {self.browser},
             [self.browser, self.trouble],
             **LIGHT,
         )
@@ -213,24 +214,24 @@ class GenerateTab:
         then_attach(acted, self.attach_chosen, self.chose)
         acted.then(self.look, [self.browser, self.shown_job], [self.queue, self.masthead], **LIGHT)
         self.timer.tick(self.look, [self.browser, self.shown_job], [self.queue, self.masthead], **LIGHT)
-        self.weights.wire(self.form.controls["preset"], self.timer, LIGHT)
+        self.weights.wire(self.form.preset, self.timer, LIGHT)
         asked = [self.form.controls[name] for name in ("preset", "num_inference_steps", "flow_shift")]
         self.measuring.wire(asked, self.timer, LIGHT)
         self._wire_form()
 
     def _wire_form(self) -> None:
         form = self.form
-        form.controls["preset"].input(
+        form.preset.input(
             self.choose_preset,
-            [form.controls["preset"]],
+            [form.preset],
             [*self.changed, self.trouble],
             **LIGHT,
         )
-        self.ideas.idea(self.take_idea, [form.controls["preset"]], [form.controls["prompt"]], **LIGHT)
+        self.ideas.idea(self.take_idea, [form.preset], [form.prompt], **LIGHT)
         gr.on(
             [form.cache.choice.input, form.cache.rival.input],
             self.choose_cache,
-            [form.cache.choice, form.cache.rival, form.controls["preset"]],
+            [form.cache.choice, form.cache.rival, form.preset],
             form.cache.opening,
             **LIGHT,
         )
@@ -238,12 +239,12 @@ class GenerateTab:
         gr.on(
             [control.change for control in measured],
             self.estimate_of,
-            [*form],
+            form.inputs,
             [self.estimate],
             trigger_mode="always_last",
             **LIGHT,
         )
-        self.until_measured.tick(self.estimate_again, [*form], [self.estimate, self.until_measured], **LIGHT)
+        self.until_measured.tick(self.estimate_again, form.inputs, [self.estimate, self.until_measured], **LIGHT)
 
     def _live_outputs(self) -> list[Any]:
         return [
@@ -322,10 +323,10 @@ class GenerateTab:
         index = (event._data or {}).get("index")
         return prompts[index] if isinstance(index, int) and 0 <= index < len(prompts) else gr.skip()
 
-    def estimate_of(self, *values: Any) -> dict[str, Any]:
+    def estimate_of(self, values: Values) -> dict[str, Any]:
         """How long it will take, or what is wrong with it, before the click."""
         try:
-            request, preset = request_of(values, prompt="a prompt")
+            request, preset = self.form.request_of(values, prompt="a prompt")
         except StudioError as error:
             return message.of_error(error, label=label_of(error))
         known = predict(request, self.rooms.store.folder)
@@ -340,26 +341,26 @@ class GenerateTab:
             )
         return message.quiet("Not measured yet on this machine: the first run will tell.")
 
-    def estimate_again(self, *values: Any) -> tuple[Any, Any]:
+    def estimate_again(self, values: Values) -> tuple[Any, Any]:
         """The same while nothing is measured yet: the worker may be measuring behind the page. Then no more."""
         try:
-            request, _ = request_of(values, prompt="a prompt")
+            request, _ = self.form.request_of(values, prompt="a prompt")
         except StudioError:
             return gr.skip(), gr.skip()
         if predict(request, self.rooms.store.folder) is None:
             return gr.skip(), gr.skip()
-        return self.estimate_of(*values), gr.Timer(active=False)
+        return self.estimate_of(values), gr.Timer(active=False)
 
     # -- submitting ---------------------------------------------------------------------------------------------------
 
-    def submit(self, browser: Any, *values: Any) -> dict[Any, Any]:
+    def submit(self, values: Values) -> dict[Any, Any]:
         """The form becomes a job. Whatever is wrong is said beside the button, and the form keeps what was typed."""
         try:
-            request, preset = request_of(values)
+            request, preset = self.form.request_of(values)
             folder_of(preset)  # weights that are missing or damaged are better said now than by the job
         except StudioError as error:
             return self._refused(error)
-        return self._submit(browser, request)
+        return self._submit(values[self.browser], request)
 
     def submit_again(self, browser: Any, shown: Any) -> dict[Any, Any]:
         return self._resubmit(browser, shown, {})
