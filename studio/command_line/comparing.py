@@ -9,15 +9,24 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from studio.command_line.grammar import add_command, add_runs_folder, add_sizes, cancel_on_signal, print_json
+from studio.command_line.grammar import (
+    add_command,
+    add_fields,
+    add_runs_folder,
+    cancel_on_signal,
+    print_json,
+    typed_fields,
+)
 from studio.errors import RequestError
 from studio.requests.caches import METHODS
+from studio.requests.generation import GenerationRequest
 
 if TYPE_CHECKING:
     from studio.compare import Comparison, Comparisons, Grid
     from studio.records.runs import RunStore
 
-_COMPARED_FIELDS = ("height", "width", "num_frames", "fps", "num_inference_steps", "guidance_scale", "flow_shift")
+_SPELLED_HERE = ("prompt", "seed", "preset", "cache")
+"""Fields that have several values here, or a method that says them."""
 
 
 def add_compare(commands: Any) -> None:
@@ -39,7 +48,7 @@ def add_compare(commands: Any) -> None:
         "--repeats", type=int, default=1, help="make each cell so often, interleaved with its reference"
     )
     parser.add_argument("--preset", default="pocket", help="name of the preset (default: pocket)")
-    add_sizes(parser)
+    add_fields(parser, GenerationRequest, leave_out=_SPELLED_HERE)
     earlier = parser.add_mutually_exclusive_group()
     earlier.add_argument(
         "--resume", metavar="ID", help="go on with a comparison that was stopped, failed cells included"
@@ -77,14 +86,17 @@ def _compare(chosen: argparse.Namespace) -> int:
 def _grid(chosen: argparse.Namespace) -> Grid:
     from studio.compare import Grid, parse_axis, parse_method
     from studio.preset import find_preset
-    from studio.requests.generation import request_for
+    from studio.requests.fields import defaults_of
+    from studio.requests.generation import read_request
 
     if not chosen.prompt:
         raise RequestError("There is no prompt.", field="--prompt", way_out='Add --prompt "a red car".')
-    fields = {name: getattr(chosen, name) for name in _COMPARED_FIELDS}
+    preset = find_preset(chosen.preset)
     seeds = tuple(chosen.seed) or (0,)
+    start = {"preset": preset.name, "prompt": chosen.prompt[0], "seed": seeds[0]}
+    typed = typed_fields(chosen, GenerationRequest, leave_out=_SPELLED_HERE)
     return Grid(
-        base=request_for(find_preset(chosen.preset), prompt=chosen.prompt[0], seed=seeds[0], **fields),
+        base=read_request(start | defaults_of(preset, GenerationRequest) | typed),
         prompts=tuple(chosen.prompt),
         seeds=seeds,
         methods=tuple(parse_method(text) for text in chosen.method),

@@ -9,10 +9,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from studio.command_line.grammar import add_command, add_runs_folder, cancel_on_signal, print_json
+from studio.command_line.grammar import (
+    add_command,
+    add_fields,
+    add_runs_folder,
+    cancel_on_signal,
+    print_json,
+    typed_fields,
+)
 from studio.errors import RequestError
 
-_NOT_A_FLAG = ("preset", "clips", "sample_prompts")
+_SPELLED_HERE = ("preset", "clips", "sample_prompts")
+"""Fields whose flags say more than the field does."""
 
 
 def add_finetune(commands: Any) -> None:
@@ -32,10 +40,7 @@ def add_finetune(commands: Any) -> None:
     parser.add_argument("--licence", default="", help="under which terms they may be used, for the record")
     parser.add_argument("--sample-prompt", action="append", default=[], help="generated before and after")
     parser.add_argument("--go-on", metavar="VERSION", help="go on with a version that was stopped, instead")
-    for name, field in FinetuneRequest.model_fields.items():
-        if name not in _NOT_A_FLAG:
-            words = " ".join((field.description or "").split()).replace("%", "%%")
-            parser.add_argument(f"--{name.replace('_', '-')}", metavar=name.upper(), help=words)
+    add_fields(parser, FinetuneRequest, leave_out=_SPELLED_HERE)
     add_runs_folder(parser)
     parser.add_argument("--dry-run", action="store_true", help="read the clips and print what would be trained on")
     parser.add_argument("--forecast", action="store_true", help="measure two steps, and say what all would take")
@@ -106,7 +111,7 @@ def _finetune_request(chosen: argparse.Namespace) -> Any:
         )
         for path, caption in zip(paths, captions, strict=True)
     )
-    fields = {name: getattr(chosen, name) for name in FinetuneRequest.model_fields if name not in _NOT_A_FLAG}
+    fields = typed_fields(chosen, FinetuneRequest, leave_out=_SPELLED_HERE)
     prompts = tuple(chosen.sample_prompt) or None
     return finetune_request_for(find_preset(chosen.preset), clips=clips, sample_prompts=prompts, **fields)
 

@@ -10,26 +10,29 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from studio.command_line.grammar import add_command, add_runs_folder, add_sizes, cancel_on_signal, print_json
+from studio.command_line.grammar import (
+    add_command,
+    add_fields,
+    add_runs_folder,
+    cancel_on_signal,
+    print_json,
+    typed_fields,
+)
 from studio.errors import RequestError
-from studio.requests.caches import METHODS, CacheConfig, parse_cache
+from studio.requests.caches import METHODS, parse_cache
+from studio.requests.generation import GenerationRequest
+
+_SPELLED_HERE = ("prompt", "preset", "adapter", "cache")
+"""Fields whose flags say more than the field does."""
 
 
 def add_generate(commands: Any) -> None:
     parser = add_command(commands, "generate", _generate, "make a clip from a prompt")
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--prompt", help="what is to be seen")
-    source.add_argument(
-        "--settings", type=Path, metavar="FILE", help="do it again: an mp4 of the studio's, or its JSON"
-    )
-    parser.add_argument("--preset", default=None, help="name of the preset (default: pocket)")
-    parser.add_argument("--negative-prompt")
-    add_sizes(parser)
-    parser.add_argument("--seed", type=int, help="0 to 4294967295; chosen and printed when left out")
-    parser.add_argument("--torch-dtype", choices=("auto", "float32", "bfloat16", "float16"))
-    parser.add_argument("--offload", choices=("auto", "none", "model", "group", "sequential"))
-    parser.add_argument("--vae-tiling", choices=("auto", "on", "off"))
-    parser.add_argument("--quantization", choices=("auto", "none", "int8"))
+    start = parser.add_mutually_exclusive_group(required=True)
+    start.add_argument("--prompt", help="what is to be seen")
+    start.add_argument("--settings", type=Path, metavar="FILE", help="do it again: an mp4 of the studio's, or its JSON")
+    parser.add_argument("--preset", help="name of the preset (default: pocket)")
+    add_fields(parser, GenerationRequest, leave_out=_SPELLED_HERE)
     parser.add_argument(
         "--adapter",
         metavar="VERSION",
@@ -41,28 +44,9 @@ def add_generate(commands: Any) -> None:
         metavar="METHOD[:NAME=VALUE,…]",
         help=f"reuse what hardly changes, such as budget:speedup=2: off, {', '.join(METHODS)}",
     )
-    parser.add_argument("--source", type=Path, metavar="FILE", help="the clip or picture to start from")
-    parser.add_argument("--control", type=Path, metavar="FILE", help="the maps that the clip is to keep to")
     parser.add_argument("-o", "--output", type=Path, help="copy the clip here")
     add_runs_folder(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the request and what it would take")
-
-
-_REQUEST_FIELDS = (
-    "negative_prompt",
-    "height",
-    "width",
-    "num_frames",
-    "fps",
-    "num_inference_steps",
-    "guidance_scale",
-    "flow_shift",
-    "torch_dtype",
-    "offload",
-    "vae_tiling",
-    "quantization",
-    "adapter",
-)
 
 
 def _generate(chosen: argparse.Namespace) -> int:
@@ -117,50 +101,41 @@ def _generate(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _request(chosen: argparse.Namespace) -> Any:
+def _request(chosen: argparse.Namespace) -> GenerationRequest:
     """The request that the flags ask for: over a preset's defaults, or over the settings of an earlier clip."""
-    from studio.clips.read import read_settings
-    from studio.clips.reference import reference_to
     from studio.preset import find_preset
-    from studio.records.run import request_in_settings
     from studio.records.runs import runs_folder
     from studio.records.versions import VersionStore
-    from studio.requests.generation import read_request, request_for
+    from studio.requests.fields import defaults_of
+    from studio.requests.generation import new_seed, read_request
 
-    fields = {name: getattr(chosen, name) for name in _REQUEST_FIELDS} | {"cache": _cache_of(chosen)}
-    for name in ("source", "control"):
-        path = getattr(chosen, name)
-        fields[name] = None if path is None else reference_to(path, field=name)
-    fields["adapter"] = None if chosen.adapter == "none" else chosen.adapter
-    if chosen.settings is None:
-        preset = find_preset(chosen.preset or "pocket")
-        if chosen.adapter is None:
-            promoted = VersionStore(chosen.runs or runs_folder()).promoted(preset.name)
-            fields["adapter"] = promoted.id if promoted else None
-        return request_for(preset, prompt=chosen.prompt, seed=chosen.seed, **fields)
-    if not chosen.settings.is_file():
-        raise RequestError(
-            f"There is no file {chosen.settings}.", field="--settings", way_out="Name a clip the studio made."
-        )
-    if chosen.settings.suffix == ".json":
-        written: Any = json.loads(chosen.settings.read_text(encoding="utf-8"))
+    typed = typed_fields(chosen, GenerationRequest, leave_out=("cache",))
+    if chosen.cache is not None:
+        typed["cache"] = None if chosen.cache == "off" else parse_cache(chosen.cache)
+    if chosen.settings is not None:
+        return read_request(_earlier(chosen.settings).model_dump() | typed)
+    preset = find_preset(chosen.preset or "pocket")
+    promoted = VersionStore(chosen.runs or runs_folder()).promoted(preset.name)
+    start = {"preset": preset.name, "seed": new_seed(), "adapter": promoted.id if promoted else None}
+    return read_request(start | defaults_of(preset, GenerationRequest) | typed)
+
+
+def _earlier(settings: Path) -> GenerationRequest:
+    """The request in a clip of the studio's, or in its JSON."""
+    from studio.clips.read import read_settings
+    from studio.records.run import request_in_settings
+
+    if not settings.is_file():
+        raise RequestError(f"There is no file {settings}.", field="--settings", way_out="Name a clip the studio made.")
+    if settings.suffix == ".json":
+        written: Any = json.loads(settings.read_text(encoding="utf-8"))
     else:
-        written = read_settings(chosen.settings)
+        written = read_settings(settings)
     if not isinstance(written, dict):
         raise RequestError(
-            f"{chosen.settings.name} carries no settings.", field="--settings", way_out="Choose a clip the studio made."
+            f"{settings.name} carries no settings.", field="--settings", way_out="Choose a clip the studio made."
         )
-    earlier = request_in_settings(written)
-    over = {"preset": chosen.preset, "seed": chosen.seed} | fields
-    if chosen.cache == "off":
-        earlier = earlier.model_copy(update={"cache": None})
-    if chosen.adapter == "none":
-        earlier = earlier.model_copy(update={"adapter": None})
-    return read_request(earlier.model_dump() | {name: value for name, value in over.items() if value is not None})
-
-
-def _cache_of(chosen: argparse.Namespace) -> CacheConfig | None:
-    return None if chosen.cache in (None, "off") else parse_cache(chosen.cache)
+    return request_in_settings(written)
 
 
 class _EventPrinter:

@@ -1,6 +1,6 @@
 """How every command is spelled, stopped and answered in JSON.
 
-Knows argparse, signals and standard output. Refuses to know what any command does.
+Knows argparse, signals, standard output and how a model's fields are flags. Refuses to know what any command does.
 """
 
 from __future__ import annotations
@@ -9,9 +9,17 @@ import argparse
 import json
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel
+
+from studio.clips.reference import FileReference, reference_to
+from studio.requests.fields import choices_of, help_of, kinds_of, may_be_none
+
+SHORT = {"num_inference_steps": ("--steps",)}
+"""Other spellings of a field's flag."""
 
 
 def add_command(
@@ -27,15 +35,34 @@ def print_json(record: Any) -> None:
     print(json.dumps(record, ensure_ascii=False), flush=True)
 
 
-def add_sizes(parser: argparse.ArgumentParser) -> None:
-    """What a clip is, beyond its prompt: fields of a request over the preset's defaults."""
-    parser.add_argument("--height", type=int)
-    parser.add_argument("--width", type=int)
-    parser.add_argument("--num-frames", type=int)
-    parser.add_argument("--fps", type=float)
-    parser.add_argument("--num-inference-steps", "--steps", type=int, dest="num_inference_steps")
-    parser.add_argument("--guidance-scale", type=float)
-    parser.add_argument("--flow-shift", type=float)
+def add_fields(parser: argparse.ArgumentParser, model: type[BaseModel], *, leave_out: Collection[str] = ()) -> None:
+    """A flag for each field of a model, explained in its own words; what is typed is the model's to judge."""
+    for name, field in model.model_fields.items():
+        if name in leave_out:
+            continue
+        flags = [f"--{name.replace('_', '-')}", *SHORT.get(name, ())]
+        words = "{" + ",".join(choices_of(field)) + "}" if choices_of(field) else name.upper()
+        metavar = "FILE" if FileReference in kinds_of(field) else words
+        parser.add_argument(*flags, dest=name, metavar=metavar, help=help_of(field).replace("%", "%%"))
+
+
+def typed_fields(
+    chosen: argparse.Namespace, model: type[BaseModel], *, leave_out: Collection[str] = ()
+) -> dict[str, Any]:
+    """What was typed for a model's fields, as a record for it; `none` empties a field that may be empty.
+
+    Raises:
+        RequestError: a file that is not there.
+    """
+    typed = {name: getattr(chosen, name) for name in model.model_fields if name not in leave_out}
+    return {name: _value(text, name, model) for name, text in typed.items() if text is not None}
+
+
+def _value(text: str, name: str, model: type[BaseModel]) -> Any:
+    field = model.model_fields[name]
+    if text == "none" and may_be_none(field):
+        return None
+    return reference_to(Path(text), field=name) if FileReference in kinds_of(field) else text
 
 
 def add_runs_folder(parser: argparse.ArgumentParser) -> None:

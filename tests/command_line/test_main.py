@@ -11,6 +11,8 @@ import pytest
 
 from studio.__main__ import main
 from studio.clips.read import read_clip, read_settings
+from studio.preset import find_preset
+from studio.requests.generation import GenerationRequest, request_for, request_to_json
 
 PROJECT = Path(__file__).parent.parent.parent
 SMALL = ["--height", "64", "--width", "64", "--num-frames", "5", "--steps", "2", "--seed", "7"]
@@ -61,6 +63,8 @@ def test_the_settings_of_a_clip_make_it_again(tmp_path: Path, capsys: pytest.Cap
         (["--prompt", "x" * 10_000], 2, "prompt", "2,000"),
         (["--prompt", "a road", "--height", "100"], 2, "grid", "96 and 112"),
         (["--prompt", "a road", "--num-frames", "100000"], 2, "request", "num_frames"),
+        (["--prompt", "a road", "--height", "tall"], 2, "request", "height = 'tall'"),
+        (["--prompt", "a road", "--offload", "disk"], 2, "request", "'sequential'"),
         (["--prompt", "a road", "--preset", "sora-9"], 3, "unknown_preset", "pocket"),
         (["--prompt", "a road", "-o", "/nowhere/at/all/out.mp4"], 2, "request", "folder"),
         (["--prompt", "a road", "--source", "nothing.mp4"], 2, "request", "nothing.mp4 cannot be read"),
@@ -103,6 +107,32 @@ def test_a_dry_run_makes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[s
     (said,) = _json_lines(capsys.readouterr().out)
     assert said["request"]["num_inference_steps"] == 30
     assert not (tmp_path / "runs").exists()
+
+
+def test_every_field_of_a_request_has_a_flag_that_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("generate", "compare"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        said = " ".join(capsys.readouterr().out.split())
+        apart = {"cache"} if command == "compare" else set()  # its methods say it
+        for name in GenerationRequest.model_fields.keys() - apart:
+            assert f"--{name.replace('_', '-')} " in said, name
+        assert "How strongly the prompt is followed" in said
+
+
+def test_settings_are_taken_over_field_by_field_and_none_empties_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = tmp_path / "settings.json"
+    request = request_for(find_preset("pocket"), prompt="a road", seed=7, source=f"{'0' * 64}  /clips/a.mp4")
+    settings.write_text(json.dumps(request_to_json(request.model_copy(update={"flow_shift": 3.0}))), encoding="utf-8")
+    assert main(["generate", "--settings", str(settings), "--dry-run", "--json"]) == 2
+    assert "Leave source empty" in _json_lines(capsys.readouterr().out)[-1]["way_out"]
+    emptied = ["--source", "none", "--flow-shift", "none", "--steps", "3"]
+    assert main(["generate", "--settings", str(settings), *emptied, "--dry-run"]) == 0
+    (said,) = _json_lines(capsys.readouterr().out)
+    changed = {"flow_shift": None, "num_inference_steps": 3, "source": None}
+    assert said["request"] == request_to_json(request.model_copy(update=changed))
 
 
 def test_interrupting_cancels_and_says_so(tmp_path: Path) -> None:
