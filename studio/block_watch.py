@@ -239,7 +239,7 @@ def _telling_layers(block: nn.Module) -> tuple[nn.Module, ...]:
 
 def _other_layers(model: LoadedPipeline) -> Iterator[nn.Module]:
     """The layers of the text encoders and the autoencoder, each short enough to wait for when somebody cancels."""
-    for component in model.models.values():
+    for component in model.model.models.values():
         if component not in model.transformers:
             for module in component.modules():
                 if isinstance(module, nn.ModuleList):

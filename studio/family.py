@@ -50,7 +50,9 @@ class Family:
     """What is so of one pipeline class."""
 
     pipeline: str
-    """The class's name: diffusers', or of our own."""
+    """The class's name."""
+    library: str = "diffusers"
+    """The module that has the pipeline's and its transformer's classes: diffusers, or one of our own."""
     transformer: str
     vae: frozenset[str]
     text_encoders: frozenset[str]

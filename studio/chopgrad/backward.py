@@ -135,7 +135,7 @@ def decode_backward(
     """
     how = how or Backprop()
     latents = latents.detach()
-    decoder.wake()
+    decoder.onload()
     walk = {"exact": _exact, "truncated": _truncated, "full": _full}[how.mode]
     gradient = torch.zeros_like(latents, dtype=torch.float32)
     loss = torch.zeros((), device=latents.device)
@@ -161,7 +161,7 @@ def decode_values(decoder: ChunkedDecoder, latents: Tensor, *, finish: bool = Tr
         finish: Whether to clamp as `vae.decode` does.
     """
     state: State = None
-    decoder.wake()
+    decoder.onload()
     for chunk in decoder.plan(latents.shape[2]):
         with torch.no_grad():
             frames, state = decoder.step(latents[:, :, chunk.start : chunk.stop], state, chunk)

@@ -82,7 +82,7 @@ class ChunkedDecoder(ABC):
         """What `vae.decode` does to its frames at the end; a loss had better do without: a clamp ends gradients."""
         return frames
 
-    def wake(self) -> None:
+    def onload(self) -> None:
         """Bring weights that were moved away back: the steps call submodules, which no offloading hook watches."""
         hook = getattr(self.vae, "_hf_hook", None)
         if hook is not None:
@@ -96,7 +96,7 @@ def chunked(vae: nn.Module) -> ChunkedDecoder:
         RequestError: this kind decodes a whole clip at once, or is set up so that it does; the message says what to do.
     """
     reason = why_not(vae)
-    if reason:
+    if reason is not None:
         raise RequestError(
             f"{type(vae).__name__} cannot be trained through window by window: {reason}",
             field="objective",
@@ -106,8 +106,8 @@ def chunked(vae: nn.Module) -> ChunkedDecoder:
     return _DECODERS[type(vae).__name__](vae)
 
 
-def why_not(vae: nn.Module) -> str:
-    """Why an autoencoder cannot be walked chunk by chunk; empty where it can."""
+def why_not(vae: nn.Module) -> str | None:
+    """Why an autoencoder cannot be walked chunk by chunk; None where it can."""
     name = type(vae).__name__
     if name in _WHOLE_CLIP:
         return _WHOLE_CLIP[name]
@@ -123,7 +123,7 @@ def why_not(vae: nn.Module) -> str:
             return "its decoder is conditioned on a timestep, which a loss on plain frames does not set."
     if _DECODERS[name] is TemporalTilesDecoder and not about.use_framewise_decoding:
         return "it decodes a whole clip at once. Set use_framewise_decoding, which decodes by tiles in time."
-    return ""
+    return None
 
 
 _WHOLE_CLIP = {

@@ -46,6 +46,7 @@ from studio.events import (
     TrainingStarted,
     TrainingStep,
 )
+from studio.family import family_of
 from studio.generate import generate
 from studio.machine.environment import environment
 from studio.machine.hardware import Machine, measure
@@ -54,12 +55,13 @@ from studio.records.event_log import EventLog
 from studio.records.runs import RunStore
 from studio.records.versions import LOG, LORA_2_FILE, LORA_FILE, Scores, Version, VersionStore
 from studio.requests.generation import GenerationRequest, request_for
-from studio.requests.training import IN_TILES, FinetuneRequest, check_finetune_request
+from studio.requests.training import FinetuneRequest, check_finetune_request
 from studio.requests.work import TrainVersion
 
 if TYPE_CHECKING:
     from studio.finetune.training import Prepared, Step, Training
-    from studio.pipelines.training import Prompt, Trainable
+    from studio.pipelines import LoadedPipeline
+    from studio.pipelines.families import Prompt, VideoModel
 
 STATE, SAMPLES = "state.pt", "samples.safetensors"
 PRIOR_CLIPS = 4
@@ -219,7 +221,7 @@ class _Finetune:
         if self.leads and not lock.try_acquire():
             raise VersionError(f"Version {self.version.id} is being trained.", field="version", value=self.version.id)
         training: Training | None = None
-        model: Trainable | None = None
+        model: VideoModel | None = None
         try:
             import torch
 
@@ -228,7 +230,8 @@ class _Finetune:
             from studio.distributed import wait_for_all
             from studio.finetune.training import Prepared, Training
 
-            model = self._load()
+            loaded = self._load()
+            model = loaded.to_train()
             if self.leads:
                 prepared = yield from self._prepared(model)
                 wait_for_all()
@@ -244,7 +247,7 @@ class _Finetune:
                 first_step=training.step,
                 samples=len(prepared.latents),
                 held_out=int(prepared.held_out.sum()),
-                placement=model.ready.placement,
+                placement=loaded.placement,
             )
             if self.predicts:
                 yield from self._predict(training)
@@ -274,14 +277,12 @@ class _Finetune:
 
     # -- before -------------------------------------------------------------------------------------------------------
 
-    def _load(self) -> Trainable:
+    def _load(self) -> LoadedPipeline:
         from studio import pipelines
         from studio.machine import weights
-        from studio.pipelines.training import to_train
 
         placement = pipelines.place(self.preset, self._request_of("a clip"), self._machine)
-        ready = pipelines.load(self.preset, placement, folder=weights.folder_of(self.preset))
-        return to_train(ready)
+        return pipelines.load(self.preset, placement, folder=weights.folder_of(self.preset))
 
     @cached_property
     def _machine(self) -> Machine:
@@ -290,16 +291,14 @@ class _Finetune:
 
     def _request_of(self, prompt: str, **fields: Any) -> GenerationRequest:
         """A clip at the training's size; its placement is the training's too, so that one loaded model serves both."""
-        from studio.pipelines import family_of
-
         cpu = self._machine.accelerator is None
         same = {name: getattr(self.request, name) for name in ("height", "width", "num_frames", "fps", "seed")}
         # Tiles would each have a graph of their own; a family that knows no other way keeps them.
-        tiling = "auto" if family_of(self.preset).always_tiles else "off"
+        tiling = "auto" if family_of(self.preset.pipeline).decodes_in_tiles_only else "off"
         placement = {"torch_dtype": "float32" if cpu else "auto", "offload": "none", "vae_tiling": tiling}
         return request_for(self.preset, prompt=prompt, quantization="none", **same, **placement, **fields)
 
-    def _prepared(self, model: Trainable) -> Generator[FinetuneEvent, None, Prepared]:
+    def _prepared(self, model: VideoModel) -> Generator[FinetuneEvent, None, Prepared]:
         """The samples as the model sees them; read from the version's folder where they were made before."""
         from studio.finetune.training import Prepared
 
@@ -336,7 +335,7 @@ class _Finetune:
         prepared.save(self.folder / SAMPLES)
         return prepared
 
-    def _prior(self, model: Trainable, *, like: Any) -> Generator[FinetuneEvent, None, tuple[Any, Any]]:
+    def _prior(self, model: VideoModel, *, like: Any) -> Generator[FinetuneEvent, None, tuple[Any, Any]]:
         """Latents of clips that the model makes of the preset's own prompts, before it learns anything."""
         import torch
 
@@ -347,11 +346,10 @@ class _Finetune:
         for number in range(PRIOR_CLIPS):
             yield TrainingStage(stage="preparing", done=number, total=PRIOR_CLIPS)
             request = self._request_of(known[number % len(known)], num_inference_steps=PRIOR_STEPS)
-            family, pipe = model.ready.family, model.pipe
-            family.prepare(pipe, request)
+            model.prepare(request)
             generator = torch.Generator().manual_seed(self.request.seed + number)
-            made = pipe(**family.arguments(pipe, self.preset, request), generator=generator, output_type="latent")
-            latents.append(model.unpacked(made.frames, like).float().cpu())
+            made = model.pipe(**model.arguments(request), generator=generator, output_type="latent")
+            latents.append(model.unpacked(made.frames, like.shape[2:]).float().cpu())
             prompts.append(_in_memory(model.prompt(request.prompt)))
         return torch.cat(latents), tuple(prompts)
 
@@ -526,7 +524,8 @@ def leaner(request: FinetuneRequest, preset: Preset) -> str:
             return "Set keep_caches to auto: the same gradients, a little slower."
         if not request.checkpoint_blocks:
             return "Set checkpoint_blocks: the same gradients with less memory, a little slower."
-        if preset.pipeline not in IN_TILES and (request.crop_size is None or request.crop_size > 8):
+        in_tiles = family_of(preset.pipeline).decoding == "fixed tiles"
+        if not in_tiles and (request.crop_size is None or request.crop_size > 8):
             return f"Set crop_size to {8 if request.crop_size is None else request.crop_size // 2}."
         if request.mode == "exact":
             return "Set mode to truncated with window 1 and context 1."

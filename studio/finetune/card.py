@@ -5,6 +5,7 @@ Knows records and Markdown. Refuses to know how anything in them was measured.
 
 from __future__ import annotations
 
+from studio.family import family_of
 from studio.preset import Preset
 from studio.records.versions import Scores, Version
 
@@ -73,9 +74,10 @@ def card(version: Version, preset: Preset, files: tuple[str, ...]) -> str:
 def _use(version_id: str, pipeline: str, files: tuple[str, ...]) -> list[str]:
     """How diffusers takes it up; not all of its pipelines have a loader, nor all of its models."""
     folder = "path/to/this/folder"
-    if pipeline in ("AllegroPipeline", "LattePipeline"):
-        return [f"# diffusers loads no update into a {pipeline}; `studio.pipelines.adapters.put_in` does."]
-    if pipeline == "HunyuanVideo15Pipeline":
+    loader = family_of(pipeline).lora_loader
+    if loader == "none":
+        return [f"# diffusers loads no update into a {pipeline}; `studio.pipelines.adapters.load_adapter` does."]
+    if loader == "transformer":
         return [f'pipeline.transformer.load_lora_adapter("{folder}", weight_name="{files[0]}", prefix="transformer")']
     load = f'pipeline.load_lora_weights("{folder}", adapter_name="{version_id}"'
     if len(files) == 1:

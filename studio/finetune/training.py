@@ -35,7 +35,7 @@ from studio.errors import NumericalError
 from studio.finetune.objectives import PixelLoss
 from studio.metrics.fidelity import lpips_network
 from studio.pipelines.adapters import open_adapters, without_adapters
-from studio.pipelines.training import Prompt, Trainable
+from studio.pipelines.families import Prompt, VideoModel
 from studio.records.versions import Scores
 from studio.requests.training import FinetuneRequest
 from studio.storage import whole
@@ -121,7 +121,7 @@ class Step:
 class Training:
     """Adapters in training on prepared samples."""
 
-    def __init__(self, model: Trainable, request: FinetuneRequest, prepared: Prepared) -> None:
+    def __init__(self, model: VideoModel, request: FinetuneRequest, prepared: Prepared) -> None:
         self.model = model
         self.request = request
         self.prepared = prepared
@@ -137,8 +137,8 @@ class Training:
         if request.checkpoint_blocks:
             for denoiser in model.denoisers.values():
                 denoiser.enable_gradient_checkpointing()
-        for denoiser, blocks in zip(model.denoisers.values(), model.ready.stacks, strict=True):
-            share_out(denoiser, blocks, trained=self.parameters.values())
+        for denoiser in model.denoisers.values():
+            share_out(denoiser, model.blocks(denoiser), trained=self.parameters.values())
         self.optimizer = torch.optim.AdamW(self.parameters.values(), lr=request.learning_rate, weight_decay=0.0)
         self.average = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
@@ -204,7 +204,7 @@ class Training:
         total = latent * share if self.request.objective != "pixel" else estimate.sum() * 0
         pixel = 0.0
         if self.decoder is not None:
-            z = self.model.for_decoder(estimate)
+            z = self.model.denormalised(estimate)
             how, part = self._how(z, generator)
             target = self.prepared.target(chosen).to(z.device)
             loss = self._pixel_loss(target, weight=self._pixel_weight * share, share=part)
@@ -334,7 +334,7 @@ class Training:
         """
         if self.decoder is None:
             return 0, 0
-        z = self.model.for_decoder(self.prepared.latents[:1].to(self.model.device))
+        z = self.model.denormalised(self.prepared.latents[:1].to(self.model.device))
         z = z.to(next(self.model.vae.parameters()).dtype)
         plan = self.decoder.plan(z.shape[2])
 
@@ -356,7 +356,7 @@ class Training:
         if self.decoder is None:
             yield self.model.decoded(estimate), None
             return
-        z = self.model.for_decoder(estimate).to(next(self.model.vae.parameters()).dtype)
+        z = self.model.denormalised(estimate).to(next(self.model.vae.parameters()).dtype)
         yield from ((frames.float(), region) for frames, region in decode_values(self.decoder, z))
 
     # -- state --------------------------------------------------------------------------------------------------------

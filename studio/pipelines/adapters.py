@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import nn
 
-from studio.pipelines.training import Trainable
+from studio.pipelines.families import VideoModel
 from studio.records.versions import DECODER_FILE, LORA_2_FILE, LORA_FILE
 from studio.requests.training import FinetuneRequest
 from studio.storage import write_atomically
@@ -29,13 +29,13 @@ FILES = {"transformer": LORA_FILE, "transformer_2": LORA_2_FILE}
 """By component."""
 
 
-def open_adapters(model: Trainable, request: FinetuneRequest) -> dict[str, nn.Parameter]:
+def open_adapters(model: VideoModel, request: FinetuneRequest) -> dict[str, nn.Parameter]:
     """Freeze the models and open low-rank updates that change nothing yet.
 
     Returns:
         What is to be trained, by name, float32.
     """
-    for each in model.ready.models.values():
+    for each in model.models.values():
         each.requires_grad_(False)
     model.vae.eval()
     places: dict[str, tuple[nn.Module, str]] = {
@@ -55,7 +55,7 @@ def open_adapters(model: Trainable, request: FinetuneRequest) -> dict[str, nn.Pa
     return found
 
 
-def close_adapters(model: Trainable) -> None:
+def close_adapters(model: VideoModel) -> None:
     """Take the updates out again; the models are as they were."""
     for denoiser in model.denoisers.values():
         denoiser.disable_gradient_checkpointing()
@@ -64,7 +64,7 @@ def close_adapters(model: Trainable) -> None:
 
 
 @contextmanager
-def without_adapters(model: Trainable) -> Iterator[None]:
+def without_adapters(model: VideoModel) -> Iterator[None]:
     """Within it, the denoisers are what they were before."""
     layers = [layer for denoiser in model.denoisers.values() for _, layer in _wrapped(denoiser)]
     for layer in layers:
@@ -76,7 +76,7 @@ def without_adapters(model: Trainable) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
-def save_adapters(model: Trainable, request: FinetuneRequest, folder: Path) -> None:
+def save_adapters(model: VideoModel, request: FinetuneRequest, folder: Path) -> None:
     """Write the updates as they are now, so that `pipe.load_lora_weights(folder)` reads them.
 
     The scale, alpha / rank, is taken into the second factors: without further words a reader takes it for 1.
@@ -97,7 +97,7 @@ def save_adapters(model: Trainable, request: FinetuneRequest, folder: Path) -> N
         write_atomically(folder / DECODER_FILE, written(model.vae, ""))
 
 
-def put_in(pipe: Any, folder: Path, *, fuse: bool = True) -> None:
+def load_adapter(pipe: Any, folder: Path, *, fuse: bool = True) -> None:
     """Load a version's updates into a pipeline.
 
     Args:
@@ -109,7 +109,7 @@ def put_in(pipe: Any, folder: Path, *, fuse: bool = True) -> None:
         if getattr(pipe, name, None) is None:
             continue
         if not hasattr(pipe, "load_lora_weights"):
-            _put_in(getattr(pipe, name), folder / file, prefix=PREFIX, fuse=fuse)
+            _load_update(getattr(pipe, name), folder / file, prefix=PREFIX, fuse=fuse)
             continue
         second = {"load_into_transformer_2": True} if name == "transformer_2" else {}
         pipe.load_lora_weights(folder, weight_name=file, adapter_name=NAME, **second)
@@ -118,10 +118,10 @@ def put_in(pipe: Any, folder: Path, *, fuse: bool = True) -> None:
     if fuse and hasattr(pipe, "unload_lora_weights"):
         pipe.unload_lora_weights()
     if (folder / DECODER_FILE).is_file():
-        _put_in(pipe.vae, folder / DECODER_FILE, prefix="", fuse=True)
+        _load_update(pipe.vae, folder / DECODER_FILE, prefix="", fuse=True)
 
 
-def _put_in(module: nn.Module, path: Path, *, prefix: str, fuse: bool) -> None:
+def _load_update(module: nn.Module, path: Path, *, prefix: str, fuse: bool) -> None:
     """As diffusers does, for models that it has no loader for."""
     with safe_open(path, framework="pt") as file:
         rank = int(file.metadata()["rank"])

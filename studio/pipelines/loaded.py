@@ -26,10 +26,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from studio.errors import NumericalError, OutOfMemory
+from studio.errors import NumericalError, OutOfMemory, RequestError
 from studio.events import Placement, Stage
+from studio.family import Branches
 from studio.pipelines import schedules
-from studio.pipelines.families import Branches, Family
+from studio.pipelines.families import VideoModel, video_models
+from studio.pipelines.randomness import private_randomness
 from studio.preset import Preset
 from studio.requests.generation import GenerationRequest
 
@@ -72,7 +74,6 @@ class LoadedPipeline:
         preset: Preset,
         placement: Placement,
         folder: Path,
-        family: Family,
         pipe: Any,
         adapter: Path | None = None,
     ) -> None:
@@ -80,27 +81,20 @@ class LoadedPipeline:
         self.placement = placement
         self.folder = folder
         self.adapter = adapter
-        self.family = family
         self.pipe = pipe
-        self.transformers: tuple[nn.Module, ...] = tuple(
-            model
-            for name in ("transformer", "transformer_2")
-            if isinstance(model := getattr(pipe, name, None), nn.Module)
-        )
+        self.model: VideoModel = video_models()[preset.pipeline](preset, pipe)
+        """How its family's models are called."""
+        self.transformers: tuple[nn.Module, ...] = tuple(self.model.denoisers.values())
         """The denoisers: one, or two where high and low noise have their own."""
-        self.stacks: tuple[tuple[nn.Module, ...], ...] = tuple(family.blocks(each) for each in self.transformers)
+        self.stacks: tuple[tuple[nn.Module, ...], ...] = tuple(map(self.model.blocks, self.transformers))
         """Each denoiser's blocks in the order of a pass."""
         self.blocks: tuple[nn.Module, ...] = tuple(block for stack in self.stacks for block in stack)
         """Every transformer block in the order of one pass; with two denoisers, the second's after the first's."""
-        self.branches: Branches = family.branches
+        self.branches: Branches = self.model.family.branches
         """How guidance runs; a request with a guidance scale of 1 or less has one branch whatever this says."""
         self._scheduler = pipe.scheduler
         self._request: GenerationRequest | None = None
         self._undo = ExitStack()
-
-    @property
-    def models(self) -> dict[str, nn.Module]:
-        return {name: model for name, model in self.pipe.components.items() if isinstance(model, nn.Module)}
 
     def holds(self, preset: Preset, placement: Placement, folder: Path, adapter: Path | None = None) -> bool:
         """Whether this is that preset's model, placed that way; tiling can be changed in place."""
@@ -119,10 +113,27 @@ class LoadedPipeline:
         same_weights = self.folder == folder and self.adapter == adapter
         return self.preset.digest == preset.digest and same_weights and same_place
 
-    def retile(self, placement: Placement) -> None:
+    def set_tiling(self, placement: Placement) -> None:
         """Take on a placement that differs from the present one in tiling at most."""
         self.placement = placement
         (self.pipe.vae.enable_tiling if placement.vae_tiling else self.pipe.vae.disable_tiling)()
+
+    def to_train(self) -> VideoModel:
+        """Its models, seen as a function to be trained.
+
+        Raises:
+            RequestError: weights in 8 bits, or a checkpoint of its family that cannot be trained.
+        """
+        quantized = self.placement.quantization != "none"
+        reason = "its weights are quantised." if quantized else self.model.why_not_trained()
+        if reason is not None:
+            raise RequestError(
+                f"{self.preset.title} cannot be fine-tuned here: {reason}",
+                field="preset",
+                value=self.preset.name,
+                way_out="Choose another preset, such as the pocket model.",
+            )
+        return self.model
 
     def run(
         self,
@@ -153,7 +164,7 @@ class LoadedPipeline:
         self.reset()
         self._request = request
         watch = _Watch(self, on_step, on_step_start, on_stage, interrupted)
-        call = self.family.arguments(self.pipe, self.preset, request)
+        call = self.model.arguments(request)
         with (
             out_of_memory(f"{self.preset.title} at {request.height}×{request.width}, {request.num_frames} frames"),
             private_randomness(request.seed),
@@ -162,7 +173,7 @@ class LoadedPipeline:
             # Undone by `reset`, on every way out.
             try:
                 watch.begin(schedules.fresh(self._scheduler, request.flow_shift), self._undo)
-                self.family.prepare(self.pipe, request)
+                self.model.prepare(request)
                 frames = self.pipe(**call, generator=generator, output_type="np").frames[0]
                 clip = _to_8_bits(np.asarray(frames))
                 watch.end()
@@ -185,9 +196,8 @@ class LoadedPipeline:
             raise ValueError("a preview belongs to a run, and none has begun")
         vae = self.pipe.vae
         with torch.no_grad(), private_randomness(0):
-            z = self.family.preview_latents(self.pipe, estimate, self._request)
-            z = z.to(_device_of(vae, self.placement), vae.dtype)
-            decoded = self.family.preview_decode(vae, z).float()
+            z = self.model.preview_latents(estimate, self._request)
+            decoded = self.model.preview_pixels(z.to(_device_of(vae, self.placement), vae.dtype)).float()
         frame = _first_frame(decoded).permute(1, 2, 0)
         return ((frame / 2 + 0.5).nan_to_num(0).clamp(0, 1) * 255).round().byte().cpu().numpy()
 
@@ -355,18 +365,6 @@ def _out_of_memory(doing: str) -> OutOfMemory:
         f"Memory ran out: {doing}.",
         way_out="Choose a smaller size or length, switch vae_tiling on, or offload more.",
     )
-
-
-@contextmanager
-def private_randomness(seed: int) -> Iterator[None]:
-    """The global generators seeded for this clip, and put back afterwards.
-
-    LTX-Video's decoder adds noise from them; without this its clips would not be the same twice.
-    """
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
 
 
 def synchronize(device: str) -> None:

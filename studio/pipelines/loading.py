@@ -11,6 +11,7 @@ asked what they could not find.
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import re
 from collections.abc import Callable
@@ -22,11 +23,11 @@ from torch import nn
 
 from studio.errors import PresetError, StudioError, WeightsCorrupt, WeightsMissing
 from studio.events import Placement
+from studio.family import Family, family_of
 from studio.machine import placement as placing
 from studio.machine import weights
 from studio.machine.hardware import Machine, int8_backend
 from studio.pipelines import schedules
-from studio.pipelines.families import TOKENIZERS, Family, family_of
 from studio.pipelines.loaded import LoadedPipeline, out_of_memory
 from studio.preset import Preset
 from studio.requests.generation import GenerationRequest
@@ -36,6 +37,25 @@ CHECKSUMS = "checksums.json"
 """Beside model_index.json where a checkpoint ships with the studio: `sha256`, the digest of each file, and `token_ids`,
 what its tokenizer must make of a few prompts (another version of the tokenizer's library may read it differently)."""
 MAX_JSON_BYTES = 16 * 2**20
+
+TOKENIZERS = frozenset(
+    {
+        "ByT5Tokenizer",
+        "CLIPTokenizer",
+        "CLIPTokenizerFast",
+        "GemmaTokenizer",
+        "GemmaTokenizerFast",
+        "LlamaTokenizer",
+        "LlamaTokenizerFast",
+        "PreTrainedTokenizerFast",
+        "Qwen2Tokenizer",
+        "Qwen2TokenizerFast",
+        "T5Tokenizer",
+        "T5TokenizerFast",
+        "TokenizersBackend",
+    }
+)
+"""Tokenizer classes a checkpoint may name."""
 
 _slot: LoadedPipeline | None = None
 """The one loaded model. A second would double the memory for a machine that makes one clip at a time."""
@@ -74,18 +94,18 @@ def load(
     global _slot
     folder = (folder or weights.folder_of(preset)).resolve()
     if _slot is not None and _slot.holds(preset, placement, folder, adapter):
-        _slot.retile(placement)
+        _slot.set_tiling(placement)
         return _slot
     unload()
-    family = family_of(preset)
+    family = family_of(preset.pipeline)
     with out_of_memory(f"loading {preset.title}"):
-        pipe = _read(preset, family, placement, folder, check)
+        pipe = read_pipeline(preset, family, placement, folder, check)
         check()
         if adapter is not None:
-            _put_in(pipe, adapter, placement)
-        _put_in_place(pipe, placement)
-    _slot = LoadedPipeline(preset=preset, placement=placement, folder=folder, adapter=adapter, family=family, pipe=pipe)
-    _slot.retile(placement)
+            _load_adapter(pipe, adapter, placement)
+        _place(pipe, placement)
+    _slot = LoadedPipeline(preset=preset, placement=placement, folder=folder, adapter=adapter, pipe=pipe)
+    _slot.set_tiling(placement)
     return _slot
 
 
@@ -105,7 +125,7 @@ def _held_bytes() -> int:
         return 0
     if _slot.placement.device == "cuda" and torch.cuda.is_available():
         return torch.cuda.memory_reserved()
-    return sum(_bytes_of(model) for model in _slot.models.values())
+    return sum(_bytes_of(model) for model in _slot.model.models.values())
 
 
 def _bytes_of(model: nn.Module) -> int:
@@ -153,7 +173,8 @@ def _components(preset: Preset, family: Family, folder: Path) -> dict[str, tuple
         if entry == [None, None]:
             continue  # an optional part that this checkpoint does without
         allowed = _allowed(family, name)
-        if len(entry) != 2 or entry[0] not in ("diffusers", "transformers", *_GUIDERS) or entry[1] not in allowed:
+        libraries = ("diffusers", "transformers", family.library, *_GUIDERS)
+        if len(entry) != 2 or entry[0] not in libraries or entry[1] not in allowed:
             raise _corrupt(path, f"names {str(entry)[:80]} as {name}; known there: {', '.join(sorted(allowed))}")
         components[name] = (entry[0], entry[1])
     missing = {"transformer", "vae", "scheduler", "tokenizer", "text_encoder"} - components.keys()
@@ -256,7 +277,15 @@ def _corrupt(path: Path, fault: str) -> WeightsCorrupt:
 # Reading
 
 
-def _read(preset: Preset, family: Family, placement: Placement, folder: Path, check: Callable[[], None]) -> Any:
+def read_pipeline(
+    preset: Preset, family: Family, placement: Placement, folder: Path, check: Callable[[], None] = lambda: None
+) -> Any:
+    """The pipeline that a folder of weights holds, of diffusers' classes or of the family's library; not yet placed.
+
+    Raises:
+        WeightsMissing, WeightsCorrupt: as `load` says.
+        PresetError: a sampler that the studio cannot follow.
+    """
     import diffusers
     import transformers
 
@@ -268,13 +297,11 @@ def _read(preset: Preset, family: Family, placement: Placement, folder: Path, ch
     for name, (library, class_name) in components.items():
         if _is_model(name):
             check()
-            kind = getattr(diffusers if library == "diffusers" else transformers, class_name)
+            kind = _class_of(library, class_name)
             models[name] = _read_model(kind, folder / name, name, placement, _variant_of(folder / name, preset))
             _check_values(models[name], folder / name, check)
     try:
-        pipe = getattr(diffusers, preset.pipeline).from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, **models
-        )
+        pipe = _put_together(family, folder, components, models)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise _corrupt(folder, f"cannot be put together: {_first_line(error)}") from error
     unknown = schedules.why_unknown(pipe.scheduler)
@@ -285,11 +312,32 @@ def _read(preset: Preset, family: Family, placement: Placement, folder: Path, ch
     return pipe
 
 
-def _put_in(pipe: Any, adapter: Path, placement: Placement) -> None:
-    from studio.pipelines.adapters import put_in  # peft takes its time, and most clips need none
+def _put_together(
+    family: Family, folder: Path, components: dict[str, tuple[str, str]], models: dict[str, nn.Module]
+) -> Any:
+    kind = _class_of(family.library, family.pipeline)
+    if family.library == "diffusers":
+        return kind.from_pretrained(folder, use_safetensors=True, local_files_only=True, **models)
+    # diffusers looks up each class in the module that the index names, and knows no library within a package.
+    others = {
+        name: _class_of(*where).from_pretrained(folder / name, local_files_only=True)
+        for name, where in components.items()
+        if name not in models
+    }
+    index = _read_json(folder / "model_index.json")
+    settings = {name: value for name, value in index.items() if name[0] != "_" and not isinstance(value, list)}
+    return kind(**models, **others, **settings)
+
+
+def _class_of(library: str, name: str) -> Any:
+    return getattr(importlib.import_module(library), name)
+
+
+def _load_adapter(pipe: Any, adapter: Path, placement: Placement) -> None:
+    from studio.pipelines.adapters import load_adapter  # peft takes its time, and most clips need none
 
     try:
-        put_in(pipe, adapter, fuse=placement.quantization == "none")
+        load_adapter(pipe, adapter, fuse=placement.quantization == "none")
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise _corrupt(adapter, f"does not fit this model: {_first_line(error)}") from error
 
@@ -357,7 +405,7 @@ def _first_line(error: BaseException) -> str:
 # Placing
 
 
-def _put_in_place(pipe: Any, placement: Placement) -> None:
+def _place(pipe: Any, placement: Placement) -> None:
     device = torch.device(placement.device)
     if device.type == "cpu":
         _own_the_memory(pipe)

@@ -6,11 +6,12 @@ Knows fields, ranges and grids. Refuses to know how training is carried out. Not
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from studio.errors import RequestError
+from studio.family import family_of
 from studio.preset import SIDES, Preset
 from studio.requests.checks import check_on_grid, check_prompt
 from studio.requests.fields import defaults_of
@@ -18,23 +19,6 @@ from studio.requests.generation import MAX_SEED, fault_in, record_of
 
 Objective = Literal["latent", "pixel", "mixed"]
 MAX_CLIPS = 50
-TRAINED_IN_GROUPS = frozenset(
-    {
-        "AllegroPipeline",
-        "CogVideoXPipeline",
-        "HunyuanVideoPipeline",
-        "LTXPipeline",
-        "SanaVideoPipeline",
-        "WanPipeline",
-    }
-)
-"""Pipelines that can be fine-tuned, and whose decoder takes gradients a group of frames at a time: every objective."""
-TRAINED_WHOLE = frozenset({"HunyuanVideo15Pipeline", "LattePipeline", "MochiPipeline"})
-"""Pipelines that can be fine-tuned, and whose decoder does not: the latent objective only."""
-WITH_DECODER = frozenset({"SanaVideoPipeline", "WanPipeline"})
-"""Pipelines whose decoder can learn as well."""
-IN_TILES = frozenset({"AllegroPipeline"})
-"""Pipelines whose decoder knows no other size than its tiles'."""
 
 
 class TrainingClip(BaseModel):
@@ -134,7 +118,7 @@ def finetune_request_for(preset: Preset, *, clips: tuple[TrainingClip, ...], **f
         RequestError: a field nobody knows, or a value out of range.
     """
     defaults = defaults_of(preset, FinetuneRequest)
-    if objectives_of(preset) == ("latent",):
+    if family_of(preset.pipeline).objectives == ("latent",):
         defaults["objective"] = "latent"
     chosen = {name: value for name, value in fields.items() if value is not None}
     return read_finetune_request(defaults | chosen | {"preset": preset.name, "clips": clips})
@@ -160,48 +144,31 @@ def read_finetune_request(written: dict[str, Any] | str | bytes) -> FinetuneRequ
         raise fault_in(FinetuneRequest, written, error) from error
 
 
-def trainable(preset: Preset) -> str:
-    """Why a preset cannot be fine-tuned; empty where it can."""
-    return "" if objectives_of(preset) else f"the studio does not train a {preset.pipeline}."
-
-
-def objectives_of(preset: Preset) -> tuple[Objective, ...]:
-    """What a preset can be trained with; empty where it cannot be trained."""
-    if preset.pipeline in TRAINED_IN_GROUPS:
-        return get_args(Objective)
-    return ("latent",) if preset.pipeline in TRAINED_WHOLE else ()
-
-
 def check_finetune_request(request: FinetuneRequest, preset: Preset) -> None:
     """Hold a request against its preset.
 
     Raises:
         GridError: a size or length off the preset's grid; the nearest valid ones are named.
         PromptError: a caption that is no prompt.
-        RequestError: a preset that cannot be trained, or not so, or every clip is held out.
+        PresetError: a pipeline that the studio does not know.
+        RequestError: a preset that cannot be trained so, or every clip is held out.
     """
-    if reason := trainable(preset):
-        raise RequestError(
-            f"{preset.title} cannot be fine-tuned: {reason}",
-            field="preset",
-            value=preset.name,
-            way_out=f"Choose one that is a {', '.join(sorted(TRAINED_IN_GROUPS | TRAINED_WHOLE))}.",
-        )
-    if request.objective not in objectives_of(preset):
+    family = family_of(preset.pipeline)
+    if request.objective not in family.objectives:
         raise RequestError(
             f"{preset.title} decodes a clip as a whole, so that no gradient of pixels is taken through its decoder.",
             field="objective",
             value=request.objective,
             way_out="Set it to latent, the model's own loss.",
         )
-    if request.crop_size is not None and request.objective != "latent" and preset.pipeline in IN_TILES:
+    if request.crop_size is not None and request.objective != "latent" and family.decoding == "fixed tiles":
         raise RequestError(
             f"{preset.title} decodes in tiles of a fixed size, and a crop would fill none.",
             field="crop_size",
             value=request.crop_size,
             way_out="Leave it empty: the loss looks at whole frames, a row of tiles at a time.",
         )
-    if request.train_decoder and preset.pipeline not in WITH_DECODER:
+    if request.train_decoder and not family.decoder_lora:
         raise RequestError(
             f"The decoder of {preset.title} cannot be trained here.",
             field="train_decoder",

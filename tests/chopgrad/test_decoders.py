@@ -103,9 +103,9 @@ def test_who_decodes_a_whole_clip_at_once_is_refused_with_the_reason() -> None:
 def test_what_is_set_up_wrongly_is_refused_with_what_to_do() -> None:
     vae: Any = wan_21()
     vae.enable_tiling()
-    assert "disable_tiling()" in why_not(vae)
+    assert "disable_tiling()" in str(why_not(vae))
     vae.disable_tiling()
-    assert why_not(vae) == ""
+    assert why_not(vae) is None
     vae = KINDS["ltx"].make()
     vae.use_framewise_decoding = False
-    assert "use_framewise_decoding" in why_not(vae)
+    assert "use_framewise_decoding" in str(why_not(vae))

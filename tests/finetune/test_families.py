@@ -18,28 +18,21 @@ from torch import Tensor
 
 from studio import pipelines
 from studio.chopgrad import why_not
-from studio.errors import RequestError
+from studio.errors import PresetError, RequestError
 from studio.events import RunFinished, TrainingFinished, TrainingSample, TrainingStep
+from studio.family import FAMILIES, family_of
 from studio.finetune import finetune
 from studio.finetune.training import Prepared
 from studio.generate import generate
 from studio.machine import weights
 from studio.machine.hardware import measure
-from studio.pipelines import FAMILIES, LoadedPipeline, StepState
-from studio.pipelines.training import TRAINED, Trainable, to_train
+from studio.pipelines import LoadedPipeline, StepState
+from studio.pipelines.families import VideoModel, video_models
 from studio.preset import PROJECT_FOLDER, find_preset, list_presets
 from studio.records.runs import RunStore
 from studio.records.versions import LORA_2_FILE, LORA_FILE, VersionStore
 from studio.requests.generation import GenerationRequest, request_for
-from studio.requests.training import (
-    TRAINED_IN_GROUPS,
-    TRAINED_WHOLE,
-    TrainingClip,
-    check_finetune_request,
-    finetune_request_for,
-    objectives_of,
-    trainable,
-)
+from studio.requests.training import TrainingClip, check_finetune_request, finetune_request_for
 
 CAPTION = "a red car, on a road"
 UNSAID = {"attention_kwargs", "enable_temporal_attentions", "return_dict"}
@@ -101,7 +94,7 @@ def pixels_of(request: GenerationRequest) -> Tensor:
     return torch.stack([(time + rows).sin(), (rows * columns).cos(), (columns - time).sin()])[None]
 
 
-def level_of(model: Trainable, timestep: Tensor) -> Tensor:
+def level_of(model: VideoModel, timestep: Tensor) -> Tensor:
     """The noise level of which a denoiser was told; Wan 2.2 TI2V is told it for every token."""
     told = timestep.flatten()[:1].float()
     level = told / 1000
@@ -111,7 +104,7 @@ def level_of(model: Trainable, timestep: Tensor) -> Tensor:
 class Calls:
     """What the denoisers were asked, and what they said."""
 
-    def __init__(self, model: Trainable) -> None:
+    def __init__(self, model: VideoModel) -> None:
         self.seen: list[tuple[str, dict[str, Any], Tensor]] = []
         self._handles = [
             denoiser.register_forward_hook(
@@ -136,14 +129,14 @@ class Calls:
 
 def test_the_denoiser_is_asked_in_training_what_its_pipeline_asks(name: str) -> None:
     ready, request = loaded(name), request_of(name, num_inference_steps=4)
-    model = to_train(ready)
+    model = ready.to_train()
     like = model.latents_of(pixels_of(request))
     prompt = model.prompt(CAPTION)
     with Calls(model) as sampled:
         run(ready, request)
     assert {who for who, _, _ in sampled.seen} == set(model.denoisers)
     for who, asked, said in sampled.seen:
-        noisy = model.unpacked(asked["hidden_states"], like)[:, : like.shape[1]]
+        noisy = model.unpacked(asked["hidden_states"], like.shape[2:])[:, : like.shape[1]]
         with Calls(model) as trained, torch.no_grad():
             found = model.predict(noisy, level_of(model, asked["timestep"]), prompt)
         ((also_who, also_asked, also_said),) = trained.seen
@@ -162,13 +155,13 @@ def test_a_denoiser_that_says_the_target_arrives_at_the_clip_that_was_encoded(
 ) -> None:
     """Noise, target and timestep agree with the pipeline's sampler, and latents with the pipeline's way of decoding."""
     ready, request = loaded(name), request_of(name, num_inference_steps=3)
-    model = to_train(ready)
+    model = ready.to_train()
     pixels = pixels_of(request)
     clean = model.latents_of(pixels)
 
     def says_the_target(hidden_states: Tensor, timestep: Tensor, **_: Any) -> tuple[Tensor]:
         level = float(level_of(model, timestep))
-        noisy = model.unpacked(hidden_states, clean)[:, : clean.shape[1]]
+        noisy = model.unpacked(hidden_states, clean.shape[2:])[:, : clean.shape[1]]
         one, nothing = torch.ones(()), torch.zeros(())
         signal, rest = model.noised(one, nothing, level), model.noised(nothing, one, level)
         said = model.target(clean, (noisy - signal * clean) / rest, level)
@@ -180,7 +173,7 @@ def test_a_denoiser_that_says_the_target_arrives_at_the_clip_that_was_encoded(
         monkeypatch.setattr(denoiser, "forward", says_the_target)
     states: list[StepState] = []
     clip = run(ready, request, states.append)
-    torch.testing.assert_close(model.unpacked(states[-1].latents, clean), clean, rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(model.unpacked(states[-1].latents, clean.shape[2:]), clean, rtol=1e-2, atol=1e-2)
 
     with torch.no_grad():
         again = model.frames_of(model.encoded(pixels))
@@ -191,7 +184,7 @@ def test_a_denoiser_that_says_the_target_arrives_at_the_clip_that_was_encoded(
 
 
 def test_the_clean_latents_follow_from_the_target(name: str) -> None:
-    model = to_train(loaded(name))
+    model = loaded(name).to_train()
     clean, noise = torch.randn(2, 1, 4, 3, 2, 2, generator=torch.Generator().manual_seed(1))
     for level in (0.02, 0.3, 0.85, 0.98):
         noisy, target = (make(clean, noise, level) for make in (model.noised, model.target))
@@ -221,7 +214,7 @@ def test_a_family_learns_and_what_it_learnt_is_what_is_kept(
     monkeypatch.setattr("studio.finetune.PRIOR_CLIPS", 1)
     monkeypatch.setattr("studio.finetune.PRIOR_STEPS", 2)
     preset = find_preset(name)
-    objective = "latent" if name == "ltx-conditioned" else objectives_of(preset)[-1]
+    objective = "latent" if name == "ltx-conditioned" else family_of(preset.pipeline).objectives[-1]
     # Of two denoisers a step trains one; with this seed, each has its own.
     steps = 2 if name == "wan-two-experts" else 1
     how: dict[str, Any] = {"max_train_steps": steps, "lora_rank": 4, "fps": 8.0}
@@ -250,10 +243,10 @@ def test_a_family_learns_and_what_it_learnt_is_what_is_kept(
     assert np.abs(tuned - in_place).mean() < 0.25 * away  # last bits differ, and the file's encoder makes more of them
 
     # Diffusers' own loaders read the files to the same effect.
-    model = to_train(loaded(name, folder))
+    model = loaded(name, folder).to_train()
     noisy = torch.randn(model.latents_of(pixels_of(asked)).shape)
     wanted = said_of(model, noisy)
-    model = to_train(loaded(name))
+    model = loaded(name).to_train()
     assert ("load_lora_weights" in card) == hasattr(model.pipe, "load_lora_weights")
     if hasattr(model.pipe, "load_lora_weights"):
         model.pipe.load_lora_weights(folder, weight_name=LORA_FILE)
@@ -269,7 +262,7 @@ def test_a_family_learns_and_what_it_learnt_is_what_is_kept(
     torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4)
 
 
-def said_of(model: Trainable, noisy: Tensor) -> Tensor:
+def said_of(model: VideoModel, noisy: Tensor) -> Tensor:
     """At high noise, and at low."""
     with torch.no_grad():
         prompt = model.prompt(CAPTION)
@@ -302,27 +295,25 @@ def test_prompts_of_any_length_are_read_back_as_they_were_written(tmp_path: Path
 # -- what is refused --------------------------------------------------------------------------------------------------
 
 
-def test_the_words_know_what_the_models_can(name: str) -> None:
-    preset, model = find_preset(name), to_train(loaded(name))
-    assert trainable(preset) == ""
+def test_a_familys_row_says_how_its_autoencoder_decodes(name: str) -> None:
+    family, model = family_of(find_preset(name).pipeline), loaded(name).to_train()
     model.decode_in_groups()
-    in_groups = why_not(model.vae) == ""
+    reason = why_not(model.vae)
     pipelines.unload()
-    assert in_groups == (preset.pipeline in TRAINED_IN_GROUPS and name != "ltx-conditioned")  # a preset does not tell
+    # A row does not tell of one checkpoint among several that it cannot be walked.
+    assert (reason is None) == (family.decoding != "whole" and name != "ltx-conditioned")
 
 
-def test_every_preset_of_the_catalogue_can_be_trained() -> None:
-    assert TRAINED.keys() == FAMILIES.keys() == TRAINED_IN_GROUPS | TRAINED_WHOLE
-    assert not TRAINED_IN_GROUPS & TRAINED_WHOLE
+def test_every_family_has_one_class_and_every_preset_a_family() -> None:
+    assert video_models().keys() == FAMILIES.keys()
     presets, _ = list_presets(PROJECT_FOLDER / "presets")
-    assert presets
-    assert all(trainable(preset) == "" for preset in presets)
+    assert {preset.pipeline for preset in presets} == FAMILIES.keys()
 
 
 def test_a_whole_clip_decoder_is_trained_by_the_models_own_loss_only(clips: tuple[TrainingClip, ...]) -> None:
     preset = find_preset("mochi")
     request = finetune_request_for(preset, clips=clips)
-    assert objectives_of(preset) == (request.objective,) == ("latent",)
+    assert family_of(preset.pipeline).objectives == (request.objective,) == ("latent",)
     check_finetune_request(request, preset)
     for objective in ("pixel", "mixed"):
         with pytest.raises(RequestError, match="as a whole") as refused:
@@ -359,20 +350,16 @@ def test_a_decoder_of_tiles_takes_no_smaller_crops(clips: tuple[TrainingClip, ..
     check_finetune_request(request.model_copy(update={"objective": "latent"}), preset)
 
 
-def test_a_pipeline_that_is_not_trained_is_refused_by_name(clips: tuple[TrainingClip, ...]) -> None:
+def test_a_pipeline_that_nobody_knows_is_refused_by_name(clips: tuple[TrainingClip, ...]) -> None:
     preset = find_preset("wan").model_copy(update={"pipeline": "SomeOtherPipeline"})
-    assert "SomeOtherPipeline" in trainable(preset)
-    assert objectives_of(preset) == ()
-    with pytest.raises(RequestError, match="cannot be fine-tuned") as refused:
-        check_finetune_request(finetune_request_for(preset, clips=clips), preset)
-    assert refused.value.field == "preset"
+    with pytest.raises(PresetError, match="SomeOtherPipeline") as refused:
+        finetune_request_for(preset, clips=clips)
+    assert refused.value.field == "pipeline"
 
 
 def test_quantised_weights_are_not_trained() -> None:
     ready = loaded("wan")
     placement = dataclasses.replace(ready.placement, quantization="int8")
-    small = LoadedPipeline(
-        preset=ready.preset, placement=placement, folder=ready.folder, family=ready.family, pipe=ready.pipe
-    )
+    small = LoadedPipeline(preset=ready.preset, placement=placement, folder=ready.folder, pipe=ready.pipe)
     with pytest.raises(RequestError, match="quantised"):
-        to_train(small)
+        small.to_train()

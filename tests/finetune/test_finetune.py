@@ -195,7 +195,7 @@ from studio.events import CheckpointWritten, TrainingStep
 from studio.finetune import finetune, go_on
 from studio.requests.training import read_finetune_request
 from studio.records.runs import RunStore
-import studio.pipelines.training, studio.finetune.training, studio.chopgrad, diffusers, transformers  # before forking
+import studio.pipelines.adapters, studio.finetune.training, studio.chopgrad, diffusers, transformers  # before forking
 
 store, request = RunStore(Path(sys.argv[1])), read_finetune_request(Path(sys.argv[2]).read_text())
 deadly = [int(steps) for steps in sys.argv[3:]]
@@ -251,18 +251,18 @@ def test_killed_again_and_again_it_ends_in_the_same_bits(clips: Clips, tmp_path:
 def test_nan_stops_and_the_last_checkpoint_is_kept(
     clips: Clips, store: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from studio.pipelines.training import Trainable
+    from studio.pipelines.families import VideoModel
 
-    whole = Trainable.predict
+    whole = VideoModel.predict
     calls = 0
 
-    def spoilt(self: Trainable, *arguments: Any) -> torch.Tensor:
+    def spoilt(self: VideoModel, *arguments: Any) -> torch.Tensor:
         nonlocal calls
         if torch.is_grad_enabled():
             calls += 1
         return whole(self, *arguments) * (float("nan") if calls > 3 else 1)
 
-    monkeypatch.setattr(Trainable, "predict", spoilt)
+    monkeypatch.setattr(VideoModel, "predict", spoilt)
     events: list[Any] = []
     stream = finetune(asked(clips), store=store)
     with pytest.raises(NumericalError, match="smaller learning rate") as stopped:
@@ -272,7 +272,7 @@ def test_nan_stops_and_the_last_checkpoint_is_kept(
     (version,) = VersionStore(store.folder).list()
     assert version.state == "failed"
     assert version.error is not None
-    monkeypatch.setattr(Trainable, "predict", whole)
+    monkeypatch.setattr(VideoModel, "predict", whole)
     assert isinstance(walk(go_on(version.id, store=store))[-1], TrainingFinished)
 
 

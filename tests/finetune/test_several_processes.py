@@ -29,7 +29,6 @@ from studio import pipelines
 from studio.machine import hardware, weights
 from studio.finetune.training import Prepared, Training
 from studio.requests.training import read_finetune_request
-from studio.pipelines.training import to_train
 from studio.preset import find_preset
 from studio.requests.generation import request_for
 
@@ -44,7 +43,7 @@ def train(name, turns, rank=0, world=1):
     preset = find_preset(request.preset)
     plain = {"torch_dtype": "float32", "quantization": "none", "offload": "none", "vae_tiling": "off"}
     placement = pipelines.place(preset, request_for(preset, prompt="a clip", **plain), hardware.measure())
-    model = to_train(pipelines.load(preset, placement, folder=weights.folder_of(preset)))
+    model = pipelines.load(preset, placement, folder=weights.folder_of(preset)).to_train()
     training = Training(model, request, Prepared.load(folder / "samples.safetensors"))
     taken = []
     take_turn = training._take_turn

@@ -33,13 +33,14 @@ from studio.events import (
     TrainingStep,
     event_to_json,
 )
+from studio.family import family_of
 from studio.finetune import go_on
 from studio.finetune.clips import KEPT, kept, sweep
 from studio.preset import list_presets
 from studio.records.runs import RunStore
 from studio.records.versions import DECODER_FILE, LOG, LORA_FILE, Scores, Version
 from studio.requests.generation import request_for
-from studio.requests.training import FinetuneRequest, objectives_of, trainable
+from studio.requests.training import FinetuneRequest
 from studio.requests.work import TrainVersion
 from studio.ui.forms.training import finetune_label
 from studio.ui.panels.training_progress import TrainingProgress, before_and_after, plot_of
@@ -332,7 +333,7 @@ def test_a_full_disk_at_the_start_loses_nothing(
 def test_only_models_that_can_be_fine_tuned_are_offered_the_pocket_one_first(tab: FinetuneTab) -> None:
     assert tab.form.presets[0].name == "pocket"
     known, _ = list_presets()
-    assert {preset.name for preset in tab.form.presets} == {each.name for each in known if not trainable(each)}
+    assert {preset.name for preset in tab.form.presets} == {each.name for each in known}
 
 
 def test_every_default_of_a_request_is_what_the_form_starts_from(tab: FinetuneTab, film: Callable[..., str]) -> None:
@@ -380,7 +381,7 @@ def test_a_preset_brings_its_size_its_rate_and_what_it_can_be_trained_with(tab: 
         updates = form.starts_from(preset.name, "mixed")
         assert updates[form.controls["fps"]] == preset.defaults.fps
         offered = [objective for _, objective in updates[form.controls["objective"]]["choices"]]
-        assert set(offered) == set(objectives_of(preset))
+        assert set(offered) == set(family_of(preset.pipeline).objectives)
         assert updates[form.controls["objective"]]["value"] == offered[0]
     assert form.starts_from("nothing", "mixed") == {}
 

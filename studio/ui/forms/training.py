@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 
 from studio.errors import PresetError, RequestError, StudioError, WeightsError
+from studio.family import FAMILIES, family_of
 from studio.preset import Preset, find_preset
 from studio.requests import fields
 from studio.requests.training import (
@@ -18,8 +19,6 @@ from studio.requests.training import (
     TrainingClip,
     check_finetune_request,
     finetune_request_for,
-    objectives_of,
-    trainable,
 )
 from studio.ui.forms.fields import Control, FieldControls, Updates, Values
 
@@ -51,7 +50,7 @@ class FinetuneForm:
     truncated: gr.Row
 
     def __init__(self, presets: list[Preset]) -> None:
-        fitting = [preset for preset in presets if not trainable(preset)]
+        fitting = [preset for preset in presets if preset.pipeline in FAMILIES]
         self.presets = sorted(fitting, key=lambda preset: preset.name != "pocket")
         self._fields = FieldControls(FinetuneRequest, elem_prefix="training-")
 
@@ -191,7 +190,7 @@ class FinetuneForm:
 
 def _objectives(preset: Preset | None) -> list[tuple[str, str]]:
     """What a preset can be trained with, for a choice."""
-    offered = objectives_of(preset) if preset else ()
+    offered = family_of(preset.pipeline).objectives if preset else ()
     return [(words, objective) for words, objective in OBJECTIVES if objective in offered]
 
 
