@@ -211,8 +211,8 @@ def frames_in(path: Path | str) -> np.ndarray:
 def test_a_family_learns_and_what_it_learnt_is_what_is_kept(
     name: str, long_clip: TrainingClip, store: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("studio.finetune.PRIOR_CLIPS", 1)
-    monkeypatch.setattr("studio.finetune.PRIOR_STEPS", 2)
+    monkeypatch.setattr("studio.finetune.sampling.PRIOR_CLIPS", 1)
+    monkeypatch.setattr("studio.finetune.sampling.PRIOR_STEPS", 2)
     preset = find_preset(name)
     objective = "latent" if name == "ltx-conditioned" else family_of(preset.pipeline).objectives[-1]
     # Of two denoisers a step trains one; with this seed, each has its own.

@@ -30,7 +30,9 @@ from studio.events import (
     TrainingStarted,
     TrainingStep,
 )
-from studio.finetune import STATE, begin, finetune, go_on, leaner
+from studio.finetune import begin, finetune, go_on
+from studio.finetune.notebook import STATE
+from studio.finetune.room import leaner
 from studio.generate import generate
 from studio.preset import find_preset
 from studio.records.runs import RunStore

@@ -433,8 +433,9 @@ def test_classes_of_our_own_are_loaded_as_diffusers_are(copied: Path) -> None:
         for pipe in (ready.pipe, own)
     ]
     np.testing.assert_allclose(*clips, atol=1e-5)  # not yet placed: its weights lie elsewhere in memory
-    with pytest.raises(WeightsCorrupt, match="OwnTransformer"):
-        read_pipeline(ready.preset, theirs, ready.placement, copied)
+    stranger = dataclasses.replace(theirs, **row | {"library": "diffusers"})
+    with pytest.raises(WeightsCorrupt, match="own_family"):
+        read_pipeline(ready.preset.model_copy(update={"pipeline": "OwnPipeline"}), stranger, ready.placement, copied)
 
 
 DAMAGES = [function for name, function in sorted(globals().items()) if name.startswith("_damage_")]

@@ -611,7 +611,6 @@ def test_an_absurd_learning_rate_and_a_full_disk_stop_with_the_reason_and_keep_t
         return (float("nan") if steps == 4 else latent), pixel
 
     monkeypatch.setattr(training.Training, "_take_turn", spoilt)
-    monkeypatch.setattr("studio.finetune._Finetune._sample", lambda *_: iter(()))
     with pytest.raises(NumericalError):
         list(go_on(version.id, store=tab.rooms.store))
     updates = tab.choose(None, pressed(version=version.id))
