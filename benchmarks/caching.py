@@ -126,10 +126,10 @@ def main() -> None:
 
 def checkpoint_of(preset: str) -> str:
     """Which weights: cells of others are not mixed in."""
+    from studio.machine.weights import fingerprint
     from studio.preset import find_preset
-    from studio.profiling import weights_of
 
-    return weights_of(find_preset(preset))
+    return fingerprint(find_preset(preset))
 
 
 def read_cells(path: Path, checkpoint: str) -> list[dict[str, Any]]:

@@ -138,7 +138,7 @@ def _make(
         model = pipelines.load(preset, placement, folder=folder, adapter=adapter, check=stream.check)
     stream.emit(ModelReady(blocks=len(model.blocks), branches=branches_of(model, request)))
 
-    cache = _cache(request, model, store, cache_for)
+    cache = _cache(request, model, store, stream, cache_for)
     finish_seconds = prediction.finish_seconds if prediction else 0.0
     watch = BlockWatch(model, request, stream, cache=cache, finish_seconds=finish_seconds)
     try:
@@ -165,7 +165,7 @@ def _make(
 
 
 def _cache(
-    request: GenerationRequest, model: LoadedPipeline, store: RunStore, cache_for: CacheMaker | None
+    request: GenerationRequest, model: LoadedPipeline, store: RunStore, stream: _Stream, cache_for: CacheMaker | None
 ) -> Cache | None:
     """The cache that the request asks for, ready to be attached."""
     if request.cache is None and cache_for is None:
@@ -173,6 +173,17 @@ def _cache(
     from studio import caching
     from studio.block_watch import passes_of
 
+    profile = caching.find_profile(
+        request.preset,
+        store.folder / PROFILES,
+        total_steps=request.num_inference_steps,
+        flow_shift=request.flow_shift,
+    )
+    if request.cache is not None and request.cache.reads_profile and profile is not None:
+        if request.adapter is not None:
+            stream.emit(Notice(text=_OTHER_WEIGHTS.format("without the fine-tuned version")))
+        elif profile.weights != weights.fingerprint(model.preset):
+            stream.emit(Notice(text=_OTHER_WEIGHTS.format("with other weights, so measure it again")))
     stacks = zip(model.transformers, model.stacks, strict=True)
     cache_run = caching.CacheRun(
         pipe=model.pipe,
@@ -180,12 +191,7 @@ def _cache(
         total_steps=request.num_inference_steps,
         sigmas=lambda: model.sigmas,
         passes=len(passes_of(model, request)),
-        profile=caching.find_profile(
-            request.preset,
-            store.folder / PROFILES,
-            total_steps=request.num_inference_steps,
-            flow_shift=request.flow_shift,
-        ),
+        profile=profile,
     )
     if cache_for is not None:
         return cache_for(cache_run)
@@ -261,6 +267,7 @@ _SAVED_NOTHING = (
     "The cache skipped nothing: every block of every step was computed, so this clip cost what it costs without one. "
     "Raise the cache's threshold, or take more steps."
 )
+_OTHER_WEIGHTS = "The cache's figures come from a profile that was measured {}: they are near, not exact."
 
 
 def _unexpected(error: BaseException) -> StudioError:

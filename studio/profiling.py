@@ -11,7 +11,6 @@ what is recorded inside one (`caching/recording.py`).
 
 from __future__ import annotations
 
-import hashlib
 import json
 import statistics
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -36,6 +35,7 @@ from studio.events import (
 )
 from studio.generate import PROFILES, generate
 from studio.machine import hardware
+from studio.machine.weights import fingerprint
 from studio.preset import Preset, find_preset
 from studio.records.event_log import EventLog
 from studio.records.profile_files import profile_path, profiling_log
@@ -162,14 +162,6 @@ def profile(work: ProfileModel, *, store: RunStore, owner: str, stop: Stop, **mo
             yield event
 
 
-def weights_of(preset: Preset) -> str:
-    """Which weights these are: the Hub's revision, or a digest of the checksums that ship beside them."""
-    if preset.weights_folder is None:
-        return preset.weights.revision or ""
-    sums = preset.weights_folder / "checksums.json"
-    return hashlib.sha256(sums.read_bytes()).hexdigest()[:16] if sums.is_file() else ""
-
-
 def _record(
     request: GenerationRequest, store: RunStore, stop: Stop, skip: int | None = None, gain: float = 0.0
 ) -> tuple[Recording, int]:
@@ -273,7 +265,7 @@ class _Measuring:
         ]
         return Profile(
             preset=preset.name,
-            weights=weights_of(preset),
+            weights=fingerprint(preset),
             sigmas=tuple(self.sigmas),
             flow_shift=self.requests[0].flow_shift,
             grams=tuple(tuple(tuple(row) for row in gram.tolist()) for gram in self.grams),

@@ -1,5 +1,6 @@
 """Generate: one stream for everybody, cancelled by closing it, and bit-identical whatever happened before."""
 
+import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ from studio.events import (
 from studio.generate import generate
 from studio.machine import hardware, weights
 from studio.preset import find_preset
+from studio.records.profile_files import SHIPPED
 from studio.records.run import request_in_settings
 from studio.records.runs import RunStore
 from studio.requests.generation import GenerationRequest, request_for
@@ -366,3 +368,17 @@ def test_layers_that_the_model_does_not_have_are_refused_by_number(store: RunSto
     with pytest.raises(RequestError, match="names 99; this model's blocks are 0 to 7") as caught:
         _walk(_request(cache=cache), store)
     assert caught.value.field == "cache.metric_layers"
+
+
+@pytest.mark.parametrize(("measured_on", "told"), [("these", False), ("others", True)])
+def test_a_profile_of_other_weights_is_told_of(measured_on: str, told: bool, store: RunStore) -> None:
+    shipped = json.loads((SHIPPED / "pocket" / "30-steps-shift-3.json").read_text())
+    file = store.folder / "profiles" / "pocket" / "4-steps-shift-3.json"
+    file.parent.mkdir(parents=True)
+    current = weights.fingerprint(find_preset("pocket")) if measured_on == "these" else "0123456789abcdef"
+    file.write_text(json.dumps(shipped | {"weights": current}))
+    seen = {}
+    for method in ("budget", "easycache"):
+        events = _walk(_request(num_inference_steps=4, cache={"method": method}), store)
+        seen[method] = any(isinstance(event, Notice) and "other weights" in event.text for event in events)
+    assert seen == {"budget": told, "easycache": False}  # EasyCache reads no profile

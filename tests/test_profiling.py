@@ -10,8 +10,9 @@ import pytest
 from studio.caching.adacache import calibrated
 from studio.events import BlockComputed, CacheDecided, Notice, ProfilingFinished, ProfilingStep
 from studio.generate import PROFILES, generate
+from studio.machine.weights import fingerprint
 from studio.preset import find_preset
-from studio.profiling import calibrate, weights_of
+from studio.profiling import calibrate
 from studio.records.profiles import Profile, find_profile
 from studio.records.runs import RunStore
 from studio.requests.generation import request_for
@@ -50,7 +51,7 @@ def test_a_profile_holds_what_was_measured(measured: tuple[Path, list[ProfilingS
     assert 0 <= profile.skipped_share < 0.9
     assert len(profile.mag_ratios) == 16
     assert all(distance > 0 for clip in profile.distances for distance in clip[1:])
-    assert profile.weights == weights_of(find_preset("pocket")) != ""
+    assert profile.weights == fingerprint(find_preset("pocket")) != ""
     found = find_profile("pocket", folder / PROFILES)
     assert found is not None
     assert len(found.sigmas) == 8

@@ -116,6 +116,14 @@ def state(preset: Preset, *, cache: Path | None = None) -> WeightsState:
     return WeightsState(kind="missing" if missing else kind, folder=folder, revision=revision, missing=missing)
 
 
+def fingerprint(preset: Preset, *, cache: Path | None = None) -> str:
+    """Which weights these are: the Hub's revision, or a digest of the checksums that ship beside them."""
+    if preset.weights_folder is None:
+        return _cached_snapshot(preset, cache or hub_cache())[1] or ""
+    sums = preset.weights_folder / CHECKSUMS
+    return sha256_of(sums)[:16] if sums.is_file() else ""
+
+
 def folder_of(preset: Preset, *, cache: Path | None = None) -> Path:
     """The folder to load the checkpoint from.
 

@@ -28,6 +28,11 @@ class CacheSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
+    @property
+    def reads_profile(self) -> bool:
+        """Whether its figures come from what was measured of the model, where that was."""
+        return False
+
 
 class AdaCache(CacheSettings):
     """AdaCache (Kahatapitiya et al., ICCV 2025, arXiv 2411.02397), by the rule of the authors' code.
@@ -63,6 +68,10 @@ class AdaCache(CacheSettings):
     moreg_gradient: float = Field(default=10.0, ge=0)
     """Weight of the change of motion from step to step."""
 
+    @property
+    def reads_profile(self) -> bool:
+        return self.codebook in ("auto", "calibrated")
+
     @model_validator(mode="after")
     def _complete(self) -> AdaCache:
         if self.codebook == "custom" and (not self.rates or len(self.rates) != len(self.thresholds) + 1):
@@ -90,6 +99,10 @@ class Budget(CacheSettings):
     correct: bool = True
     """At a computed step, make up for what the skipped steps before it got wrong, as far as it shows by then."""
 
+    @property
+    def reads_profile(self) -> bool:
+        return True
+
 
 class TeaCache(CacheSettings):
     """TeaCache (Liu et al., CVPR 2025, arXiv 2411.19108): the time embedding's change, added up, decides."""
@@ -100,6 +113,10 @@ class TeaCache(CacheSettings):
     """Change that may add up before a step is computed: larger skips more."""
     protect_first: float = Field(default=0.1, ge=0, le=1)
     """Share of the steps, at the beginning, that are always computed."""
+
+    @property
+    def reads_profile(self) -> bool:
+        return True
 
 
 class EasyCache(CacheSettings):
@@ -136,6 +153,10 @@ class MagCache(CacheSettings):
     mag_ratios: tuple[float, ...] = ()
     """Measured on this model: how the residual's magnitude changes into each step. Empty takes 1 for every step, and
     what is skipped then follows from the number in a row alone."""
+
+    @property
+    def reads_profile(self) -> bool:
+        return not self.mag_ratios
 
 
 class SeaCache(CacheSettings):
