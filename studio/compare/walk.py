@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 
 from studio.compare.cells import Cell, Comparison
 from studio.compare.record import Comparisons
@@ -79,18 +80,11 @@ def compare(
                 return
             book.write(comparison.with_cell(replace(cell, state="running")))
             yield CellStarted(comparison_id=comparison.id, cell=cell.number, of=of)
-            try:
-                run = stored_for(comparison, cell, store, environment)
-                reused = run is not None
-                if run is None:
-                    run = yield from _made(cell, store, comparison.owner, generate, stop)
-                if run is None:
-                    book.write(replace(comparison, state="stopped"))
-                    return
-                reference = None if cell.is_reference else run_of(comparison.cells[cell.reference], store)
-                ended = completed(cell, run, reference, reused=reused, names=names)
-            except StudioError as error:
-                ended = failed(cell, error)
+            make = partial(_made, cell, store, comparison.owner, generate, stop)
+            ended = yield from _ended(comparison, cell, store, environment, names, make)
+            if ended is None:
+                book.write(replace(comparison, state="stopped"))
+                return
             comparison = comparison.with_cell(ended)
             book.write(comparison)
             yield CellFinished(comparison_id=comparison.id, cell=cell.number, of=of)
@@ -102,6 +96,28 @@ def compare(
         raise
     finally:
         lock.release()
+
+
+def _ended(
+    comparison: Comparison,
+    cell: Cell,
+    store: RunStore,
+    environment: dict[str, str],
+    names: Sequence[str],
+    make: Callable[[], Generator[ComparisonEvent, None, Run | None]],
+) -> Generator[ComparisonEvent, None, Cell | None]:
+    """The cell as it ended, with a run that was here already or one that is made now; None where it was to stop."""
+    try:
+        run = stored_for(comparison, cell, store, environment)
+        reused = run is not None
+        if run is None:
+            run = yield from make()
+        if run is None:
+            return None
+        reference = None if cell.is_reference else run_of(comparison.cells[cell.reference], store)
+        return completed(cell, run, reference, reused=reused, names=names)
+    except StudioError as error:
+        return failed(cell, error)
 
 
 def _made(

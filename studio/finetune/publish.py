@@ -6,10 +6,12 @@ neither clips nor logs.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from studio.errors import DownloadError, RequestError
-from studio.records.versions import DECODER_FILE, LORA_2_FILE, LORA_FILE, VersionStore
+from studio.records.versions import DECODER_FILE, LORA_2_FILE, LORA_FILE, Version, VersionStore
 
 SENT = (LORA_FILE, LORA_2_FILE, DECODER_FILE, "README.md")
 
@@ -41,26 +43,16 @@ def publish(
         RequestError: it is not complete, or the name will not do.
         DownloadError: the Hub refused or cannot be reached.
     """
-    from huggingface_hub import HfApi, errors, get_token
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub import HfApi, get_token
 
     version = versions.get(version_id)
-    if version.state != "complete":
-        raise RequestError(
-            f"Version {version_id} is not complete.", field="version", value=version_id, way_out="Let it train on."
-        )
-    try:
-        validate_repo_id(repo)
-    except errors.HFValidationError as error:
-        raise RequestError(
-            f"{repo[:100]!r} is no repository's name.", field="repo", value=repo, way_out="Write owner/name."
-        ) from error
+    _refuse_unfinished(version, repo)
     if token is None and get_token() is None:
         raise _not_sent(
             repo, "there is no token on this machine.", "Log in with `hf auth login`, or set HF_TOKEN, and push again."
         )
-    api: Any = HfApi(token=token, endpoint=endpoint)
-    try:
+    with _hub_trouble(repo):
+        api: Any = HfApi(token=token, endpoint=endpoint)
         made = api.create_repo(repo, private=private, exist_ok=True)
         api.upload_folder(
             repo_id=made.repo_id,
@@ -68,6 +60,33 @@ def publish(
             allow_patterns=list(SENT),
             commit_message=f"{version.title}, fine-tuned with Dailies",
         )
+    return str(made)
+
+
+def _refuse_unfinished(version: Version, repo: str) -> None:
+    """Raises RequestError for a version without a card, and for a name that no repository can have."""
+    from huggingface_hub import errors
+    from huggingface_hub.utils import validate_repo_id
+
+    if version.state != "complete":
+        raise RequestError(
+            f"Version {version.id} is not complete.", field="version", value=version.id, way_out="Let it train on."
+        )
+    try:
+        validate_repo_id(repo)
+    except errors.HFValidationError as error:
+        raise RequestError(
+            f"{repo[:100]!r} is no repository's name.", field="repo", value=repo, way_out="Write owner/name."
+        ) from error
+
+
+@contextmanager
+def _hub_trouble(repo: str) -> Iterator[None]:
+    """The Hub's refusals, and its absence, in the studio's words."""
+    from huggingface_hub import errors
+
+    try:
+        yield
     except errors.HfHubHTTPError as error:
         status = getattr(error.response, "status_code", None)
         if status in (401, 403):
@@ -75,7 +94,6 @@ def publish(
         raise _not_sent(repo, f"the Hub answered {status}.", "Try again later.") from error
     except Exception as error:  # its transport has errors of its own kind, which are no OSError
         raise _not_sent(repo, "the Hub cannot be reached.", "Check the network, and HF_HUB_OFFLINE.") from error
-    return str(made)
 
 
 def _not_sent(repo: str, why: str, way_out: str) -> DownloadError:

@@ -9,11 +9,13 @@ import gradio as gr
 import pytest
 
 from studio.errors import PresetError, RequestError, StudioError, WeightsMissing
-from studio.preset import Preset, list_presets
+from studio.family import family_of
+from studio.preset import Preset, find_preset, list_presets
 from studio.requests.caches import METHODS
-from studio.requests.generation import MAX_SEED, GenerationRequest, read_request
+from studio.requests.checks import why_not_set
+from studio.requests.generation import MAX_SEED, GenerationRequest, read_request, request_for
 from studio.ui.forms.caches import FIRST, RIVALS, about, rivals
-from studio.ui.forms.generation import Form, label_of
+from studio.ui.forms.generation import INFOS, Form, label_of
 
 
 def placed(presets: list[Preset] | None = None) -> Form:
@@ -150,6 +152,48 @@ def test_a_form_without_a_prompt_can_still_be_asked_how_long_it_takes(form: Form
 def test_faults_of_presets_and_weights_point_at_the_preset() -> None:
     assert label_of(PresetError("x")) == "Preset"
     assert label_of(WeightsMissing("x", field="weights")) == "Preset"
+
+
+# -- what a preset has no use for -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("preset", list_presets()[0], ids=lambda preset: preset.name)
+def test_a_control_that_a_preset_has_no_use_for_is_greyed_and_says_why(form: Form, preset: Preset) -> None:
+    chosen = form.starts_from(preset)
+    opened = placed([preset])
+    for field in INFOS:
+        reason = why_not_set(field, preset)
+        update, fresh = chosen[form.controls[field]], opened.controls[field]
+        assert update["interactive"] is fresh.interactive is (reason is None)
+        assert update["info"] == fresh.info == (f"{preset.title} {reason}" if reason else INFOS[field])
+        if field in ("source", "control"):
+            assert update["visible"] is fresh.visible is (reason is None)
+    for method, settings in form.cache.settings.items():
+        works = family_of(preset.pipeline).why_not_cached(method) is None
+        assert {chosen[control]["interactive"] for control in settings.by_field.values()} == {works}
+        assert {control.interactive for control in opened.cache.settings[method].by_field.values()} == {works}
+
+
+def test_what_is_greyed_holds_nothing_that_would_be_refused(form: Form) -> None:
+    typed_before = typed(form, negative_prompt="blur", vae_tiling="off", prompt="a road")
+    for preset in list_presets()[0]:
+        values = typed_before | {form.preset: preset.name}
+        for control, update in form.starts_from(preset).items():
+            changed = update.get("value", values.get(control)) if isinstance(update, dict) else update
+            values[control] = changed
+        request, _ = form.request_of(values)
+        assert request.negative_prompt == preset.defaults.negative_prompt
+        assert request.vae_tiling == ("off" if why_not_set("vae_tiling", preset) is None else "auto")
+
+
+def test_a_setting_that_was_restored_onto_a_preset_without_a_use_for_it_can_be_removed(form: Form) -> None:
+    hunyuan = find_preset("hunyuanvideo")
+    request = request_for(hunyuan, prompt="a road", negative_prompt="blurry")
+    shown = form.shows(request)[form.controls["negative_prompt"]]
+    assert (shown["value"], shown["interactive"]) == ("blurry", True)
+    assert "no negative prompt" in shown["info"]
+    emptied = form.shows(request.model_copy(update={"negative_prompt": ""}))[form.controls["negative_prompt"]]
+    assert emptied["interactive"] is False
 
 
 @pytest.mark.parametrize(("field", "label"), [("source", "Source"), ("control", "Control")])
