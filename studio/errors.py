@@ -28,7 +28,11 @@ Knows nothing but words. Refuses to know torch, diffusers, gradio and HTTP.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeAlias
+
+ErrorRecord: TypeAlias = dict[str, str | int | float | bool | None]
+"""What `StudioError.to_json` writes down."""
 
 
 class StudioError(Exception):
@@ -56,7 +60,7 @@ class StudioError(Exception):
     def __str__(self) -> str:
         return f"{self.message} {self.way_out}".strip()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> ErrorRecord:
         """As a record that `from_json` reads back; the value is shortened to what a person would read."""
         shown = self.value if isinstance(self.value, (int, float, bool, type(None))) else str(self.value)[:200]
         return {
@@ -169,7 +173,7 @@ def _family(root: type[StudioError]) -> dict[str, type[StudioError]]:
     return found
 
 
-def from_json(record: dict[str, Any]) -> StudioError:
+def from_json(record: Mapping[str, object]) -> StudioError:
     """The error that `to_json` wrote down; a code nobody knows any more becomes a plain `StudioError`."""
     kind = _family(StudioError).get(str(record.get("code")), StudioError)
     return kind(

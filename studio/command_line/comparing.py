@@ -116,9 +116,10 @@ def _make_folder(folder: Path) -> None:
 
 def _walk(comparison: Comparison, book: Comparisons, *, json_lines: bool) -> None:
     """Make the cells, a line for each; Ctrl-C keeps what is made, and says how to go on."""
-    from studio.compare import compare, tables, to_json
+    from studio.compare import compare, tables
     from studio.events import CellFinished, CellStarted
     from studio.jobs.preload import preload
+    from studio.records.codec import to_json
 
     cancelled = cancel_on_signal()
     # The first run would carry the loading and the first step's one-off costs, and it is the reference.
@@ -136,8 +137,7 @@ def _walk(comparison: Comparison, book: Comparisons, *, json_lines: bool) -> Non
             elif isinstance(event, CellFinished):
                 comparison = book.get(comparison.id)
                 if json_lines:
-                    record = to_json(comparison)["cells"][event.cell]
-                    print_json({"event": "CellFinished", "of": event.of, "cell": record})
+                    print_json({"event": "CellFinished", "of": event.of, "cell": to_json(comparison.cells[event.cell])})
                 else:
                     print(tables.cell_line(comparison, comparison.cells[event.cell]), flush=True)
             if cancelled.is_set():

@@ -6,10 +6,11 @@ Knows what the record says of them. Refuses to know how they are made, scored an
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
-from studio.errors import RequestError
-from studio.requests.generation import GenerationRequest
+from studio.errors import ErrorRecord, RequestError
+from studio.metrics import Score
+from studio.requests.generation import RecordedRequest
 
 CellState = Literal["waiting", "running", "complete", "failed"]
 ComparisonState = Literal["running", "complete", "stopped"]
@@ -46,7 +47,7 @@ class Cell:
     """Number of the uncached cell of the same group and repeat; its own, where it is that cell."""
     method: str
     """`Method.text`."""
-    request: GenerationRequest
+    request: RecordedRequest
     state: CellState = "waiting"
     run_id: str | None = None
     reused: bool = False
@@ -56,13 +57,13 @@ class Cell:
     seconds: Seconds | None = None
     computed_share: float | None = None
     """Share of the block passes that ran; None where no trace was kept."""
-    scores: dict[str, float] = field(default_factory=dict)
+    scores: dict[str, Score] = field(default_factory=dict)
     """By metric; may be infinite or NaN."""
-    frame_psnr: tuple[float, ...] = ()
+    frame_psnr: tuple[Score, ...] = ()
     """dB, one for each frame, against the reference's."""
     notices: tuple[str, ...] = ()
     """What a reader of the figures should know, such as why a score is missing."""
-    error: dict[str, Any] | None = None
+    error: ErrorRecord | None = None
     """`StudioError.to_json`."""
 
     @property

@@ -13,15 +13,16 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from studio.compare.cells import Cell, Comparison, ComparisonState, Seconds
+from pydantic import JsonValue
+
+from studio.compare.cells import Comparison
 from studio.compare.grid import Grid, cells_of
 from studio.errors import ComparisonError, RequestError, StudioError
-from studio.metrics import scores_from_json, scores_to_json
+from studio.records import codec
 from studio.records.run import utc_now
 from studio.records.runs import RunStore
-from studio.requests.generation import read_request, request_to_json
 from studio.storage import FileLock, disk_trouble, write_atomically
 
 RECORD_VERSION = 1
@@ -87,10 +88,10 @@ class Comparisons:
         if not (isinstance(comparison_id, str) and _ID.fullmatch(comparison_id)):
             raise unknown
         try:
-            found = _from_record(json.loads(self.path(comparison_id).read_bytes()))
+            found = _read(json.loads(self.path(comparison_id).read_bytes()))
         except FileNotFoundError:
             raise unknown from None
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, StudioError) as error:
+        except (OSError, ValueError, RecursionError, StudioError) as error:
             message = f"The comparison {comparison_id} cannot be read: {error}."
             raise ComparisonError(message, field="comparison") from error
         if owner is not None and found.owner != owner:
@@ -112,7 +113,7 @@ class Comparisons:
 
     def write(self, comparison: Comparison) -> None:
         """Raises DiskFull where there is no room; the record is then as it was."""
-        record = json.dumps(_to_record(comparison), ensure_ascii=False, allow_nan=False)
+        record = json.dumps(_written(comparison), ensure_ascii=False, allow_nan=False)
         write_atomically(self.path(comparison.id), record.encode("utf-8"))
 
     def lock(self, comparison_id: str) -> FileLock:
@@ -195,58 +196,19 @@ class Comparisons:
             lock.path.unlink()
 
 
-def _to_record(comparison: Comparison) -> dict[str, Any]:
-    return {
-        "record_version": RECORD_VERSION,
-        **{name: getattr(comparison, name) for name in ("id", "owner", "created", "state")},
-        "methods": list(comparison.methods),
-        "cells": [_cell_to_record(cell) for cell in comparison.cells],
-    }
-
-
-_PLAIN = ("number", "group", "repeat", "reference", "method", "state", "run_id", "reused", "cold", "error")
-
-
-def _cell_to_record(cell: Cell) -> dict[str, Any]:
-    return {
-        **{name: getattr(cell, name) for name in _PLAIN},
-        "request": request_to_json(cell.request),
-        "seconds": None if cell.seconds is None else vars(cell.seconds),
-        "computed_share": cell.computed_share,
-        "scores": scores_to_json(cell.scores),
-        "frame_psnr": list(scores_to_json({str(index): value for index, value in enumerate(cell.frame_psnr)}).values()),
-        "notices": list(cell.notices),
-    }
-
-
-def _from_record(record: dict[str, Any]) -> Comparison:
-    if record["state"] not in get_args(ComparisonState):
-        raise ValueError(f"unknown state {str(record['state'])[:40]!r}")
-    cells = tuple(_cell_from_record(cell) for cell in record["cells"])
-    if [cell.number for cell in cells] != list(range(len(cells))):
+def _read(record: object) -> Comparison:
+    comparison = codec.from_json(Comparison, record)
+    if [cell.number for cell in comparison.cells] != list(range(len(comparison.cells))):
         raise ValueError("its cells are out of order")
-    return Comparison(
-        **{name: record[name] for name in ("id", "owner", "created", "state")},
-        methods=tuple(record["methods"]),
-        cells=cells,
-    )
+    return comparison
 
 
-def _cell_from_record(record: dict[str, Any]) -> Cell:
-    seconds = record.get("seconds")
-    return Cell(
-        **{name: record[name] for name in _PLAIN},
-        request=read_request(record["request"]),
-        seconds=None if seconds is None else Seconds(**seconds),
-        computed_share=record.get("computed_share"),
-        scores=scores_from_json(record.get("scores", {})),
-        frame_psnr=tuple(float(value) for value in record.get("frame_psnr", ())),
-        notices=tuple(record.get("notices", ())),
-    )
-
-
-def to_json(comparison: Comparison) -> dict[str, Any]:
+def to_json(comparison: Comparison) -> dict[str, JsonValue]:
     """The record, without whose it is: what leaves the house. Infinite scores are the words "inf" and "-inf"."""
-    record = _to_record(comparison)
+    record = _written(comparison)
     del record["owner"]
     return record
+
+
+def _written(comparison: Comparison) -> dict[str, JsonValue]:
+    return {"record_version": RECORD_VERSION} | codec.to_json(comparison)

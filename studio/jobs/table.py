@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from studio.errors import JobError, RequestError, StudioError
+from studio.errors import ErrorRecord, JobError, RequestError, StudioError
 from studio.records.run import utc_now
 from studio.requests.work import (
     KINDS,
@@ -57,7 +57,7 @@ class Job:
     """ISO 8601, UTC, like `started` and `finished`."""
     started: str | None
     finished: str | None
-    error: dict[str, Any] | None
+    error: ErrorRecord | None
     """`StudioError.to_json`."""
     attempts: int
     """How often the work was begun, earlier jobs that this one retries included."""

@@ -13,11 +13,11 @@ import json
 import math
 import statistics
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from studio.errors import StudioError
+from studio.records.codec import from_json, to_json
 from studio.records.run import Run
 from studio.requests.generation import GenerationRequest
 from studio.storage import write_atomically
@@ -93,7 +93,7 @@ def record(measurement: Measurement, folder: Path) -> None:
     others = [each for each in kept if _key(each) != key]
     # A prediction is a courtesy: a full disk is told of where the clip is written.
     with suppress(StudioError):
-        write_atomically(folder / FILE_NAME, json.dumps([asdict(each) for each in others + mine], indent=1).encode())
+        write_atomically(folder / FILE_NAME, json.dumps([to_json(each) for each in others + mine], indent=1).encode())
 
 
 def predict(
@@ -158,7 +158,6 @@ def _key(each: Measurement) -> tuple[str, str, str]:
 def measurements(folder: Path) -> list[Measurement]:
     """What has been measured, the oldest first; nothing where the file is absent or damaged."""
     try:
-        written: Any = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
-        return [Measurement(**each) for each in written]
-    except (OSError, ValueError, TypeError):
+        return from_json(list[Measurement], json.loads((folder / FILE_NAME).read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError):
         return []

@@ -8,15 +8,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Annotated, Any, Literal, cast
 
-from studio.errors import RunError, StudioError
+from pydantic import Field
+
+from studio.errors import ErrorRecord, RunError, StudioError
 from studio.events import GenerationEvent, Placement, PreviewFrame
+from studio.records.codec import from_json, to_json
 from studio.records.event_log import EventTail
-from studio.requests.generation import GenerationRequest, read_request, request_to_json
+from studio.requests.generation import GenerationRequest, RecordedRequest, read_request, request_to_json
 from studio.storage import sha256_of, write_atomically
 
 RunState = Literal["running", "complete", "failed", "cancelled", "interrupted"]
@@ -84,7 +87,7 @@ class Run:
     """ISO 8601, UTC."""
     finished: str | None = None
     """ISO 8601, UTC; None while it runs."""
-    request: GenerationRequest
+    request: RecordedRequest
     preset_digest: str
     placement: Placement | None = None
     """None where it ended before the model was placed."""
@@ -101,9 +104,9 @@ class Run:
     """Where the request came from, where that is another run or a file."""
     outputs: dict[str, Output] = field(default_factory=dict)
     """By file name; empty unless the run is complete."""
-    error: dict[str, Any] | None = None
+    error: ErrorRecord | None = None
     """`StudioError.to_json` of what ended it."""
-    folder: Path
+    folder: Annotated[Path, Field(exclude=True)]
 
     @property
     def video(self) -> Path:
@@ -151,59 +154,6 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def _to_record(run: Run) -> dict[str, Any]:
-    record = {
-        "record_version": RECORD_VERSION,
-        **{name: getattr(run, name) for name in ("id", "state", "partial", "owner", "created", "finished")},
-        "request": request_to_json(run.request),
-        "preset_digest": run.preset_digest,
-        "placement": None if run.placement is None else asdict(run.placement),
-        "stage_seconds": run.stage_seconds,
-        "step_seconds": run.step_seconds,
-        "trace": None if run.trace is None else asdict(run.trace),
-        "peak_bytes": run.peak_bytes,
-        "environment": run.environment,
-        "scores": run.scores,
-        "provenance": run.provenance,
-        "outputs": {name: asdict(output) for name, output in run.outputs.items()},
-        "error": run.error,
-    }
-    return record
-
-
-def _tuples(nested: Any) -> Any:
-    return tuple(_tuples(part) for part in nested) if isinstance(nested, (list, tuple)) else nested
-
-
-def _from_record(record: dict[str, Any], folder: Path) -> Run:
-    if record["id"] != folder.name:
-        raise ValueError(f"it calls itself {str(record['id'])[:40]!r}")
-    if record["state"] not in get_args(RunState):
-        raise ValueError(f"unknown state {str(record['state'])[:40]!r}")
-    placement, trace = record.get("placement"), record.get("trace")
-    return Run(
-        id=record["id"],
-        state=record["state"],
-        partial=bool(record["partial"]),
-        owner=str(record["owner"]),
-        created=str(record["created"]),
-        finished=record.get("finished"),
-        request=read_request(record["request"]),
-        preset_digest=str(record["preset_digest"]),
-        placement=None if placement is None else Placement(**(placement | {"reasons": tuple(placement["reasons"])})),
-        stage_seconds=dict(record.get("stage_seconds", {})),
-        step_seconds=tuple(record.get("step_seconds", ())),
-        trace=None if trace is None else BlockTrace(**{name: _tuples(value) for name, value in trace.items()}),
-        peak_bytes=int(record.get("peak_bytes", 0)),
-        environment=dict(record.get("environment", {})),
-        scores=dict(record.get("scores", {})),
-        provenance=dict(record.get("provenance", {})),
-        outputs={name: Output(**output) for name, output in record.get("outputs", {}).items()},
-        error=record.get("error"),
-        folder=folder,
-    )
-
-
 def read_run(folder: Path) -> Run:
     """The run in a folder.
 
@@ -214,12 +164,16 @@ def read_run(folder: Path) -> Run:
     try:
         if path.stat().st_size > MAX_RECORD_BYTES:
             raise ValueError(f"it is larger than {MAX_RECORD_BYTES // 2**20} MB")
-        return _from_record(json.loads(path.read_bytes()), folder)
+        run = from_json(Run, {**json.loads(path.read_bytes()), "folder": folder})
+        if run.id != folder.name:
+            raise ValueError(f"it calls itself {run.id[:40]!r}")
+        return run
     except FileNotFoundError as error:
         raise RunError(f"{folder.name} holds no run.json.", field=folder.name) from error
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, StudioError) as error:
+    except (OSError, ValueError, TypeError, RecursionError, StudioError) as error:
         raise RunError(f"{folder.name}/run.json cannot be read: {error!s}.", field=folder.name) from error
 
 
 def write_run(run: Run) -> None:
-    write_atomically(run.folder / "run.json", json.dumps(_to_record(run), ensure_ascii=False).encode("utf-8"))
+    record = {"record_version": RECORD_VERSION} | to_json(run)
+    write_atomically(run.folder / "run.json", json.dumps(record, ensure_ascii=False).encode("utf-8"))

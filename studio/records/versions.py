@@ -20,14 +20,15 @@ import json
 import re
 import secrets
 import shutil
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from studio.errors import StudioError, VersionError
+from studio.errors import ErrorRecord, StudioError, VersionError
+from studio.records.codec import from_json, to_json
 from studio.records.event_log import EventTail, Numbered
-from studio.requests.training import FinetuneRequest, read_finetune_request
+from studio.requests.training import FinetuneRequest, RecordedTraining
 from studio.storage import FileLock, disk_trouble, write_atomically
 
 VersionState = Literal["waiting", "training", "stopped", "complete", "failed"]
@@ -83,7 +84,7 @@ class Version:
     created: str
     """ISO 8601, UTC."""
     state: VersionState
-    request: FinetuneRequest
+    request: RecordedTraining
     preset_digest: str
     base: str = ""
     """SHA-256 of the base denoiser's weights file names and sizes: an adapter fits no other model."""
@@ -100,7 +101,7 @@ class Version:
     held_out: bool = True
     """Whether scores are of samples that were not trained on; very few clips leave nothing to hold out."""
     notices: tuple[str, ...] = ()
-    error: dict[str, Any] | None = None
+    error: ErrorRecord | None = None
     environment: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -152,10 +153,7 @@ class VersionStore:
         return self.folder / version_id
 
     def write(self, version: Version) -> None:
-        record = asdict(version) | {
-            "record_version": RECORD_VERSION,
-            "request": version.request.model_dump(mode="json"),
-        }
+        record = {"record_version": RECORD_VERSION} | to_json(version)
         write_atomically(self.path(version.id) / "version.json", json.dumps(record, indent=1).encode())
 
     def get(self, version_id: Any) -> Version:
@@ -168,11 +166,11 @@ class VersionStore:
         if not (path / "version.json").is_file():
             raise _no_such(version_id)
         try:
-            version = _from_record(json.loads((path / "version.json").read_text(encoding="utf-8")))
-            if version.id != version_id or version.state not in get_args(VersionState):
-                raise ValueError(f"it is of {version.id}, {version.state}")
+            version = from_json(Version, json.loads((path / "version.json").read_text(encoding="utf-8")))
+            if version.id != version_id:
+                raise ValueError(f"it calls itself {version.id[:40]!r}")
             return version
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, StudioError) as error:
+        except (OSError, ValueError, RecursionError, StudioError) as error:
             raise VersionError(
                 f"The record of version {version_id} cannot be read: {error}.", field="version", value=version_id
             ) from error
@@ -187,7 +185,7 @@ class VersionStore:
                 continue
             if preset in (None, version.request.preset):
                 found.append(version)
-        return sorted(found, key=lambda version: (str(version.created), version.id), reverse=True)
+        return sorted(found, key=lambda version: (version.created, version.id), reverse=True)
 
     def delete(self, version_id: str) -> None:
         """Remove a version; one that is promoted is rolled back first.
@@ -315,28 +313,4 @@ def _no_such(version_id: Any) -> VersionError:
         field="version",
         value=version_id,
         way_out="List them with `python -m studio versions`.",
-    )
-
-
-def _from_record(record: dict[str, Any]) -> Version:
-    record = {name: value for name, value in record.items() if name != "record_version"}
-
-    def scores(name: str) -> Scores | None:
-        return Scores(**record[name]) if record.get(name) else None
-
-    return replace(
-        Version(
-            id=record["id"],
-            created=record["created"],
-            state=record["state"],
-            request=read_finetune_request(record["request"]),
-            preset_digest=record["preset_digest"],
-        ),
-        **{
-            name: record[name] for name in ("base", "step", "seconds", "peak_bytes", "held_out", "error", "environment")
-        },
-        clips=tuple(ClipRecord(**clip) for clip in record["clips"]),
-        notices=tuple(record["notices"]),
-        base_scores=scores("base_scores"),
-        scores=scores("scores"),
     )

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import secrets
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
 from studio.clips.reference import FileReference
 from studio.errors import RequestError
@@ -137,3 +137,11 @@ def request_to_json(request: GenerationRequest) -> dict[str, Any]:
         if record[name] is None:
             del record[name]
     return {"schema_version": SCHEMA_VERSION} | record
+
+
+RecordedRequest: TypeAlias = Annotated[
+    GenerationRequest,
+    BeforeValidator(read_request),
+    PlainSerializer(request_to_json, when_used="json"),
+]
+"""A request as a field of something that is written down."""

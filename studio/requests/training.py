@@ -6,9 +6,9 @@ Knows fields, ranges and grids. Refuses to know how training is carried out. Not
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from studio.errors import RequestError
 from studio.family import family_of
@@ -142,6 +142,10 @@ def read_finetune_request(written: dict[str, Any] | str | bytes) -> FinetuneRequ
                 way_out=f"Give 1 to {MAX_CLIPS} clips.",
             ) from error
         raise fault_in(FinetuneRequest, written, error) from error
+
+
+RecordedTraining: TypeAlias = Annotated[FinetuneRequest, BeforeValidator(read_finetune_request)]
+"""A request as a field of something that is written down."""
 
 
 def check_finetune_request(request: FinetuneRequest, preset: Preset) -> None:
