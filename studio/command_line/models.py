@@ -8,7 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from studio.command_line.grammar import add_command, cancel_on_signal, print_json
+from studio.command_line.grammar import add_command, add_fields, cancel_on_signal, print_json, typed_fields
+from studio.requests.generation import read_as
+from studio.requests.work import ProfileModel
 
 
 def add_presets(commands: Any) -> None:
@@ -103,8 +105,7 @@ def add_calibrate(commands: Any) -> None:
     parser.add_argument(
         "--growth-clips", type=int, default=3, help="of how many the growth of errors is measured (default: 3)"
     )
-    parser.add_argument("--num-inference-steps", "--steps", type=int, dest="num_inference_steps")
-    parser.add_argument("--flow-shift", type=float)
+    add_fields(parser, ProfileModel, leave_out=("preset",))
     parser.add_argument("--folder", type=Path, help="where the profile goes (default: profiles/ in the runs folder)")
 
 
@@ -116,14 +117,16 @@ def _calibrate(chosen: argparse.Namespace) -> int:
     from studio.records.runs import runs_folder
 
     preset = find_preset(chosen.name)
+    typed = typed_fields(chosen, ProfileModel, leave_out=("preset",))
+    asked = read_as(ProfileModel, {"preset": preset.name} | typed)
     events = calibrate(
         preset,
         folder=chosen.folder or runs_folder() / PROFILES,
         clips=chosen.clips,
         growth_clips=chosen.growth_clips,
         prompts=chosen.prompt,
-        num_inference_steps=chosen.num_inference_steps,
-        flow_shift=chosen.flow_shift,
+        num_inference_steps=asked.num_inference_steps,
+        flow_shift=asked.flow_shift,
     )
     for event in events:
         if chosen.json:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
@@ -18,6 +18,7 @@ from studio.preset import Preset
 from studio.requests.caches import CacheConfig, cache_fault
 from studio.requests.fields import defaults_of
 
+M = TypeVar("M", bound=BaseModel)
 SCHEMA_VERSION = 1
 """Raised when a field changes its meaning; `read_request` then translates the older ones."""
 MAX_SEED = 2**32 - 1
@@ -117,6 +118,18 @@ def record_of(written: dict[str, Any] | str | bytes) -> dict[str, Any]:
     if not isinstance(written, dict):
         raise RequestError(f"The settings are a {type(written).__name__}, not a record.", field="settings")
     return written
+
+
+def read_as(model: type[M], written: dict[str, Any]) -> M:
+    """A record that came from outside, as a model.
+
+    Raises:
+        RequestError: a field nobody knows, or a value out of range; the field is named.
+    """
+    try:
+        return model.model_validate(written)
+    except ValidationError as error:
+        raise fault_in(model, written, error) from error
 
 
 def fault_in(model: type[BaseModel], written: dict[str, Any], error: ValidationError) -> RequestError:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from studio.errors import RequestError
-from studio.requests.generation import GenerationRequest, fault_in, read_request, record_of, request_to_json
+from studio.requests.generation import GenerationRequest, read_as, read_request, record_of, request_to_json
 
 
 class _Work(BaseModel):
@@ -27,11 +27,13 @@ class TrainVersion(_Work):
 
 
 class ProfileModel(_Work):
-    """Measure a preset for its caches, at a number of steps and a shift; None takes the preset's own."""
+    """Measure a preset for its caches, at a number of steps and a shift."""
 
     preset: str
     num_inference_steps: int | None = Field(default=None, ge=1, le=200)
+    """Denoising steps; None takes the preset's own."""
     flow_shift: float | None = Field(default=None, gt=0, le=50)
+    """Shift of the flow schedule; None takes the preset's own."""
 
 
 class WalkComparison(_Work):
@@ -72,8 +74,4 @@ def read_work(kind: str, written: str) -> Work:
         raise RequestError(f"There is no work {kind[:40]!r}.", field="kind", value=kind)
     if of_kind is GenerationRequest:
         return read_request(written)
-    record = record_of(written)
-    try:
-        return of_kind.model_validate(record)
-    except ValidationError as error:
-        raise fault_in(of_kind, record, error) from error
+    return read_as(of_kind, record_of(written))

@@ -109,6 +109,12 @@ def test_a_dry_run_makes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_measuring_of_no_steps_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["calibrate", "pocket", "--steps", "0", "--json"]) == 2
+    (error,) = _json_lines(capsys.readouterr().out)
+    assert (error["code"], error["field"]) == ("request", "num_inference_steps")
+
+
 def test_every_field_of_a_request_has_a_flag_that_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("generate", "compare"):
         with pytest.raises(SystemExit):

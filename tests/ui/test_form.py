@@ -12,7 +12,7 @@ from studio.errors import PresetError, RequestError, StudioError, WeightsMissing
 from studio.family import family_of
 from studio.preset import Preset, find_preset, list_presets
 from studio.requests.caches import METHODS
-from studio.requests.checks import why_not_set
+from studio.requests.checks import LACKING, why_not_set
 from studio.requests.generation import MAX_SEED, GenerationRequest, read_request, request_for
 from studio.ui.forms.caches import FIRST, RIVALS, about, rivals
 from studio.ui.forms.generation import INFOS, Form, label_of
@@ -161,7 +161,8 @@ def test_faults_of_presets_and_weights_point_at_the_preset() -> None:
 def test_a_control_that_a_preset_has_no_use_for_is_greyed_and_says_why(form: Form, preset: Preset) -> None:
     chosen = form.starts_from(preset)
     opened = placed([preset])
-    for field in INFOS:
+    assert set(INFOS) == set(LACKING)
+    for field in LACKING:
         reason = why_not_set(field, preset)
         update, fresh = chosen[form.controls[field]], opened.controls[field]
         assert update["interactive"] is fresh.interactive is (reason is None)

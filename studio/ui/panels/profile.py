@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import gradio as gr
-from pydantic import ValidationError
 
 from studio.errors import StudioError, from_json
 from studio.events import ProfilingStep
@@ -19,7 +18,7 @@ from studio.jobs import JobState
 from studio.preset import Preset, find_preset
 from studio.records.event_log import EventTail
 from studio.records.profile_files import ProfileFile, profile_files, profiling_log
-from studio.requests.generation import fault_in
+from studio.requests.generation import read_as
 from studio.requests.work import ProfileModel
 from studio.ui.components import message
 from studio.ui.server.page_context import PageContext
@@ -78,13 +77,8 @@ class MeasurePanel:
         if not self._may():
             return self.shows(name)
         try:
-            work = ProfileModel(
-                preset=find_preset(str(name)).name, num_inference_steps=steps or None, flow_shift=flow_shift or None
-            )
-            self._rooms.queue.submit(work)
-        except ValidationError as error:
-            fault = fault_in(ProfileModel, {"num_inference_steps": steps, "flow_shift": flow_shift}, error)
-            return self.shows(name) | {self.line: message.of_error(fault)}
+            asked = {"num_inference_steps": steps or None, "flow_shift": flow_shift or None}
+            self._rooms.queue.submit(read_as(ProfileModel, {"preset": find_preset(str(name)).name} | asked))
         except StudioError as error:
             return self.shows(name) | {self.line: message.of_error(error)}
         return self.shows(name)
