@@ -232,11 +232,21 @@ def test_more_than_fifty_clips_are_not_taken(tab: FinetuneTab, film: Callable[..
     assert "two.mp4" in updates[tab.clips.said]["words"]
 
 
+def once_read(tab: FinetuneTab, ids: Any, shown: Any) -> Any:
+    """What the page shows when no clip is being read any more."""
+    deadline = time.monotonic() + 60
+    while any(row["state"] == "reading" for row in shown[tab.clips.list]["clips"]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+        shown = tab.clips.look(None, ids, shown[tab.clips.list], *SIZE)
+    return shown
+
+
 def test_a_reloaded_page_finds_its_clips_again_and_no_other_file(
     tab: FinetuneTab, rooms: PageContext, film: Callable[..., str]
 ) -> None:
     updates = tab.clips.add([film("a.mp4"), film("b.mp4", seed=1)], [], {}, *SIZE)
-    ids, listed = updates[tab.clips.ids], updates[tab.clips.list]
+    ids = updates[tab.clips.ids]
+    listed = once_read(tab, ids, updates)[tab.clips.list]
     listed["clips"][1] |= {"caption": "<b>rain</b>", "held_out": True}
     remembered = tab.clips.edited(ids, listed, *SIZE)
     assert [set(row) for row in remembered] == [{"sha256", "caption", "held_out"}] * 2
@@ -244,12 +254,9 @@ def test_a_reloaded_page_finds_its_clips_again_and_no_other_file(
 
     for later in (tab, tab_of(rooms)):  # the same server, and one that was started anew
         shown = later.clips.recall(remembered, [], *SIZE)
-        ids, listed = shown[later.clips.ids], shown[later.clips.list]
-        deadline = time.monotonic() + 60
-        while any(row["state"] == "reading" for row in listed["clips"]) and time.monotonic() < deadline:
-            time.sleep(0.05)
-            shown = later.clips.look(None, ids, listed, *SIZE)
-            listed = shown[later.clips.list]
+        ids = shown[later.clips.ids]
+        shown = once_read(later, ids, shown)
+        listed = shown[later.clips.list]
         assert [(row["caption"], row["held_out"]) for row in listed["clips"]] == [("a", False), ("<b>rain</b>", True)]
         assert shown[later.clips.remembered] == remembered[:2]
         assert len(later.clips.clips(given(later, ids, listed), *SIZE)) == 2
