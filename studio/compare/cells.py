@@ -88,7 +88,7 @@ class Comparison:
     """`Method.text` in the order of the grid, the reference first."""
     cells: tuple[Cell, ...]
 
-    def cell(self, number: int) -> Cell:
+    def cell(self, number: object) -> Cell:
         """The cell of that number.
 
         Raises:

@@ -39,23 +39,23 @@ CACHE_SECONDS = (600, 6 * 3600)
 """How often the page's temporary folder is swept, and the age at which a copy in it goes."""
 
 
-def build_page(rooms: PageContext) -> gr.Blocks:
-    """The page over the given rooms, not yet served."""
+def build_page(context: PageContext) -> gr.Blocks:
+    """The page of that context, not yet served."""
     presets, faults = list_presets()
     with gr.Blocks(title="Dailies", analytics_enabled=False, delete_cache=CACHE_SECONDS, fill_width=True) as page:
         # The secret goes to the browser with everything else: it keeps the value readable after a restart, no more.
         browser = gr.BrowserState({"owner": "", "job": ""}, storage_key="dailies", secret="dailies")
-        masthead = masthead_line.masthead({"machine": machine_line(rooms.machine)}, elem_id="masthead")
+        masthead = masthead_line.masthead({"machine": machine_line(context.machine)}, elem_id="masthead")
         if faults:
             message.message(message.warn(" ".join(str(fault) for fault in faults)), elem_id="preset-faults")
-        if rooms.hosted:
+        if context.hosted:
             message.message(
                 message.quiet("Runs on this shared page may vanish: download what you want to keep."), elem_id="hosted"
             )
-        generate = GenerateTab(rooms, presets, masthead, browser)
-        runs = RunsTab(rooms, presets, browser)
-        compare = CompareTab(rooms, browser, generate)
-        finetune = FinetuneTab(rooms, presets)
+        generate = GenerateTab(context, presets, masthead, browser)
+        runs = RunsTab(context, presets, browser)
+        compare = CompareTab(context, browser, generate)
+        finetune = FinetuneTab(context, presets)
         with gr.Tabs(selected="generate", elem_id="tabs") as tabs:
             with gr.Tab("Generate", id="generate"):
                 generate.build()
@@ -73,9 +73,9 @@ def build_page(rooms: PageContext) -> gr.Blocks:
     return page
 
 
-def launch_options(rooms: PageContext, *, host: str, port: int | None) -> dict[str, Any]:
+def launch_options(context: PageContext, *, host: str, port: int | None) -> dict[str, Any]:
     """Everything that `Blocks.launch` is told."""
-    upload_bytes = UPLOAD_BYTES["hosted" if rooms.hosted else "local"]
+    upload_bytes = UPLOAD_BYTES["hosted" if context.hosted else "local"]
     return {
         "server_name": host,
         "server_port": port,
@@ -94,7 +94,7 @@ def launch_options(rooms: PageContext, *, host: str, port: int | None) -> dict[s
         "mcp_server": False,
         "max_file_size": upload_bytes,
         "allowed_paths": [],
-        "blocked_paths": [str(rooms.store.folder.resolve())],
+        "blocked_paths": [str(context.store.folder.resolve())],
         "state_session_capacity": 500,
         "max_threads": 16,
         "app_kwargs": {
@@ -128,13 +128,13 @@ def serve(*, host: str = "127.0.0.1", port: int | None = None, open_browser: boo
         verbs={"clip": _zero_gpu()} if here.hosted == "zerogpu" else None,
         max_jobs_per_owner=JOBS_PER_VISITOR if hosted else None,
     )
-    rooms = PageContext(store=store, queue=queue, machine=here, hosted=hosted)
+    context = PageContext(store=store, queue=queue, machine=here, hosted=hosted)
     janitor = Janitor(temporary)
     signal.signal(signal.SIGTERM, _leave)
     try:
         # The page first, the worker behind it: importing torch beside it would keep both waiting for the processor.
-        page = build_page(rooms)
-        options = launch_options(rooms, host=host, port=port)
+        page = build_page(context)
+        options = launch_options(context, host=host, port=port)
         _, address, _ = page.launch(**options, inbrowser=open_browser, prevent_thread_lock=True)
         with queue:
             _preload(queue, here)

@@ -15,7 +15,7 @@ from support.patience import until
 from support.scripted_generate import SURROUNDINGS
 from support.scripted_generate import generate as scripted
 from test_form import typed, values_of
-from test_tabs import AT_HOME, hosted, pressed, rooms
+from test_tabs import AT_HOME, context, hosted, pressed
 
 from studio.compare import FULL, Comparison, cells_of, compare, parse_method
 from studio.errors import RequestError, StudioError
@@ -31,7 +31,7 @@ from studio.ui.server.visitor import introduced
 from studio.ui.tabs.compare import CompareTab
 from studio.ui.tabs.generate import GenerateTab
 
-__all__ = ["hosted", "rooms"]
+__all__ = ["context", "hosted"]
 
 
 def asked(tab: CompareTab, browser: Any = AT_HOME, **changes: Any) -> dict[Any, Any]:
@@ -42,26 +42,26 @@ def asked(tab: CompareTab, browser: Any = AT_HOME, **changes: Any) -> dict[Any, 
     return {tab.browser: browser} | controls | typed(tab.grid.form, **changes)
 
 
-def tab_of(rooms: PageContext) -> CompareTab:
+def tab_of(context: PageContext) -> CompareTab:
     presets, _ = list_presets()
     with gr.Blocks():
         browser = gr.BrowserState(AT_HOME, storage_key="test", secret="test")
-        generate = GenerateTab(rooms, presets, masthead.masthead(elem_id="masthead"), browser)
+        generate = GenerateTab(context, presets, masthead.masthead(elem_id="masthead"), browser)
         generate.build()
-        tab = CompareTab(rooms, browser, generate)
+        tab = CompareTab(context, browser, generate)
         tab.build()
     return tab
 
 
 @pytest.fixture
-def tab(rooms: PageContext) -> CompareTab:
-    rooms.queue.start()
-    return tab_of(rooms)
+def tab(context: PageContext) -> CompareTab:
+    context.queue.start()
+    return tab_of(context)
 
 
 def finished(tab: CompareTab, comparison_id: str) -> Comparison:
     """The comparison once it has ended; one that was done already has no job."""
-    until(lambda: tab.rooms.queue.job_for(WalkComparison(comparison_id=comparison_id)) is None)
+    until(lambda: tab.context.queue.job_for(WalkComparison(comparison_id=comparison_id)) is None)
     return tab.book.get(comparison_id)
 
 
@@ -69,11 +69,11 @@ def made(tab: CompareTab, **fields: Any) -> Run:
     """A finished run of the scripted verb."""
     small = {"num_frames": 5, "num_inference_steps": 8}
     request = request_for(find_preset("pocket"), prompt="steps=2", seed=1, **(small | fields))
-    job = tab.rooms.queue.submit(request)
+    job = tab.context.queue.submit(request)
     deadline = time.monotonic() + 30
-    while not (job := tab.rooms.queue.get(job.id)).final and time.monotonic() < deadline:
+    while not (job := tab.context.queue.get(job.id)).final and time.monotonic() < deadline:
         time.sleep(0.02)
-    return tab.rooms.store.get(job.run_id or "")
+    return tab.context.store.get(job.run_id or "")
 
 
 # -- the grid ---------------------------------------------------------------------------------------------------------
@@ -162,7 +162,7 @@ def test_a_comparison_is_begun_fills_and_is_found_again_by_another_page(tab: Com
     assert told[tab.picked] == [1], "there is something to see at once"
     assert [clip["title"] for clip in told[tab.player]["clips"]] == ["Full", "AdaCache"]
 
-    reopened = tab_of(tab.rooms)
+    reopened = tab_of(tab.context)
     first = reopened.look_first(AT_HOME, "", None, "")
     assert first[reopened.shown] == done.id
     assert first[reopened.table]["groups"] == told[tab.table]["groups"]
@@ -276,7 +276,7 @@ def test_delete_asks_first_and_the_newest_left_takes_its_place(tab: CompareTab) 
     assert set(said[tab.table]) == {"empty"}
     assert said[tab.player] == said[tab.plot] == {}
     assert said[tab.actions]["visible"] is said[tab.earlier]["visible"] is False
-    assert len(tab.rooms.store.search()) == 3, "the clips stay"
+    assert len(tab.context.store.search()) == 3, "the clips stay"
 
 
 def test_a_comparison_under_way_offers_to_stop_it_and_not_to_delete_it(tab: CompareTab) -> None:
@@ -317,7 +317,7 @@ def test_a_full_clip_that_is_there_already_is_found_and_not_made_again(tab: Comp
     full, cached = made(tab), made(tab, cache={"method": "adacache"})
     done = finished(tab, tab.begin_twin(AT_HOME, cached)[tab.shown])
     assert done.cell(0).run_id == full.id
-    assert len(tab.rooms.store.search()) == 2
+    assert len(tab.context.store.search()) == 2
 
 
 def test_a_clip_that_was_computed_in_full_says_so(tab: CompareTab) -> None:
@@ -346,7 +346,7 @@ def test_visitors_do_not_see_each_others_comparisons_and_have_one_at_a_time(host
 def test_a_comparison_that_the_command_line_walks_is_shown_and_left_to_it(tab: CompareTab) -> None:
     begun = tab.book.begin(tab.grid.read(asked(tab)))
     assert begun.methods == (FULL, "adacache")
-    with closing(compare(begun, store=tab.rooms.store, generate=scripted, environment=SURROUNDINGS)) as walked:
+    with closing(compare(begun, store=tab.context.store, generate=scripted, environment=SURROUNDINGS)) as walked:
         next(walked)
         shown = tab.look_first(AT_HOME, begun.id, None, "")
         assert [shown[part]["visible"] for part in (tab.stopping, tab.going_on, tab.delete)] == [False] * 3

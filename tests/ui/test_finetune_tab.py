@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from support import clip_corpus
 from test_form import values_of
-from test_tabs import hosted, pressed, rooms
+from test_tabs import context, hosted, pressed
 
 from studio.clips.clip import Clip
 from studio.clips.write import write_clip
@@ -48,23 +48,23 @@ from studio.ui.panels.versions import trainings
 from studio.ui.server.page_context import PageContext
 from studio.ui.tabs.finetune import FinetuneTab
 
-__all__ = ["hosted", "rooms"]
+__all__ = ["context", "hosted"]
 SMALL = {"width": 64, "height": 64, "num_frames": 9, "max_train_steps": 8, "objective": "latent"}
 SIZE = (9, 12.0, 64, 64)
 """Frames, rate, height and width of a sample."""
 
 
-def tab_of(rooms: PageContext) -> FinetuneTab:
+def tab_of(context: PageContext) -> FinetuneTab:
     presets, _ = list_presets()
     with gr.Blocks():
-        tab = FinetuneTab(rooms, presets)
+        tab = FinetuneTab(context, presets)
         tab.build()
     return tab
 
 
 @pytest.fixture
-def tab(rooms: PageContext) -> FinetuneTab:
-    return tab_of(rooms)
+def tab(context: PageContext) -> FinetuneTab:
+    return tab_of(context)
 
 
 @pytest.fixture
@@ -110,8 +110,8 @@ def begun(tab: FinetuneTab, film: Callable[..., str], **changes: Any) -> Version
     """A version that was written down by the button, and is not waited for any more."""
     ids, listed = uploaded(tab, film(f"{time.monotonic_ns()}.mp4", seed=time.monotonic_ns() % 1000))
     updates = tab.begin(settings(tab, ids, listed, **changes))
-    for job in tab.rooms.queue.jobs(states=("queued",)):
-        tab.rooms.queue.cancel(job.id)
+    for job in tab.context.queue.jobs(states=("queued",)):
+        tab.context.queue.cancel(job.id)
     return tab.versions.get(updates[tab.chosen])
 
 
@@ -242,7 +242,7 @@ def once_read(tab: FinetuneTab, ids: Any, shown: Any) -> Any:
 
 
 def test_a_reloaded_page_finds_its_clips_again_and_no_other_file(
-    tab: FinetuneTab, rooms: PageContext, film: Callable[..., str]
+    tab: FinetuneTab, context: PageContext, film: Callable[..., str]
 ) -> None:
     updates = tab.clips.add([film("a.mp4"), film("b.mp4", seed=1)], [], {}, *SIZE)
     ids = updates[tab.clips.ids]
@@ -252,7 +252,7 @@ def test_a_reloaded_page_finds_its_clips_again_and_no_other_file(
     assert [set(row) for row in remembered] == [{"sha256", "caption", "held_out"}] * 2
     remembered += [None, {"sha256": "../" * 9}, {"sha256": "f" * 64, "caption": "gone"}, {"sha256": 7}, "x"]
 
-    for later in (tab, tab_of(rooms)):  # the same server, and one that was started anew
+    for later in (tab, tab_of(context)):  # the same server, and one that was started anew
         shown = later.clips.recall(remembered, [], *SIZE)
         ids = shown[later.clips.ids]
         shown = once_read(later, ids, shown)
@@ -267,7 +267,7 @@ def test_a_reloaded_page_finds_its_clips_again_and_no_other_file(
 
 def test_old_uploads_are_swept_save_those_that_a_version_needs(tab: FinetuneTab, film: Callable[..., str]) -> None:
     needed = begun(tab, film).request.clips[0].path
-    folder = tab.rooms.store.folder
+    folder = tab.context.store.folder
     old, fresh, again = (kept(Path(film(f"{n}.mp4", seed=100 + n)), folder) for n in range(3))
     for path in (needed, old, again):
         os.utime(path.parent, (0, 0))
@@ -331,7 +331,7 @@ def test_a_full_disk_at_the_start_loses_nothing(
     assert list(said) == [tab.trouble], "the form keeps what was typed"
     assert "Free some space" in said[tab.trouble]["words"]
     assert [version.id for version in tab.versions.list()] == [earlier.id]
-    assert trainings(tab.rooms) == {}
+    assert trainings(tab.context) == {}
 
 
 # -- settings ---------------------------------------------------------------------------------------------------------
@@ -412,20 +412,20 @@ def test_start_writes_a_version_down_and_asks_the_worker(tab: FinetuneTab, film:
     ids, listed = uploaded(tab, film())
     updates = tab.begin(settings(tab, ids, listed, title="<i>rain</i>"))
     (version,) = tab.versions.list()
-    assert [updates[tab.chosen]] == [version.id] == list(trainings(tab.rooms))
+    assert [updates[tab.chosen]] == [version.id] == list(trainings(tab.context))
     assert version.title == "<i>rain</i>"
     assert "its turn" in updates[tab.status]["words"]
     assert updates[tab.panel.list]["versions"][0]["state"] == "waiting"
 
     refused = tab.take_up(version.id, TrainingProgress(), None)
     assert "waits for it" in refused[tab.answer]["words"]
-    assert len(trainings(tab.rooms)) == 1, "it is not trained twice"
+    assert len(trainings(tab.context)) == 1, "it is not trained twice"
 
     assert "Stopping" in tab.leave_off(version.id)[tab.answer]["words"]
     updates = tab.open(version.id, TrainingProgress(), None)
     assert updates[tab.going_on]["visible"]
     updates = tab.take_up(version.id, TrainingProgress(), None)
-    assert list(trainings(tab.rooms)) == [version.id]
+    assert list(trainings(tab.context)) == [version.id]
     assert updates[tab.stopping]["visible"]
 
 
@@ -452,9 +452,9 @@ def test_a_prediction_is_asked_of_the_worker_and_told_in_plain_words(
     ids, listed = uploaded(tab, film())
     updates = tab.foretell(settings(tab, ids, listed))
     version = tab.versions.get(updates[tab.chosen])
-    (asked,) = tab.rooms.queue.jobs()
+    (asked,) = tab.context.queue.jobs()
     assert asked.work == TrainVersion(version_id=version.id, predict=True)
-    tab.rooms.queue.cancel(asked.id)
+    tab.context.queue.cancel(asked.id)
     measured = said(TrainingForecast, step_seconds=2, eta_seconds=16, decoder_bytes=10**7, full_decoder_bytes=4 * 10**7)
     log(tab, version, started(version), TrainingStage(stage="measuring", done=1, total=2), measured)
     tab.versions.write(replace(version, state="stopped"))
@@ -465,9 +465,9 @@ def test_a_prediction_is_asked_of_the_worker_and_told_in_plain_words(
     assert updates[tab.plot]["memory"]["full_words"] == "40 MB", "drawn before there is a loss"
     assert updates[tab.going_on]["visible"]
     tab.take_up(version.id, updates[tab.progress], None)
-    (asked,) = tab.rooms.queue.jobs(states=("queued",))
+    (asked,) = tab.context.queue.jobs(states=("queued",))
     assert asked.work == TrainVersion(version_id=version.id)
-    tab.rooms.queue.cancel(asked.id)
+    tab.context.queue.cancel(asked.id)
     log(tab, version, started(version), step(1))
     assert tab.open(version.id, updates[tab.progress], None)[tab.progress].predicted is None
 
@@ -584,7 +584,7 @@ def test_versions_are_promoted_rolled_back_and_deleted(tab: FinetuneTab, film: C
     assert "Deleted" in tab.panel.remove(worse.id)[tab.panel.said]["words"]
     assert [each.id for each in tab.versions.list()] == [better.id]
     assert tab.panel.remove("../" + better.id)[tab.panel.said]["tone"] == "error"
-    tab.rooms.queue.submit(TrainVersion(version_id=better.id))
+    tab.context.queue.submit(TrainVersion(version_id=better.id))
     assert "about to be" in tab.panel.remove(better.id)[tab.panel.said]["words"]
 
 
@@ -599,7 +599,7 @@ def test_a_failed_version_says_why_and_can_go_on(tab: FinetuneTab, film: Callabl
 
     tab.versions.write(replace(version, state="stopped", preset_digest="another"))
     assert "Fine-tune anew" in tab.take_up(version.id, TrainingProgress(), None)[tab.answer]["words"]
-    assert trainings(tab.rooms) == {}
+    assert trainings(tab.context) == {}
 
 
 def test_an_absurd_learning_rate_and_a_full_disk_stop_with_the_reason_and_keep_the_checkpoint(
@@ -619,7 +619,7 @@ def test_an_absurd_learning_rate_and_a_full_disk_stop_with_the_reason_and_keep_t
 
     monkeypatch.setattr(training.Training, "_take_turn", spoilt)
     with pytest.raises(NumericalError):
-        list(go_on(version.id, store=tab.rooms.store))
+        list(go_on(version.id, store=tab.context.store))
     updates = tab.choose(None, pressed(version=version.id))
     assert "The loss became nan at step 4. Take a smaller learning rate" in updates[tab.status]["words"]
     assert tab.versions.get(version.id).step == 2
@@ -631,8 +631,8 @@ def test_an_absurd_learning_rate_and_a_full_disk_stop_with_the_reason_and_keep_t
     whole = training.whole
     monkeypatch.setattr(training, "whole", full)
     with pytest.raises(DiskFull):
-        list(go_on(version.id, store=tab.rooms.store))
+        list(go_on(version.id, store=tab.context.store))
     assert "Free some space" in tab.choose(None, pressed(version=version.id))[tab.status]["words"]
     monkeypatch.setattr(training, "whole", whole)
-    list(go_on(version.id, store=tab.rooms.store))
+    list(go_on(version.id, store=tab.context.store))
     assert tab.choose(None, pressed(version=version.id))[tab.status]["words"].startswith("Done")

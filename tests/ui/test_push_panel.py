@@ -12,7 +12,7 @@ import gradio as gr
 import pytest
 from support.loopback_hub import TakingHub, taking
 from test_finetune_tab import begun, film, learnt, tab_of
-from test_tabs import hosted, rooms
+from test_tabs import context, hosted
 
 from studio.records.versions import LORA_FILE, Version
 from studio.ui.panels.push import can_sign_in
@@ -20,7 +20,7 @@ from studio.ui.panels.training_progress import TrainingProgress
 from studio.ui.server.page_context import PageContext
 from studio.ui.tabs.finetune import FinetuneTab
 
-__all__ = ["film", "hosted", "rooms"]
+__all__ = ["context", "film", "hosted"]
 SECRET = "hf_of_the_machine"
 VISITORS = gr.OAuthToken(token="hf_of_the_visitor", scope="contribute-repos", expires_at=0)
 
@@ -50,10 +50,10 @@ def pushed(tab: FinetuneTab, *values: Any) -> list[dict[Any, Any]]:
 
 
 def test_at_home_it_is_sent_with_the_machines_token_which_nobody_sees(
-    rooms: PageContext, film: Callable[..., str], hub: TakingHub, caplog: pytest.LogCaptureFixture
+    context: PageContext, film: Callable[..., str], hub: TakingHub, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    tab = tab_of(rooms)
+    tab = tab_of(context)
     push = tab.panel.push
     version = complete(tab, film)
     offered = tab.open("", TrainingProgress(), None)
@@ -76,13 +76,13 @@ def test_at_home_it_is_sent_with_the_machines_token_which_nobody_sees(
     assert pushed(tab, version.id, "", True)[-1][push.said]["field"] == "Repository"
     assert pushed(tab, "../x", "rain", True)[-1][push.said]["tone"] == "error"
     assert SECRET not in f"{offered} {begun} {ended} {refused} {caplog.text}"
-    assert not [path for path in rooms.store.folder.rglob("*.json*") if SECRET in path.read_text(encoding="utf-8")]
+    assert not [path for path in context.store.folder.rglob("*.json*") if SECRET in path.read_text(encoding="utf-8")]
 
 
 def test_without_a_token_that_is_said_before_anything_is_sent(
-    rooms: PageContext, film: Callable[..., str], hub: TakingHub, monkeypatch: pytest.MonkeyPatch
+    context: PageContext, film: Callable[..., str], hub: TakingHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tab = tab_of(rooms)
+    tab = tab_of(context)
     version = complete(tab, film)
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
     assert "hf auth login" in pushed(tab, version.id, "rain", True)[-1][tab.panel.push.said]["words"]
@@ -110,10 +110,10 @@ def test_visitors_of_a_shared_page_send_with_their_own_token_and_never_with_the_
     assert hub.tokens - {None} == {f"Bearer {VISITORS.token}"}
 
 
-def test_the_sign_in_button_is_there_only_where_it_works(rooms: PageContext, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sign_in_button_is_there_only_where_it_works(context: PageContext, monkeypatch: pytest.MonkeyPatch) -> None:
     def buttons() -> int:
         with gr.Blocks() as page:
-            FinetuneTab(rooms, []).build()
+            FinetuneTab(context, []).build()
         return sum(isinstance(block, gr.LoginButton) for block in page.blocks.values())
 
     for name in ("OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET", "OAUTH_SCOPES", "OPENID_PROVIDER_URL"):

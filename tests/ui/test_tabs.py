@@ -40,8 +40,8 @@ AT_HOME = {"owner": "", "job": ""}
 
 
 @pytest.fixture
-def rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PageContext]:
-    """PageContext in which nobody works until the test starts the queue."""
+def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PageContext]:
+    """A page whose queue is worked on by nobody until the test starts it."""
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "served"))
     store = RunStore(tmp_path / "runs")
     queue = JobQueue(store=store, verbs=VERBS, in_process=True)
@@ -58,12 +58,12 @@ def hosted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PageCont
     queue.close()
 
 
-def tabs_of(rooms: PageContext) -> tuple[GenerateTab, RunsTab]:
+def tabs_of(context: PageContext) -> tuple[GenerateTab, RunsTab]:
     presets, _ = list_presets()
     with gr.Blocks():
         browser = gr.BrowserState(AT_HOME, storage_key="test", secret="test")
-        generate = GenerateTab(rooms, presets, masthead.masthead(elem_id="masthead"), browser)
-        runs = RunsTab(rooms, presets, browser)
+        generate = GenerateTab(context, presets, masthead.masthead(elem_id="masthead"), browser)
+        runs = RunsTab(context, presets, browser)
         generate.build()
         runs.build()
     return generate, runs
@@ -90,10 +90,10 @@ def last(updates: list[Any], component: Any) -> Any:
 # -- submitting -------------------------------------------------------------------------------------------------------
 
 
-def test_a_click_queues_the_request_and_the_browser_remembers_the_job(rooms: PageContext) -> None:
-    tab, _ = tabs_of(rooms)
+def test_a_click_queues_the_request_and_the_browser_remembers_the_job(context: PageContext) -> None:
+    tab, _ = tabs_of(context)
     said = submit(tab, AT_HOME, "a red car", seed="11")
-    (job,) = rooms.queue.jobs()
+    (job,) = context.queue.jobs()
     assert said[tab.browser]["job"] == job.id
     assert said[tab.trouble] == {}
     assert (job.work.prompt, job.work.seed, job.owner) == ("a red car", 11, "local")
@@ -101,31 +101,31 @@ def test_a_click_queues_the_request_and_the_browser_remembers_the_job(rooms: Pag
 
 @pytest.mark.parametrize(("changes", "label"), [({"prompt": " "}, "Prompt"), ({"width": 130}, "Width")])
 def test_a_form_that_will_not_do_is_answered_beside_the_button_and_nothing_is_queued(
-    rooms: PageContext, changes: dict[str, Any], label: str
+    context: PageContext, changes: dict[str, Any], label: str
 ) -> None:
-    tab, _ = tabs_of(rooms)
+    tab, _ = tabs_of(context)
     said = tab.submit({tab.browser: AT_HOME} | typed(tab.form, **changes))
     assert said[tab.trouble]["tone"] == "error"
     assert said[tab.trouble]["field"] == label
     assert set(said) == {tab.trouble}, "what was typed is left alone"
-    assert rooms.queue.jobs() == []
+    assert context.queue.jobs() == []
 
 
 def test_weights_that_are_not_here_are_said_before_anything_is_queued(
-    rooms: PageContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    context: PageContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "empty"))
     preset = next(preset for preset in list_presets()[0] if preset.weights.repo)
-    tab, _ = tabs_of(rooms)
+    tab, _ = tabs_of(context)
     grid = {field: getattr(preset.defaults, field) for field in ("width", "height", "num_frames", "flow_shift")}
     said = tab.submit({tab.browser: AT_HOME} | typed(tab.form, preset=preset.name, **grid))
     assert said[tab.trouble]["field"] == "Preset"
     assert "download" in said[tab.trouble]["words"].lower()
-    assert rooms.queue.jobs() == []
+    assert context.queue.jobs() == []
 
 
-def test_before_any_run_the_estimate_says_that_nothing_was_measured(rooms: PageContext) -> None:
-    tab, _ = tabs_of(rooms)
+def test_before_any_run_the_estimate_says_that_nothing_was_measured(context: PageContext) -> None:
+    tab, _ = tabs_of(context)
     assert "ot measured yet" in tab.estimate_of(typed(tab.form))["words"]
     wrong = tab.estimate_of(typed(tab.form, width=130))
     assert (wrong["tone"], wrong["field"]) == ("error", "Width")
@@ -134,10 +134,10 @@ def test_before_any_run_the_estimate_says_that_nothing_was_measured(rooms: PageC
 # -- watching ---------------------------------------------------------------------------------------------------------
 
 
-def test_an_attached_page_sees_the_whole_run_and_then_its_clip(rooms: PageContext, tmp_path: Path) -> None:
-    tab, _ = tabs_of(rooms)
+def test_an_attached_page_sees_the_whole_run_and_then_its_clip(context: PageContext, tmp_path: Path) -> None:
+    tab, _ = tabs_of(context)
     browser = submit(tab, AT_HOME, "steps=4 blocks=2")[tab.browser]
-    rooms.queue.start()
+    context.queue.start()
     updates = asyncio.run(asyncio.wait_for(watch(tab, browser), 60))
     assert updates[0] == gr.skip(), "an end without news would blank everything"
     assert last(updates, tab.status)["state"] == "complete"
@@ -148,10 +148,10 @@ def test_an_attached_page_sees_the_whole_run_and_then_its_clip(rooms: PageContex
     assert served.suffix == ".mp4"
 
 
-def test_a_page_that_comes_later_gets_the_history_redrawn(rooms: PageContext) -> None:
-    tab, _ = tabs_of(rooms)
+def test_a_page_that_comes_later_gets_the_history_redrawn(context: PageContext) -> None:
+    tab, _ = tabs_of(context)
     browser = submit(tab, AT_HOME, "steps=3")[tab.browser]
-    rooms.queue.start()
+    context.queue.start()
     asyncio.run(asyncio.wait_for(watch(tab, browser), 60))
     again = asyncio.run(asyncio.wait_for(watch(tab, browser, session="reloaded"), 60))
     asyncio.run(asyncio.wait_for(watch(tab, browser, session="chosen", chosen=True), 60))
@@ -159,11 +159,11 @@ def test_a_page_that_comes_later_gets_the_history_redrawn(rooms: PageContext) ->
     assert last(again, tab.result)["visible"] is True
 
 
-def test_one_job_after_the_other_is_followed(rooms: PageContext) -> None:
-    tab, _ = tabs_of(rooms)
+def test_one_job_after_the_other_is_followed(context: PageContext) -> None:
+    tab, _ = tabs_of(context)
     browser = submit(tab, AT_HOME, "steps=3 pause=0.3 the first")[tab.browser]
     submit(tab, browser, "steps=3 pause=0.3 the second")
-    rooms.queue.start()
+    context.queue.start()
     updates = asyncio.run(asyncio.wait_for(watch(tab, browser), 60))
     seen = [update[tab.status]["prompt"] for update in updates if isinstance(update, dict) and tab.status in update]
     assert list(dict.fromkeys(seen)) == ["steps=3 pause=0.3 the first", "steps=3 pause=0.3 the second"]
@@ -183,8 +183,8 @@ async def eventually(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.01)
 
 
-def test_a_page_that_attaches_anew_ends_its_earlier_attachment(rooms: PageContext) -> None:
-    tab, _ = tabs_of(rooms)
+def test_a_page_that_attaches_anew_ends_its_earlier_attachment(context: PageContext) -> None:
+    tab, _ = tabs_of(context)
     browser = submit(tab, AT_HOME, "steps=400 pause=0.01 blocks=1")[tab.browser]
 
     async def go() -> None:
@@ -193,18 +193,18 @@ def test_a_page_that_attaches_anew_ends_its_earlier_attachment(rooms: PageContex
         await eventually(lambda: shown)
         second = asyncio.create_task(watch(tab, browser))
         await asyncio.wait_for(first, 30)
-        rooms.queue.cancel(browser["job"])
+        context.queue.cancel(browser["job"])
         assert last(await asyncio.wait_for(second, 30), tab.status)["state"] == "cancelled"
 
-    rooms.queue.start()
+    context.queue.start()
     asyncio.run(go())
 
 
-def test_what_was_chosen_stays_when_the_attachment_of_an_earlier_click_comes_late(rooms: PageContext) -> None:
-    tab, _ = tabs_of(rooms)
+def test_what_was_chosen_stays_when_the_attachment_of_an_earlier_click_comes_late(context: PageContext) -> None:
+    tab, _ = tabs_of(context)
     browser = submit(tab, AT_HOME, "steps=400 pause=0.01 blocks=1 at work")[tab.browser]
     submit(tab, browser, "steps=2 waits")
-    waits = rooms.queue.jobs()[1]
+    waits = context.queue.jobs()[1]
 
     async def go() -> list[str]:
         first: list[str] = []
@@ -214,12 +214,12 @@ def test_what_was_chosen_stays_when_the_attachment_of_an_earlier_click_comes_lat
         late = asyncio.create_task(follow(tab, browser, late_one))
         await asyncio.wait_for(chosen, 30)
         await eventually(lambda: late_one)
-        rooms.queue.cancel(waits.id)
-        rooms.queue.cancel(browser["job"])
+        context.queue.cancel(waits.id)
+        context.queue.cancel(browser["job"])
         await asyncio.wait_for(late, 30)
         return late_one
 
-    rooms.queue.start()
+    context.queue.start()
     assert asyncio.run(go())[0] == "steps=2 waits"
 
 
@@ -244,13 +244,13 @@ class Late:
         return job
 
 
-def test_once_another_job_is_shown_nothing_more_is_heard_of_the_one_before(rooms: PageContext) -> None:
-    tab, _ = tabs_of(rooms)
+def test_once_another_job_is_shown_nothing_more_is_heard_of_the_one_before(context: PageContext) -> None:
+    tab, _ = tabs_of(context)
     browser = submit(tab, AT_HOME, "steps=400 pause=0.01 blocks=1 at work")[tab.browser]
     submit(tab, browser, "steps=2 waits")
-    waits = rooms.queue.jobs()[1]
-    late: Any = Late(rooms.queue, browser["job"])
-    tab, _ = tabs_of(replace(rooms, queue=late))
+    waits = context.queue.jobs()[1]
+    late: Any = Late(context.queue, browser["job"])
+    tab, _ = tabs_of(replace(context, queue=late))
     shown: list[str] = []
 
     async def go() -> list[str]:
@@ -263,12 +263,12 @@ def test_once_another_job_is_shown_nothing_more_is_heard_of_the_one_before(rooms
         late.let_go.set()
         await eventually(lambda: "steps=2 waits" in shown)
         meanwhile = list(shown)
-        rooms.queue.cancel(waits.id)
-        rooms.queue.cancel(browser["job"])
+        context.queue.cancel(waits.id)
+        context.queue.cancel(browser["job"])
         await asyncio.wait_for(asyncio.gather(first, second), 30)
         return meanwhile
 
-    rooms.queue.start()
+    context.queue.start()
     shown = asyncio.run(go())
     changed_at = shown.index("steps=2 waits")
     assert set(shown[:changed_at]) == {"steps=400 pause=0.01 blocks=1 at work"}
@@ -276,53 +276,53 @@ def test_once_another_job_is_shown_nothing_more_is_heard_of_the_one_before(rooms
 
 
 @pytest.mark.parametrize("job", ["f" * 32, "nonsense", 7, None])
-def test_a_job_that_is_not_there_shows_an_idle_page(rooms: PageContext, job: Any) -> None:
-    tab, _ = tabs_of(rooms)
+def test_a_job_that_is_not_there_shows_an_idle_page(context: PageContext, job: Any) -> None:
+    tab, _ = tabs_of(context)
     updates = asyncio.run(asyncio.wait_for(watch(tab, {"owner": "", "job": job}), 10))
     assert last(updates, tab.status)["state"] == "idle"
 
 
-def test_a_failed_job_says_why_and_can_be_run_again(rooms: PageContext) -> None:
-    tab, _ = tabs_of(rooms)
+def test_a_failed_job_says_why_and_can_be_run_again(context: PageContext) -> None:
+    tab, _ = tabs_of(context)
     browser = submit(tab, AT_HOME, "steps=3 then=raise at=1")[tab.browser]
-    rooms.queue.start()
+    context.queue.start()
     updates = asyncio.run(asyncio.wait_for(watch(tab, browser), 60))
     assert last(updates, tab.status)["state"] == "failed"
     assert last(updates, tab.status)["detail"]
     (row,) = last(updates, tab.queue)["jobs"]
     assert "retry" in row["actions"]
-    rooms.queue.pause()
+    context.queue.pause()
     tab.act(browser, pressed(action="retry", job=row["id"]))
-    assert [job.state for job in rooms.queue.jobs(states=("queued",))] == ["queued"]
+    assert [job.state for job in context.queue.jobs(states=("queued",))] == ["queued"]
 
 
 # -- the queue's buttons ----------------------------------------------------------------------------------------------
 
 
-def test_jobs_move_up_are_cancelled_and_the_queue_is_paused(rooms: PageContext) -> None:
-    tab, _ = tabs_of(rooms)
+def test_jobs_move_up_are_cancelled_and_the_queue_is_paused(context: PageContext) -> None:
+    tab, _ = tabs_of(context)
     for name in ("one", "two", "three"):
         submit(tab, AT_HOME, name)
-    three = rooms.queue.jobs()[2]
+    three = context.queue.jobs()[2]
     tab.act(AT_HOME, pressed(action="up", job=three.id))
-    assert [job.work.prompt for job in rooms.queue.jobs()] == ["one", "three", "two"]
+    assert [job.work.prompt for job in context.queue.jobs()] == ["one", "three", "two"]
     tab.act(AT_HOME, pressed(action="cancel", job=three.id))
-    assert [job.work.prompt for job in rooms.queue.jobs(states=("queued",))] == ["one", "two"]
+    assert [job.work.prompt for job in context.queue.jobs(states=("queued",))] == ["one", "two"]
     tab.act(AT_HOME, pressed(action="pause", job=""))
-    assert rooms.queue.paused
+    assert context.queue.paused
     tab.act(AT_HOME, pressed(action="resume", job=""))
-    assert not rooms.queue.paused
+    assert not context.queue.paused
 
 
 @pytest.mark.parametrize(
     "data", [None, [], "cancel", {}, {"action": "drop tables"}, {"action": "cancel", "job": ["x"]}]
 )
-def test_a_button_that_sends_nonsense_does_nothing(rooms: PageContext, data: Any) -> None:
-    tab, _ = tabs_of(rooms)
+def test_a_button_that_sends_nonsense_does_nothing(context: PageContext, data: Any) -> None:
+    tab, _ = tabs_of(context)
     submit(tab, AT_HOME, "stays")
     tab.act(AT_HOME, gr.EventData(None, data))
-    assert [job.state for job in rooms.queue.jobs()] == ["queued"]
-    assert not rooms.queue.paused
+    assert [job.state for job in context.queue.jobs()] == ["queued"]
+    assert not context.queue.paused
 
 
 # -- visitors of a hosted page ----------------------------------------------------------------------------------------
@@ -365,9 +365,9 @@ def test_a_visitor_may_not_pause_everybodys_queue_flood_it_or_download(hosted: P
     assert list(tab.weights.go_on("wan2.1-t2v-1.3b")) == [{tab.weights.line: gr.skip()}]
 
 
-def test_a_page_opened_later_offers_what_was_promoted_since_the_server_was_started(rooms: PageContext) -> None:
-    tab, _ = tabs_of(rooms)
-    versions = VersionStore(rooms.store.folder)
+def test_a_page_opened_later_offers_what_was_promoted_since_the_server_was_started(context: PageContext) -> None:
+    tab, _ = tabs_of(context)
+    versions = VersionStore(context.store.folder)
     preset = find_preset(tab.form.first.name) if tab.form.first else find_preset("pocket")
     clips = (TrainingClip(path=Path("a.mp4"), caption="a"),)
     version = versions.begin(finetune_request_for(preset, clips=clips), preset_digest=preset.digest)
@@ -387,13 +387,13 @@ def test_a_hosted_browser_without_an_id_is_told_to_reload(hosted: PageContext) -
 # -- restoring from a file --------------------------------------------------------------------------------------------
 
 
-def test_the_settings_inside_a_clip_come_back_whole(rooms: PageContext, tmp_path: Path) -> None:
-    tab, _ = tabs_of(rooms)
+def test_the_settings_inside_a_clip_come_back_whole(context: PageContext, tmp_path: Path) -> None:
+    tab, _ = tabs_of(context)
     browser = submit(tab, AT_HOME, "steps=2 café ${x}", seed="99", num_inference_steps=9)[tab.browser]
-    rooms.queue.start()
+    context.queue.start()
     asyncio.run(asyncio.wait_for(watch(tab, browser), 60))
-    (job,) = rooms.queue.jobs()
-    run = rooms.store.get(job.run_id or "")
+    (job,) = context.queue.jobs()
+    run = context.store.get(job.run_id or "")
     assert request_of_file(str(run.video)) == job.work
 
 
@@ -423,24 +423,24 @@ def test_a_foreign_clip_and_an_unknown_preset_get_a_clear_word(tmp_path: Path) -
 # -- the page as a whole ----------------------------------------------------------------------------------------------
 
 
-def test_no_listener_of_the_page_is_a_published_interface(rooms: PageContext) -> None:
-    page = build_page(rooms)
+def test_no_listener_of_the_page_is_a_published_interface(context: PageContext) -> None:
+    page = build_page(context)
     listeners = page.config["dependencies"]
     assert listeners
     assert [each["api_name"] for each in listeners if each["api_visibility"] != "private"] == []
 
 
-def test_every_listener_leaves_its_slot_free_for_others(rooms: PageContext) -> None:
-    page = build_page(rooms)
+def test_every_listener_leaves_its_slot_free_for_others(context: PageContext) -> None:
+    page = build_page(context)
     assert all(function.concurrency_limit is None for function in page.fns.values())
 
 
-def test_the_server_is_launched_shut(rooms: PageContext) -> None:
-    options = launch_options(rooms, host="127.0.0.1", port=None)
+def test_the_server_is_launched_shut(context: PageContext) -> None:
+    options = launch_options(context, host="127.0.0.1", port=None)
     assert options["share"] is False
     assert options["strict_cors"] is True
     assert options["allowed_paths"] == []
-    assert options["blocked_paths"] == [str(rooms.store.folder.resolve())]
+    assert options["blocked_paths"] == [str(context.store.folder.resolve())]
     assert options["enable_monitoring"] is False
     assert options["run_history"] is False
 

@@ -12,7 +12,8 @@ import gradio as gr
 
 from studio.requests.caches import METHODS, CacheConfig, title_of, why_not
 from studio.ui.components import message
-from studio.ui.forms.fields import FieldControls, Part, Updates, Values
+from studio.ui.forms.fields import FieldControls
+from studio.ui.listeners import Part, Updates, Values
 
 OFF, MOREG, MORE = "off", "adacache:moreg=true", "more"
 """Choices that are no method's name: no cache, AdaCache with one of its settings switched on, and the rivals."""

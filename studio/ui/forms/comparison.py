@@ -15,8 +15,8 @@ from studio.errors import RequestError, StudioError
 from studio.requests.caches import METHODS, why_not
 from studio.requests.generation import MAX_SEED, GenerationRequest
 from studio.ui.forms.caches import MOREG
-from studio.ui.forms.fields import Values
 from studio.ui.forms.generation import Form, label_of
+from studio.ui.listeners import Values
 
 LABELS = {
     "prompt": "Prompts",

@@ -5,26 +5,18 @@ Knows Gradio's controls. Refuses to know what a model is for, and which values a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, TypeAlias, TypeVar, get_args, get_origin
 
 import gradio as gr
-from gradio.blocks import BlockContext
-from gradio.components import Component
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from studio.errors import RequestError
 from studio.requests.fields import choices_of, help_of, kinds_of, label_of, largest, may_be_none
+from studio.ui.listeners import Updates, Values
 
 Control: TypeAlias = gr.Textbox | gr.Number | gr.Dropdown | gr.Radio | gr.Checkbox
 C = TypeVar("C", gr.Textbox, gr.Number, gr.Dropdown, gr.Radio, gr.Checkbox)
-Part: TypeAlias = Component | BlockContext
-"""Of a page: what has a value, or what holds others."""
-Values: TypeAlias = Mapping[Part, object]
-"""What a browser sends, by control; it may be anything."""
-Updates: TypeAlias = dict[Part, object]
-"""What is to be shown, by component."""
 
 
 class FieldControls:

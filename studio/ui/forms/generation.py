@@ -17,7 +17,8 @@ from studio.requests import fields
 from studio.requests.checks import check_request, why_not_set
 from studio.requests.generation import GenerationRequest, new_seed, read_request
 from studio.ui.forms.caches import CacheForm
-from studio.ui.forms.fields import Control, FieldControls, Part, Updates, Values, shown_by
+from studio.ui.forms.fields import Control, FieldControls, shown_by
+from studio.ui.listeners import Part, Updates, Values
 from studio.ui.wording import version_words
 
 FILES = ("source", "control")

@@ -20,7 +20,8 @@ from studio.requests.training import (
     check_finetune_request,
     finetune_request_for,
 )
-from studio.ui.forms.fields import Control, FieldControls, Updates, Values
+from studio.ui.forms.fields import Control, FieldControls
+from studio.ui.listeners import LIGHT, Updates, Values
 
 OBJECTIVES = [
     ("Mixed: the model's own loss, and pixels through the decoder", "mixed"),
@@ -132,12 +133,12 @@ class FinetuneForm:
 
     # -- what depends on what -----------------------------------------------------------------------------------------
 
-    def wire(self, light: dict[str, Any]) -> None:
+    def wire(self) -> None:
         controls = self.controls
         changed = [*self.size, controls["objective"]]
-        controls["preset"].input(self.starts_from, [controls["preset"], controls["objective"]], changed, **light)
-        controls["objective"].change(self.fits, [controls["objective"]], [self.decoder], **light)
-        controls["mode"].change(self.windows, [controls["mode"]], [self.truncated], **light)
+        controls["preset"].input(self.starts_from, [controls["preset"], controls["objective"]], changed, **LIGHT)
+        controls["objective"].change(self.fits, [controls["objective"]], [self.decoder], **LIGHT)
+        controls["mode"].change(self.windows, [controls["mode"]], [self.truncated], **LIGHT)
 
     def starts_from(self, name: object, objective: object) -> Updates:
         """A preset was chosen: its size, length and rate, and the objectives that it can be trained with."""

@@ -21,6 +21,7 @@ from studio.records.profile_files import ProfileFile, profile_files, profiling_l
 from studio.requests.generation import read_as
 from studio.requests.work import ProfileModel
 from studio.ui.components import message
+from studio.ui.listeners import LIGHT
 from studio.ui.server.page_context import PageContext
 
 
@@ -46,8 +47,8 @@ class MeasurePanel:
     Keeps nothing of its own: what is so stands in the queue, and what a tab was shown last is the tab's.
     """
 
-    def __init__(self, rooms: PageContext) -> None:
-        self._rooms = rooms
+    def __init__(self, context: PageContext) -> None:
+        self._context = context
 
     def build(self, first: Preset | None) -> None:
         now, files = self._now(), self._files(first)
@@ -64,11 +65,11 @@ class MeasurePanel:
     def outputs(self) -> list[Any]:
         return [self.line, self.plot, self.measure, self.cancel, self.seen]
 
-    def wire(self, asked: list[Any], timer: gr.Timer, light: dict[str, Any]) -> None:
+    def wire(self, asked: list[Any], timer: gr.Timer) -> None:
         """Args: asked: the form's preset, number of steps and shift."""
-        self.measure.click(self.begin, asked, self.outputs, **light)
-        self.cancel.click(self.stop, asked[:1], self.outputs, **light)
-        timer.tick(self.look, [*asked[:1], self.seen], self.outputs, **light)
+        self.measure.click(self.begin, asked, self.outputs, **LIGHT)
+        self.cancel.click(self.stop, asked[:1], self.outputs, **LIGHT)
+        timer.tick(self.look, [*asked[:1], self.seen], self.outputs, **LIGHT)
 
     # -- what the buttons do ------------------------------------------------------------------------------------------
 
@@ -78,7 +79,7 @@ class MeasurePanel:
             return self.shows(name)
         try:
             asked = {"num_inference_steps": steps or None, "flow_shift": flow_shift or None}
-            self._rooms.queue.submit(read_as(ProfileModel, {"preset": find_preset(str(name)).name} | asked))
+            self._context.queue.submit(read_as(ProfileModel, {"preset": find_preset(str(name)).name} | asked))
         except StudioError as error:
             return self.shows(name) | {self.line: message.of_error(error)}
         return self.shows(name)
@@ -88,7 +89,7 @@ class MeasurePanel:
             return self.shows(name)
         now = self._now()
         if now is not None and now.under_way:
-            self._rooms.queue.cancel(now.job_id)
+            self._context.queue.cancel(now.job_id)
         stopping = {self.line: message.quiet("Stopping.")} if now is not None and now.state == "running" else {}
         return self._shows(name, self._now()) | stopping
 
@@ -118,10 +119,10 @@ class MeasurePanel:
     # -- what is so ---------------------------------------------------------------------------------------------------
 
     def _may(self) -> bool:
-        return not self._rooms.hosted
+        return not self._context.hosted
 
     def _now(self) -> Profiling | None:
-        newest = self._rooms.queue.jobs(kinds=("profile",), limit=1)
+        newest = self._context.queue.jobs(kinds=("profile",), limit=1)
         if not newest or not isinstance(work := newest[0].work, ProfileModel):
             return None
         job = newest[0]
@@ -133,12 +134,14 @@ class MeasurePanel:
         )
         if job.state != "running":
             return now
-        log = profiling_log(self._rooms.store.folder / PROFILES, work.preset, work.num_inference_steps, work.flow_shift)
+        log = profiling_log(
+            self._context.store.folder / PROFILES, work.preset, work.num_inference_steps, work.flow_shift
+        )
         steps = [event for _, event in EventTail(log).read() if isinstance(event, ProfilingStep)]
         return replace(now, done=steps[-1].done, total=steps[-1].total) if steps else now
 
     def _files(self, preset: Preset | None) -> list[ProfileFile]:
-        return profile_files(preset.name, self._rooms.store.folder / PROFILES) if preset is not None else []
+        return profile_files(preset.name, self._context.store.folder / PROFILES) if preset is not None else []
 
 
 def _line(preset: Preset, now: Profiling | None, files: list[ProfileFile]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from studio.errors import DownloadError, StudioError
 from studio.finetune.publish import publish
 from studio.records.versions import Version, VersionStore
 from studio.ui.components import message
+from studio.ui.listeners import LIGHT
 from studio.ui.server.page_context import PageContext
 
 AT_ONCE = 2
@@ -31,8 +32,8 @@ AT_ONCE = 2
 class PushPanel:
     """The part of the page that sends the chosen version."""
 
-    def __init__(self, rooms: PageContext, versions: VersionStore) -> None:
-        self._rooms = rooms
+    def __init__(self, context: PageContext, versions: VersionStore) -> None:
+        self._context = context
         self._versions = versions
         self._senders = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="push")
         self._signs_in = can_sign_in()
@@ -60,12 +61,12 @@ class PushPanel:
     def outputs(self) -> list[Any]:
         return [self.part, self.repo, self.said]
 
-    def wire(self, chosen: gr.State, light: dict[str, Any]) -> None:
-        self.button.click(self.push, [chosen, self.repo, self.private], [self.said, self.button], **light)
+    def wire(self, chosen: gr.State) -> None:
+        self.button.click(self.push, [chosen, self.repo, self.private], [self.said, self.button], **LIGHT)
 
     def shows(self, chosen: Version | None) -> dict[Any, Any]:
         """Whether there is something to send."""
-        may = self._signs_in or not self._rooms.hosted
+        may = self._signs_in or not self._context.hosted
         return {self.part: gr.update(visible=may and chosen is not None and chosen.state == "complete")}
 
     def offers(self, chosen: Version, name: str) -> dict[Any, Any]:
@@ -77,7 +78,7 @@ class PushPanel:
     ) -> AsyncIterator[dict[Any, Any]]:
         """Send the version behind the page, and say where it is; a page that is closed meanwhile stops nothing."""
         try:
-            if self._rooms.hosted and token is None:
+            if self._context.hosted and token is None:
                 raise DownloadError("You are not signed in.", field="token", way_out="Sign in with Hugging Face first.")
             version = self._versions.get(chosen)
             name = repo.strip() if isinstance(repo, str) else ""

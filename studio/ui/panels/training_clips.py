@@ -23,7 +23,7 @@ from studio.finetune.clips import LIMITS, caption_of, clip_kept, kept, sweep
 from studio.requests.training import MAX_CLIPS, TrainingClip
 from studio.ui.components import message
 from studio.ui.components.clip_list import clip_list
-from studio.ui.forms.fields import Values
+from studio.ui.listeners import Values, sent_by
 from studio.ui.panels.run_progress import picture_address
 from studio.ui.server.page_context import PageContext
 from studio.ui.wording import seconds_text, size_text
@@ -74,9 +74,9 @@ class ClipsPanel:
     takes the form's values of `SampleSize` last.
     """
 
-    def __init__(self, rooms: PageContext) -> None:
-        self._rooms = rooms
-        self._folder = rooms.store.folder
+    def __init__(self, context: PageContext) -> None:
+        self._context = context
+        self._folder = context.store.folder
         self._readers = ThreadPoolExecutor(1, thread_name_prefix="training-clips")
         self._found: OrderedDict[str, Future[Found]] = OrderedDict()
 
@@ -86,7 +86,7 @@ class ClipsPanel:
             file_count="multiple",
             file_types=ENDINGS,
             height=96,
-            visible=not self._rooms.hosted,
+            visible=not self._context.hosted,
             elem_id="training-files",
         )
         self.said = message.message(elem_id="training-clips-said")
@@ -126,7 +126,7 @@ class ClipsPanel:
 
     def add(self, files: Any, ids: Any, listed: Any, *size: Any) -> dict[Any, Any]:
         """Files have arrived: they are read behind the page, and the quick ones are shown at once."""
-        if self._rooms.hosted:
+        if self._context.hosted:
             return {self.files: None}
         ids = _ids(ids)
         paths = [Path(file) for file in files if isinstance(file, str)] if isinstance(files, list) else []
@@ -144,7 +144,7 @@ class ClipsPanel:
 
     def recall(self, remembered: Any, ids: Any, *size: Any) -> Any:
         """The clips that the browser remembers and that are still kept here, on a page that has none yet."""
-        if ids or self._rooms.hosted or not isinstance(remembered, list):
+        if ids or self._context.hosted or not isinstance(remembered, list):
             return gr.skip()
         begun: dict[str, dict[str, Any]] = {}
         for row in remembered[:MAX_CLIPS]:
@@ -157,8 +157,8 @@ class ClipsPanel:
         return self._shows(list(begun), {"clips": list(begun.values())}, size) if begun else gr.skip()
 
     def remove(self, event: gr.EventData, ids: Any, listed: Any, *size: Any) -> dict[Any, Any]:
-        asked = event._data if isinstance(event._data, dict) else {}
-        return self._shows([each for each in _ids(ids) if each != asked.get("clip")], listed, size)
+        sent = sent_by(event)
+        return self._shows([each for each in _ids(ids) if each != sent.get("clip")], listed, size)
 
     def edited(self, ids: Any, listed: Any, *size: Any) -> Any:
         """What the browser is to remember after something was typed or ticked."""

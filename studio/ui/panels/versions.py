@@ -39,11 +39,11 @@ STATE_WORDS = {"waiting": "not begun", "training": "training", "stopped": "stopp
 class VersionsPanel:
     """The player, the list, its buttons and the model card."""
 
-    def __init__(self, rooms: PageContext) -> None:
-        self._rooms = rooms
-        self.versions = VersionStore(rooms.store.folder)
+    def __init__(self, context: PageContext) -> None:
+        self._context = context
+        self.versions = VersionStore(context.store.folder)
         self._downloads: dict[tuple[Any, ...], str] = {}
-        self.push = PushPanel(rooms, self.versions)
+        self.push = PushPanel(context, self.versions)
 
     # -- layout -------------------------------------------------------------------------------------------------------
 
@@ -127,7 +127,7 @@ class VersionsPanel:
         try:
             self._refuse_strangers()
             version = self.versions.get(chosen)
-            if training_job(self._rooms, version.id) is not None:
+            if training_job(self._context, version.id) is not None:
                 raise VersionError("It is being trained, or about to be.", field="version", way_out="Stop it first.")
             self.versions.delete(version.id)
         except (StudioError, OSError) as error:
@@ -136,7 +136,7 @@ class VersionsPanel:
         return closed | {self.said: message.good("Deleted.")}
 
     def _refuse_strangers(self) -> None:
-        if self._rooms.hosted:
+        if self._context.hosted:
             raise VersionError("This is a shared page.", field="version", way_out=ON_ITS_OWN)
 
     # -- what is so ---------------------------------------------------------------------------------------------------
@@ -163,7 +163,7 @@ class VersionsPanel:
         updates |= self._plays(chosen, progress, paired, prompt) | self.push.shows(chosen)
         if chosen is None:
             return updates
-        usable, mine = self.versions.usable(chosen.id), not self._rooms.hosted
+        usable, mine = self.versions.usable(chosen.id), not self._context.hosted
         at = promoted.get(chosen.request.preset, "")
         weights = self._weights(chosen) if usable else None
         return updates | {
@@ -176,7 +176,7 @@ class VersionsPanel:
 
     def state_of(self, version: Version) -> VersionState:
         """What is so by now; the lock is not asked about what the worker says itself."""
-        job = training_job(self._rooms, version.id)
+        job = training_job(self._context, version.id)
         return "training" if job is not None and job.state == "running" else self.versions.state_of(version)
 
     def _promoted(self, preset: str) -> str:
@@ -185,7 +185,7 @@ class VersionsPanel:
 
     def _row(self, version: Version, promoted: str) -> dict[str, Any]:
         state = self.state_of(version)
-        job = training_job(self._rooms, version.id)
+        job = training_job(self._context, version.id)
         waits = job is not None and job.state == "queued"
         base, own = version.base_scores, version.scores
         return {
@@ -279,15 +279,15 @@ class VersionsPanel:
             return NO_CARD
 
 
-def trainings(rooms: PageContext) -> dict[str, Job]:
+def trainings(context: PageContext) -> dict[str, Job]:
     """The jobs that train or are to, by version."""
-    alive = rooms.queue.jobs(states=("running", "queued"), kinds=("training",))
+    alive = context.queue.jobs(states=("running", "queued"), kinds=("training",))
     return {job.work.version_id: job for job in alive if isinstance(job.work, TrainVersion)}
 
 
-def training_job(rooms: PageContext, version_id: str) -> Job | None:
+def training_job(context: PageContext, version_id: str) -> Job | None:
     """The job that trains a version, or is to."""
-    return trainings(rooms).get(version_id)
+    return trainings(context).get(version_id)
 
 
 def _slug(version: Version) -> str:

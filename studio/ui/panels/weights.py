@@ -18,6 +18,7 @@ from studio.machine import weights
 from studio.machine.weights import DownloadPlan, Snapshot
 from studio.preset import Preset, find_preset
 from studio.ui.components import message
+from studio.ui.listeners import LIGHT
 from studio.ui.wording import licence_text, size_text
 
 
@@ -70,10 +71,10 @@ class WeightsPanel:
     def outputs(self) -> list[Any]:
         return [self.line, self.fetch, self.cancel]
 
-    def wire(self, preset: gr.Dropdown, timer: gr.Timer, light: dict[str, Any]) -> None:
-        self.fetch.click(self.go_on, [preset], self.outputs, **light)
-        self.cancel.click(self.stop, [preset], self.outputs, **light)
-        timer.tick(self.look, [preset], self.outputs, **light)
+    def wire(self, preset: gr.Dropdown, timer: gr.Timer) -> None:
+        self.fetch.click(self.go_on, [preset], self.outputs, **LIGHT)
+        self.cancel.click(self.stop, [preset], self.outputs, **LIGHT)
+        timer.tick(self.look, [preset], self.outputs, **LIGHT)
 
     # -- what the buttons do ------------------------------------------------------------------------------------------
 

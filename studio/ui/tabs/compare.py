@@ -36,8 +36,8 @@ from studio.ui.components.comparison_table import comparison_table
 from studio.ui.components.pareto_plot import pareto_plot
 from studio.ui.components.synced_player import served, synced_player
 from studio.ui.forms.comparison import GridForm, grid_label, method_choices, ticked_of
-from studio.ui.forms.fields import Values
 from studio.ui.forms.generation import label_of
+from studio.ui.listeners import LIGHT, Values, sent_by
 from studio.ui.panels.comparison import (
     MOST_PICKED,
     may_be_shown,
@@ -51,7 +51,7 @@ from studio.ui.panels.comparison_export import export_html
 from studio.ui.server.page_context import PageContext
 from studio.ui.server.serving import clip_to_serve
 from studio.ui.server.visitor import owner_of
-from studio.ui.tabs.generate import LIGHT, GenerateTab
+from studio.ui.tabs.generate import GenerateTab
 from studio.ui.tabs.runs import RunsTab
 from studio.ui.wording import seconds_text, settings_line
 
@@ -71,12 +71,12 @@ NOTHING_YET = (
 class CompareTab:
     """The tab's components and what they do. `build` draws them, `wire` connects them to the other tabs."""
 
-    def __init__(self, rooms: PageContext, browser: gr.BrowserState, generate: GenerateTab) -> None:
-        self.rooms = rooms
+    def __init__(self, context: PageContext, browser: gr.BrowserState, generate: GenerateTab) -> None:
+        self.context = context
         self.browser = browser
         self.generate = generate
         self.grid = GridForm(generate.form)
-        self.book = Comparisons(rooms.store)
+        self.book = Comparisons(context.store)
         self._exports = Path(get_upload_folder()) / "comparisons" / secrets.token_hex(16)
 
     # -- layout -------------------------------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ class CompareTab:
             return message.of_error(error, label=grid_label(error))
         groups = len({cell.group for cell in cells})
         words = f"{len(cells)} clips" if groups == 1 else f"{len(cells)} clips in {groups} groups"
-        known = [predict(cell.request, self.rooms.store.folder) for cell in cells]
+        known = [predict(cell.request, self.context.store.folder) for cell in cells]
         if all(each is not None for each in known):
             words += f", at most about {seconds_text(sum(each.seconds for each in known if each))}"
         return message.quiet(words + ". Clips that are here already are not made again.")
@@ -260,7 +260,7 @@ class CompareTab:
     def _begin(self, grid: Grid, owner: str, *, pinned: dict[str, str] | None = None) -> Comparison:
         comparison = self.book.begin(grid, owner=owner, pinned=pinned)
         try:
-            self.rooms.queue.submit(WalkComparison(comparison_id=comparison.id), owner=owner)
+            self.context.queue.submit(WalkComparison(comparison_id=comparison.id), owner=owner)
         except StudioError:
             self.book.delete(comparison.id)
             raise
@@ -268,10 +268,10 @@ class CompareTab:
 
     def _job(self, comparison: Comparison) -> Job | None:
         """The job that walks a comparison, or is to."""
-        return self.rooms.queue.job_for(WalkComparison(comparison_id=comparison.id))
+        return self.context.queue.job_for(WalkComparison(comparison_id=comparison.id))
 
     def _refuse_too_much(self, owner: str, grid: Grid) -> None:
-        if not self.rooms.hosted:
+        if not self.context.hosted:
             return
         if len(cells_of(grid)) > MOST_CELLS_OF_A_VISITOR:
             raise RequestError(
@@ -286,7 +286,7 @@ class CompareTab:
         try:
             job = self._job(self.book.get(shown, owner=self._owner(browser)))
             if job is not None:
-                self.rooms.queue.cancel(job.id)
+                self.context.queue.cancel(job.id)
             self.book.stop(shown)  # which only does something where nobody walks it
         except StudioError as error:
             return {self.trouble: message.of_error(error)}
@@ -297,7 +297,7 @@ class CompareTab:
         try:
             comparison = self.book.get(shown, owner=self._owner(browser))
             comparison = self.book.go_on(comparison.id, again=True)
-            self.rooms.queue.submit(WalkComparison(comparison_id=comparison.id), owner=comparison.owner)
+            self.context.queue.submit(WalkComparison(comparison_id=comparison.id), owner=comparison.owner)
         except StudioError as error:
             return {self.trouble: message.of_error(error)}
         return self._shows(comparison, _numbers(picked)) | {self.trouble: {}}
@@ -363,14 +363,14 @@ class CompareTab:
 
     def pick(self, browser: Any, shown: Any, picked: Any, event: gr.EventData) -> dict[Any, Any]:
         """A clip is ticked or unticked. One of another reference takes the place of all that were."""
-        asked = event._data if isinstance(event._data, dict) else {}
+        sent = sent_by(event)
         try:
             comparison = self.book.get(shown, owner=self._owner(browser))
-            cell = comparison.cell(asked.get("cell", -1))
+            cell = comparison.cell(sent.get("cell", -1))
         except StudioError as error:
             return {self.trouble: message.of_error(error)}
         numbers = [number for number in _numbers(picked) or [] if number != cell.number]
-        if asked.get("on") is True:
+        if sent.get("on") is True:
             numbers = [
                 number
                 for number in numbers
@@ -381,10 +381,10 @@ class CompareTab:
 
     def choose_point(self, browser: Any, shown: Any, event: gr.EventData) -> dict[Any, Any]:
         """A point of the plot: its clip beside its reference, and its settings in the form."""
-        asked = event._data if isinstance(event._data, dict) else {}
+        sent = sent_by(event)
         try:
             comparison = self.book.get(shown, owner=self._owner(browser))
-            cell = comparison.cell(asked.get("cell", -1))
+            cell = comparison.cell(sent.get("cell", -1))
         except StudioError as error:
             return {self.trouble: message.of_error(error)}
         picked = [] if cell.is_reference else [cell.number]
@@ -393,9 +393,9 @@ class CompareTab:
 
     def load_cell(self, browser: Any, shown: Any, event: gr.EventData) -> dict[Any, Any]:
         """A row's settings go into the form."""
-        asked = event._data if isinstance(event._data, dict) else {}
+        sent = sent_by(event)
         try:
-            return self._loads(self.book.get(shown, owner=self._owner(browser)).cell(asked.get("cell", -1)))
+            return self._loads(self.book.get(shown, owner=self._owner(browser)).cell(sent.get("cell", -1)))
         except StudioError as error:
             return {self.trouble: message.of_error(error)}
 
@@ -478,7 +478,7 @@ class CompareTab:
             return nothing
         reference = comparison.cells[cells[0].reference]
         try:
-            runs = [self.rooms.store.get(cell.run_id or "", owner=comparison.owner) for cell in (reference, *cells)]
+            runs = [self.context.store.get(cell.run_id or "", owner=comparison.owner) for cell in (reference, *cells)]
             copies = [clip_to_serve(run) for run in runs]
             if not all(copies):
                 return nothing
@@ -499,7 +499,7 @@ class CompareTab:
         texts = {
             "csv": lambda: tables.to_csv(comparison),
             "json": lambda: tables.to_json_text(comparison),
-            "html": lambda: tables.to_html(comparison, self.rooms.store),
+            "html": lambda: tables.to_html(comparison, self.context.store),
         }
         nothing = {button: gr.update(visible=False) for button in self.files.values()}
         if not comparison.ended:
@@ -525,7 +525,7 @@ class CompareTab:
         """Changes whenever the record or its job does."""
         try:
             written = self.book.path(str(comparison_id)).stat().st_mtime_ns
-            job = self.rooms.queue.job_for(WalkComparison(comparison_id=str(comparison_id)))
+            job = self.context.queue.job_for(WalkComparison(comparison_id=str(comparison_id)))
             return f"{comparison_id}:{written}:{job.state if job else ''}"
         except (OSError, ValueError):
             return ""
@@ -533,13 +533,13 @@ class CompareTab:
     # -- looking up, always as this visitor ---------------------------------------------------------------------------
 
     def _owner(self, browser: Any) -> str:
-        return owner_of(browser, hosted=self.rooms.hosted)
+        return owner_of(browser, hosted=self.context.hosted)
 
     def _run(self, browser: Any, run_id: Any) -> Run:
-        return self.rooms.store.get(run_id if isinstance(run_id, str) else "", owner=self._owner(browser))
+        return self.context.store.get(run_id if isinstance(run_id, str) else "", owner=self._owner(browser))
 
     def _run_of_job(self, browser: Any, job_id: Any) -> Run:
-        job = self.rooms.queue.get(job_id if isinstance(job_id, str) else "", owner=self._owner(browser))
+        job = self.context.queue.get(job_id if isinstance(job_id, str) else "", owner=self._owner(browser))
         return self._run(browser, job.run_id)
 
 

@@ -21,13 +21,12 @@ from studio.requests.work import TrainVersion
 from studio.ui.components import message
 from studio.ui.components.facts import facts
 from studio.ui.components.training_plot import training_plot
-from studio.ui.forms.fields import Values
 from studio.ui.forms.training import FinetuneForm, finetune_label
+from studio.ui.listeners import LIGHT, Values, sent_by
 from studio.ui.panels.training_clips import ClipsPanel
 from studio.ui.panels.training_progress import TrainingProgress, facts_of, plot_of, prediction_of, words_of
 from studio.ui.panels.versions import VersionsPanel, training_job, trainings
 from studio.ui.server.page_context import PageContext
-from studio.ui.tabs.generate import LIGHT
 
 LOOK_SECONDS = 2.0
 LENT = "its graphics card is lent for a minute at a time, and a training takes longer"
@@ -38,11 +37,11 @@ SHARED = "it would keep the machine from everybody else for as long as it takes"
 class FinetuneTab:
     """The tab's components and what they do. `build` draws them, `wire` connects them."""
 
-    def __init__(self, rooms: PageContext, presets: list[Preset]) -> None:
-        self.rooms = rooms
+    def __init__(self, context: PageContext, presets: list[Preset]) -> None:
+        self.context = context
         self.form = FinetuneForm(presets)
-        self.clips = ClipsPanel(rooms)
-        self.panel = VersionsPanel(rooms)
+        self.clips = ClipsPanel(context)
+        self.panel = VersionsPanel(context)
         self.versions = self.panel.versions
 
     # -- layout -------------------------------------------------------------------------------------------------------
@@ -57,10 +56,10 @@ class FinetuneTab:
                 with gr.Row(elem_classes="actions", elem_id="training-starting"):
                     self.start = gr.Button("Fine-tune", variant="primary", size="lg", elem_id="training-start")
                     self.predict = gr.Button("Predict", size="lg", elem_id="training-predict")
-                if not self.rooms.hosted:
+                if not self.context.hosted:
                     message.message(message.quiet(ABOUT_PREDICT), elem_id="training-about-predict")
                 self.trouble = message.message(
-                    message.quiet(self._why_not()) if self.rooms.hosted else {}, elem_id="training-trouble"
+                    message.quiet(self._why_not()) if self.context.hosted else {}, elem_id="training-trouble"
                 )
             with gr.Column(scale=7, min_width=320, elem_classes="stage", elem_id="training-stage"):
                 self._build_shown()
@@ -104,7 +103,7 @@ class FinetuneTab:
     def wire(self, tab: gr.Tab) -> None:
         """Connect the tab, which looks anew whenever it is opened."""
         clips, panel, form = self.clips, self.panel, self.form
-        form.wire(LIGHT)
+        form.wire()
         listed = [clips.ids, clips.list, *form.size]
         clips.files.upload(clips.add, [clips.files, *listed], clips.outputs, **LIGHT)
         clips.list.remove(clips.remove, listed, clips.outputs, **LIGHT)
@@ -125,7 +124,7 @@ class FinetuneTab:
         self.stop.click(self.leave_off, [self.chosen], [self.answer], **LIGHT)
         self.go_on.click(self.take_up, following, self._shown, **LIGHT)
         panel.list.choose(self.choose, [panel.paired], [*self._shown, panel.said, panel.confirm], **LIGHT)
-        panel.push.wire(self.chosen, LIGHT)
+        panel.push.wire(self.chosen)
         panel.delete.click(panel.ask, None, [panel.confirm], **LIGHT)
         panel.not_really.click(panel.keep, None, [panel.confirm], **LIGHT)
         for button, act in (
@@ -152,15 +151,15 @@ class FinetuneTab:
             clips = self.clips.clips(values, *self.form.size_of(values))
             request, preset = self.form.request_of(values, clips)
             weights.folder_of(preset)
-            version = begin(request, store=self.rooms.store)
+            version = begin(request, store=self.context.store)
             try:
-                self.rooms.queue.submit(TrainVersion(version_id=version.id, predict=predict))
+                self.context.queue.submit(TrainVersion(version_id=version.id, predict=predict))
             except StudioError:
                 self.versions.delete(version.id)
                 raise
         except StudioError as error:
             label = finetune_label(error)
-            if not self.rooms.hosted:
+            if not self.context.hosted:
                 gr.Warning(html.escape(str(error)), title=label or "Not possible")
             return {self.trouble: message.of_error(error, label=label)}
         return self._shows(version.id, TrainingProgress(), None) | {self.trouble: {}, self.answer: {}}
@@ -170,10 +169,10 @@ class FinetuneTab:
             self._refuse_strangers()
         except StudioError as error:
             return {self.answer: message.of_error(error)}
-        job = training_job(self.rooms, str(chosen))
+        job = training_job(self.context, str(chosen))
         if job is None:
             return {self.answer: message.quiet("It is not being trained any more.")}
-        self.rooms.queue.cancel(job.id)
+        self.context.queue.cancel(job.id)
         return {self.answer: message.quiet("Stopping after the step under way. What was learnt is kept.")}
 
     def take_up(self, chosen: Any, progress: Any, paired: Any, prompt: Any = "") -> dict[Any, Any]:
@@ -183,26 +182,26 @@ class FinetuneTab:
             version = self.versions.get(chosen)
             preset_of(version)  # which refuses one that has changed, before the worker would
             self._refuse_twice(version)
-            self.rooms.queue.submit(TrainVersion(version_id=version.id))
+            self.context.queue.submit(TrainVersion(version_id=version.id))
         except StudioError as error:
             return {self.answer: message.of_error(error)}
         return self._shows(version.id, progress, paired, prompt) | {self.answer: {}}
 
     def choose(self, paired: Any, event: gr.EventData) -> dict[Any, Any]:
-        asked = event._data if isinstance(event._data, dict) else {}
+        sent = sent_by(event)
         closed = {self.panel.said: {}, self.panel.confirm: gr.update(visible=False), self.answer: {}}
-        return self._shows(asked.get("version"), TrainingProgress(), paired) | closed
+        return self._shows(sent.get("version"), TrainingProgress(), paired) | closed
 
     def _refuse_strangers(self) -> None:
-        if self.rooms.hosted:
+        if self.context.hosted:
             raise JobError(self._why_not())
 
     def _why_not(self) -> str:
-        reason = LENT if self.rooms.machine.hosted == "zerogpu" else SHARED
+        reason = LENT if self.context.machine.hosted == "zerogpu" else SHARED
         return f"A fine-tune cannot be started on this shared page: {reason}. Run the studio on a machine of your own."
 
     def _refuse_twice(self, version: Version) -> None:
-        if training_job(self.rooms, version.id) is not None:
+        if training_job(self.context, version.id) is not None:
             raise JobError("It is being trained, or waits for it.", field="version", value=version.id)
 
     # -- looking ------------------------------------------------------------------------------------------------------
@@ -218,7 +217,7 @@ class FinetuneTab:
     def _shows(self, chosen: Any, progress: Any, paired: Any, prompt: Any = "") -> dict[Any, Any]:
         signs = self._signs(chosen)  # before anything is read, so that what comes meanwhile is seen the next time
         versions = self.versions.list()
-        now = next(iter(trainings(self.rooms)), None)
+        now = next(iter(trainings(self.context)), None)
         wanted = (chosen, now, versions[0].id if versions else None)
         version = next((each for name in wanted for each in versions if each.id == name), None)
         if version is None:
@@ -245,10 +244,10 @@ class FinetuneTab:
 
     def _shows_training(self, version: Version, progress: TrainingProgress) -> dict[Any, Any]:
         state, request = self.panel.state_of(version), version.request
-        job = training_job(self.rooms, version.id)
+        job = training_job(self.context, version.id)
         waits = job is not None and job.state == "queued"
         running = state == "training"
-        mine = not self.rooms.hosted
+        mine = not self.context.hosted
         updates: dict[Any, Any] = {
             self.chosen: version.id,
             self.progress: progress,
@@ -267,7 +266,7 @@ class FinetuneTab:
         files = [*sorted(folder.glob("*/version.json")), folder / "promoted.json"]
         if isinstance(chosen, str) and chosen and any(path.parent.name == chosen for path in files):
             files.append(self.versions.path(chosen) / LOG)
-        jobs = [(job.id, job.state) for job in trainings(self.rooms).values()]
+        jobs = [(job.id, job.state) for job in trainings(self.context).values()]
         return [chosen, *jobs, *map(_stamp, files)]
 
 

@@ -34,8 +34,8 @@ from studio.ui.components.live_status import live_status
 from studio.ui.components.prompt_ideas import prompt_ideas
 from studio.ui.components.queue_list import queue_list
 from studio.ui.components.step_timeline import step_timeline
-from studio.ui.forms.fields import Values
 from studio.ui.forms.generation import Form, label_of
+from studio.ui.listeners import LIGHT, Values, sent_by, text_of
 from studio.ui.panels.preset_card import card, verdict_line
 from studio.ui.panels.profile import MeasurePanel
 from studio.ui.panels.run_progress import Progress, idle_status, timeline_of
@@ -52,13 +52,6 @@ PATIENCE_SECONDS = 5.0
 ENDED_JOBS_LISTED = 4
 """Jobs that have ended and are still listed under the queue."""
 IDLE_WORDS = "Nothing is being made."
-
-LIGHT: dict[str, Any] = {
-    "show_progress": "hidden",
-    "concurrency_limit": None,
-    "api_visibility": "private",
-}
-"""For every listener: the heavy work is elsewhere, so none has to wait for another, and none is an interface."""
 
 
 class JobNews(NamedTuple):
@@ -112,13 +105,15 @@ class Watchers:
 class GenerateTab:
     """The tab's components and what they do. `build` draws them, `wire` connects them."""
 
-    def __init__(self, rooms: PageContext, presets: list[Preset], masthead: gr.HTML, browser: gr.BrowserState) -> None:
-        self.rooms = rooms
-        self.form = Form(presets, VersionStore(rooms.store.folder))
+    def __init__(
+        self, context: PageContext, presets: list[Preset], masthead: gr.HTML, browser: gr.BrowserState
+    ) -> None:
+        self.context = context
+        self.form = Form(presets, VersionStore(context.store.folder))
         self.masthead = masthead
         self.browser = browser
-        self.weights = WeightsPanel(hosted=rooms.hosted)
-        self.measuring = MeasurePanel(rooms)
+        self.weights = WeightsPanel(hosted=context.hosted)
+        self.measuring = MeasurePanel(context)
         self.watchers = Watchers()
 
     # -- layout -------------------------------------------------------------------------------------------------------
@@ -132,7 +127,7 @@ class GenerateTab:
                 self._build_stage()
         self.shown_job = gr.State("")
         self.chose = gr.State(False)
-        self.timer = gr.Timer(6 if self.rooms.hosted else 2)
+        self.timer = gr.Timer(6 if self.context.hosted else 2)
         self.until_measured = gr.Timer(5)
 
     def _build_form(self, first: Preset | None) -> None:
@@ -142,10 +137,12 @@ class GenerateTab:
             self.form.place_negative_prompt()
         self.form.place_preset()
         with gr.Column(elem_classes="tight"):
-            self.verdict = message.message(verdict_line(first, self.rooms.machine) if first else {}, elem_id="verdict")
+            self.verdict = message.message(
+                verdict_line(first, self.context.machine) if first else {}, elem_id="verdict"
+            )
             self.weights.build(first)
         with gr.Accordion("About this preset", open=False, elem_id="about-preset"):
-            self.card = facts(card(first, self.rooms.machine) if first else {}, elem_id="preset-card")
+            self.card = facts(card(first, self.context.machine) if first else {}, elem_id="preset-card")
         self.form.place_adapter()
         self.form.place_numbers()
         self.form.place_cache()
@@ -214,9 +211,9 @@ class GenerateTab:
         then_attach(acted, self.attach_chosen, self.chose)
         acted.then(self.look, [self.browser, self.shown_job], [self.queue, self.masthead], **LIGHT)
         self.timer.tick(self.look, [self.browser, self.shown_job], [self.queue, self.masthead], **LIGHT)
-        self.weights.wire(self.form.preset, self.timer, LIGHT)
+        self.weights.wire(self.form.preset, self.timer)
         asked = [self.form.controls[name] for name in ("preset", "num_inference_steps", "flow_shift")]
-        self.measuring.wire(asked, self.timer, LIGHT)
+        self.measuring.wire(asked, self.timer)
         self._wire_form()
 
     def _wire_form(self) -> None:
@@ -291,8 +288,8 @@ class GenerateTab:
     def _introduces(self, preset: Preset) -> dict[Any, Any]:
         return (
             {
-                self.card: card(preset, self.rooms.machine),
-                self.verdict: verdict_line(preset, self.rooms.machine),
+                self.card: card(preset, self.context.machine),
+                self.verdict: verdict_line(preset, self.context.machine),
                 self.ideas: {"prompts": list(preset.defaults.prompts)},
             }
             | self.weights.shows(preset.name)
@@ -320,7 +317,7 @@ class GenerateTab:
             prompts = find_preset(str(name)).defaults.prompts
         except StudioError:
             return gr.skip()
-        index = (event._data or {}).get("index")
+        index = sent_by(event).get("index")
         return prompts[index] if isinstance(index, int) and 0 <= index < len(prompts) else gr.skip()
 
     def estimate_of(self, values: Values) -> dict[str, Any]:
@@ -329,7 +326,7 @@ class GenerateTab:
             request, preset = self.form.request_of(values, prompt="a prompt")
         except StudioError as error:
             return message.of_error(error, label=label_of(error))
-        known = predict(request, self.rooms.store.folder)
+        known = predict(request, self.context.store.folder)
         if known is not None:
             span = f"{seconds_text(known.low)} to {seconds_text(known.high)}"
             cached = "" if request.cache is None else " without a cache"
@@ -347,7 +344,7 @@ class GenerateTab:
             request, _ = self.form.request_of(values, prompt="a prompt")
         except StudioError:
             return gr.skip(), gr.skip()
-        if predict(request, self.rooms.store.folder) is None:
+        if predict(request, self.context.store.folder) is None:
             return gr.skip(), gr.skip()
         return self.estimate_of(values), gr.Timer(active=False)
 
@@ -376,7 +373,7 @@ class GenerateTab:
 
     def _submit(self, browser: Any, request: GenerationRequest) -> dict[Any, Any]:
         try:
-            job = self.rooms.queue.submit(request, owner=self._owner(browser))
+            job = self.context.queue.submit(request, owner=self._owner(browser))
         except StudioError as error:
             return self._refused(error)
         others = [each for each in self._jobs(browser, ended=0) if each.id != job.id]
@@ -409,7 +406,7 @@ class GenerateTab:
     def _stop(self, browser: Any, shown: Any, *, keep: bool) -> dict[Any, Any]:
         try:
             owner = self._owner(browser)
-            self.rooms.queue.cancel(_text(shown), keep=keep, owner=owner)
+            self.context.queue.cancel(text_of(shown), keep=keep, owner=owner)
         except StudioError as error:
             return self._refused(error)
         words = "Stopping after this step, to keep what was reached." if keep else "Stopping."
@@ -417,20 +414,20 @@ class GenerateTab:
 
     def act(self, browser: Any, event: gr.EventData) -> dict[Any, Any]:
         """A button of the queue. What it sends is data from outside: unknown words do nothing, jobs are looked up."""
-        asked = event._data if isinstance(event._data, dict) else {}
-        action, job_id = asked.get("action"), _text(asked.get("job"))
-        queue = self.rooms.queue
+        sent = sent_by(event)
+        action, job_id = sent.get("action"), text_of(sent.get("job"))
+        queue = self.context.queue
         kept, chose = introduced(browser), False
         try:
             owner = self._owner(browser)
-            if action in ("pause", "resume") and not self.rooms.hosted:
+            if action in ("pause", "resume") and not self.context.hosted:
                 queue.pause() if action == "pause" else queue.resume()
             elif action == "show":
                 kept["job"], chose = queue.get(job_id, owner=owner).id, True
             elif action == "cancel":
                 job = queue.cancel(job_id, owner=owner)
                 if isinstance(job.work, WalkComparison) and job.final:  # it had not begun: nobody else will say so
-                    Comparisons(self.rooms.store).stop(job.work.comparison_id)
+                    Comparisons(self.context.store).stop(job.work.comparison_id)
             elif action == "up":
                 queue.move(job_id, self._place_among_mine(owner, job_id) - 1, owner=owner)
             elif action == "retry":
@@ -442,7 +439,7 @@ class GenerateTab:
         return {self.browser: kept, self.trouble: {}, self.chose: chose}
 
     def _place_among_mine(self, owner: str, job_id: str) -> int:
-        waiting = [job.id for job in self.rooms.queue.jobs(owner=owner, states=("queued",))]
+        waiting = [job.id for job in self.context.queue.jobs(owner=owner, states=("queued",))]
         return max(1, waiting.index(job_id)) if job_id in waiting else 1
 
     # -- watching -----------------------------------------------------------------------------------------------------
@@ -511,7 +508,10 @@ class GenerateTab:
             # The job first: what a final job had to say is in its log by the time it is final.
             news = await asyncio.to_thread(self._news_of, job_id, owner)
             if news.job.run_id is not None and (tail is None or tail.path.parent.name != news.job.run_id):
-                progress, tail = Progress(), self.rooms.queue.tail(news.job)  # a comparison makes one run after another
+                progress, tail = (
+                    Progress(),
+                    self.context.queue.tail(news.job),
+                )  # a comparison makes one run after another
             heard = False
             for event in await asyncio.to_thread(self._said, news.job, tail):
                 heard = progress.add(event) or heard
@@ -531,16 +531,16 @@ class GenerateTab:
             await asyncio.sleep(LOOK_SECONDS)
 
     def _news_of(self, job_id: str, owner: str) -> JobNews:
-        queue = self.rooms.queue
+        queue = self.context.queue
         job = queue.get(job_id, owner=owner)
         worker = worker_words(queue.worker_state(), paused=queue.paused)
-        return JobNews(job, words_of(job, self.rooms.store).title, worker)
+        return JobNews(job, words_of(job, self.context.store).title, worker)
 
     def _said(self, job: Job, tail: EventTail | None) -> list[GenerationEvent]:
         """What the job's run has said since the page looked last."""
         if tail is None:
             return []
-        return [cast(GenerationEvent, event) for _, event in (*tail.read(), *self.rooms.queue.last_word(job, tail))]
+        return [cast(GenerationEvent, event) for _, event in (*tail.read(), *self.context.queue.last_word(job, tail))]
 
     def _around(self, browser: Any, job: Job, progress: Progress) -> dict[Any, Any]:
         """Everything around the bars, which changes only when the job's state does."""
@@ -571,21 +571,21 @@ class GenerateTab:
 
     def look(self, browser: Any, shown: Any) -> dict[Any, Any]:
         """The queue and the worker as they are now."""
-        return {self.queue: self._queue_value(browser, _text(shown)), self.masthead: self._masthead_value()}
+        return {self.queue: self._queue_value(browser, text_of(shown)), self.masthead: self._masthead_value()}
 
     def _queue_value(self, browser: Any, shown: str) -> dict[str, Any]:
         jobs = self._jobs(browser, ended=ENDED_JOBS_LISTED)
         return {
-            "paused": self.rooms.queue.paused,
-            "may_pause": not self.rooms.hosted,
-            "jobs": [job_row(job, self.rooms.store, shown=shown, may_move=True) for job in jobs],
+            "paused": self.context.queue.paused,
+            "may_pause": not self.context.hosted,
+            "jobs": [job_row(job, self.context.store, shown=shown, may_move=True) for job in jobs],
         }
 
     def _masthead_value(self) -> dict[str, Any]:
-        worker = self.rooms.queue.worker_state()
-        paused = self.rooms.queue.paused
+        worker = self.context.queue.worker_state()
+        paused = self.context.queue.paused
         return {
-            "machine": machine_line(self.rooms.machine),
+            "machine": machine_line(self.context.machine),
             "worker": worker_words(worker, paused=paused),
             "worker_state": "paused" if paused and isinstance(worker, Ready) else worker.state,
         }
@@ -593,11 +593,11 @@ class GenerateTab:
     # -- looking up, always as this visitor ---------------------------------------------------------------------------
 
     def _owner(self, browser: Any) -> str:
-        return owner_of(browser, hosted=self.rooms.hosted)
+        return owner_of(browser, hosted=self.context.hosted)
 
     def _job(self, browser: Any, job_id: Any) -> Job | None:
         try:
-            return self.rooms.queue.get(_text(job_id), owner=self._owner(browser)) if job_id else None
+            return self.context.queue.get(text_of(job_id), owner=self._owner(browser)) if job_id else None
         except StudioError:
             return None
 
@@ -614,7 +614,7 @@ class GenerateTab:
             owner = self._owner(browser)
         except JobError:
             return []
-        queue = self.rooms.queue
+        queue = self.context.queue
         waiting = queue.jobs(owner=owner, states=("running", "queued"), kinds=kinds)
         return waiting + (
             queue.jobs(owner=owner, states=("complete", "cancelled", *FAILED), limit=ended) if ended else []
@@ -638,7 +638,7 @@ class GenerateTab:
         if job.run_id is None:
             return None
         try:
-            return self.rooms.store.get(job.run_id, owner=self._owner(browser))
+            return self.context.store.get(job.run_id, owner=self._owner(browser))
         except RunError:
             return None
 
@@ -660,7 +660,3 @@ def worker_words(worker: WorkerState, *, paused: bool) -> str:
             return "The queue is paused"
         case Ready():
             return f"Ready, {worker.preset} is loaded" if worker.preset else "Ready"
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""

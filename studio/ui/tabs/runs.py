@@ -22,11 +22,11 @@ from studio.ui.components import message
 from studio.ui.components.facts import facts
 from studio.ui.components.run_grid import run_grid
 from studio.ui.components.step_timeline import step_timeline
+from studio.ui.listeners import LIGHT, sent_by
 from studio.ui.panels.run_progress import picture_address, timeline_of
 from studio.ui.server.page_context import PageContext
 from studio.ui.server.serving import clip_to_serve, poster_bytes
 from studio.ui.server.visitor import owner_of
-from studio.ui.tabs.generate import LIGHT
 from studio.ui.wording import result_facts, run_tile, settings_facts
 
 PAGE = 24
@@ -37,8 +37,8 @@ ANY_PRESET = ""
 class RunsTab:
     """The tab's components and what they do. `build` draws them, `wire` connects them to the form of the other tab."""
 
-    def __init__(self, rooms: PageContext, presets: list[Preset], browser: gr.BrowserState) -> None:
-        self.rooms = rooms
+    def __init__(self, context: PageContext, presets: list[Preset], browser: gr.BrowserState) -> None:
+        self.context = context
         self.presets = presets
         self.browser = browser
 
@@ -177,8 +177,8 @@ class RunsTab:
         wanted = preset if isinstance(preset, str) and preset else None
         try:
             owner = self._owner(browser)
-            runs = self.rooms.store.search(text, owner=owner, preset=wanted, limit=limit)
-            total = self.rooms.store.count(text, owner=owner, preset=wanted)
+            runs = self.context.store.search(text, owner=owner, preset=wanted, limit=limit)
+            total = self.context.store.count(text, owner=owner, preset=wanted)
         except StudioError as error:
             return {self.grid: {"runs": [], "total": 0, "empty": str(error)}, self.more: gr.update(visible=False)}
         tiles = [run_tile(run, picture_address(poster_bytes(run))) for run in runs]
@@ -196,9 +196,9 @@ class RunsTab:
 
     def choose(self, browser: Any, event: gr.EventData) -> dict[Any, Any]:
         """The run that was clicked. What the browser sends is looked up as this visitor's, or not at all."""
-        asked = event._data if isinstance(event._data, dict) else {}
+        sent = sent_by(event)
         try:
-            run = self._run(browser, asked.get("run"))
+            run = self._run(browser, sent.get("run"))
         except StudioError as error:
             return {self.hint: message.of_error(error), self.shown: gr.update(visible=False), self.chosen: ""}
         clip = clip_to_serve(run)
@@ -225,7 +225,7 @@ class RunsTab:
 
     def remove(self, browser: Any, chosen: Any) -> dict[Any, Any]:
         try:
-            self.rooms.store.delete(self._run(browser, chosen).id, owner=self._owner(browser))
+            self.context.store.delete(self._run(browser, chosen).id, owner=self._owner(browser))
         except StudioError as error:
             return {self.hint: message.of_error(error), self.confirm: gr.update(visible=False)}
         return {
@@ -238,10 +238,10 @@ class RunsTab:
     # -- looking up, always as this visitor ---------------------------------------------------------------------------
 
     def _owner(self, browser: Any) -> str:
-        return owner_of(browser, hosted=self.rooms.hosted)
+        return owner_of(browser, hosted=self.context.hosted)
 
     def _run(self, browser: Any, run_id: Any) -> Run:
-        return self.rooms.store.get(run_id if isinstance(run_id, str) else "", owner=self._owner(browser))
+        return self.context.store.get(run_id if isinstance(run_id, str) else "", owner=self._owner(browser))
 
     def _title_of(self, run: Run) -> str:
         return next((preset.title for preset in self.presets if preset.name == run.request.preset), run.request.preset)
