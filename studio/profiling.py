@@ -36,6 +36,7 @@ from studio.events import (
 from studio.generate import PROFILES, generate
 from studio.machine import hardware
 from studio.machine.weights import fingerprint
+from studio.palette import DAY
 from studio.preset import Preset, find_preset
 from studio.records.event_log import EventLog
 from studio.records.profile_files import profile_path, profiling_log
@@ -312,7 +313,7 @@ def plot_of(profile: Profile) -> str:
         return height - foot - min(distance, top) / top * (height - foot - 24)
 
     lines = [
-        '<polyline fill="none" stroke="#3f6fb5" stroke-opacity=".75" stroke-width="1.5" points="'
+        f'<polyline fill="none" stroke="{DAY["print-distance"]}" stroke-opacity=".75" stroke-width="1.5" points="'
         + " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in enumerate(clip) if step)
         + '"/>'
         for clip in profile.distances
@@ -322,14 +323,14 @@ def plot_of(profile: Profile) -> str:
         above = max(y(threshold), above + 13)  # words side by side with their line, but never on each other
         lines.append(
             f'<path d="M{left} {y(threshold):.1f}H{width - right}L{width - right + 8} {above:.1f}" fill="none" '
-            f'stroke="#b5653f" stroke-dasharray="4 3"/>'
+            f'stroke="{DAY["print-threshold"]}" stroke-dasharray="4 3"/>'
             f'<text x="{width - right + 10}" y="{above + 4:.1f}">below {threshold:.3f}: every {rate}</text>'
         )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '
-        f'font-size="11" fill="#333"><rect width="100%" height="100%" fill="#fff"/>'
+        f'font-size="11" fill="{DAY["print-words"]}"><rect width="100%" height="100%" fill="{DAY["print-paper"]}"/>'
         f'<text x="{left}" y="15">{profile.preset}: change of the middle block\'s attention from step to step</text>'
-        f'<path d="M{left} 20V{height - foot}H{width - right}" fill="none" stroke="#999"/>'
+        f'<path d="M{left} 20V{height - foot}H{width - right}" fill="none" stroke="{DAY["print-axis"]}"/>'
         f'<text x="{left - 6}" y="{y(top):.0f}" text-anchor="end">{top:.2g}</text>'
         f'<text x="{left - 6}" y="{y(0):.0f}" text-anchor="end">0</text>'
         f'<text x="{width - right}" y="{height - 10}" text-anchor="end">step {total}</text>'

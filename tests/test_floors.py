@@ -7,7 +7,7 @@ import pytest
 
 PROJECT = Path(__file__).parent.parent
 
-WORDS = {"errors", "events", "storage", "preset", "family", "clips", "requests", "records", "machine"}
+WORDS = {"errors", "events", "storage", "palette", "preset", "family", "clips", "requests", "records", "machine"}
 MODELS = {"pipelines", "pocket", "driving_world", "caching", "chopgrad", "metrics", "distributed", "mobius", "pvdm"}
 VERBS = {"generate", "block_watch", "profiling", "finetune", "compare", "jobs", "remote", "super_resolve", "drive"}
 DOORS = {"ui", "command_line", "__main__"}

@@ -22,6 +22,7 @@ from studio.compare.grid import parse_method
 from studio.compare.record import to_json
 from studio.errors import RunError, StudioError
 from studio.metrics import METRICS, scores_to_json
+from studio.palette import by_the_readers_choice
 from studio.records.runs import RunStore
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -210,11 +211,6 @@ _PAGE = """<!doctype html>
 """
 
 _STYLE = """
-:root { --ink: #16191d; --soft: #59626c; --line: #d5d9dd; --paper: #fff; --desk: #f3f4f5; --bad: #a52f24;
-  --m0: #16191d; --m1: #2f6fb2; --m2: #c67a12; --m3: #2c8467; --m4: #8a55b8; --m5: #b3382c; --m6: #5a6b1f; --m7: #0f7c8a; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e8ea; --soft: #98a1aa; --line: #30363c; --paper: #181b1e;
-  --desk: #111315; --bad: #f0a198; --m0: #e6e8ea; --m1: #6aa9e6; --m2: #eda541; --m3: #62c9a3; --m4: #c096ea; --m5: #f0a198;
-  --m6: #b9cf6a; --m7: #5fd0df; } }
 body { margin: 0; background: var(--desk); color: var(--ink); font: 14px/1.45 "IBM Plex Sans", ui-sans-serif, system-ui, sans-serif; }
 main { max-width: 1180px; margin: 0 auto; padding: 16px clamp(12px, 2vw, 24px) 28px; }
 h1 { font-size: 19px; margin: 0 0 4px; } h2 { font-size: 15px; margin: 22px 0 6px; }
@@ -249,7 +245,7 @@ def to_html(comparison: Comparison, store: RunStore | None = None) -> str:
     )
     return _PAGE.format(
         title=html.escape(title),
-        style=_STYLE,
+        style=by_the_readers_choice() + _STYLE,
         lead=html.escape(lead),
         foot=html.escape(foot),
         plot=_plot(comparison),
@@ -391,10 +387,10 @@ def _plot(comparison: Comparison, metric: str = "psnr") -> str:
         size = 0.65 if medians and point in points else 1.0
         figures = f"{ratio_text(point.denoising)}, {score_text(metric, point.scores[metric])} dB"
         label = html.escape(f"{title_of(point.method)}: {figures}")
-        parts.append(f'<g fill="var(--m{shape % 8})"><title>{label}</title>{_shape(shape, x, y, size)}</g>')
+        parts.append(f'<g fill="var(--hue-{shape % 8})"><title>{label}</title>{_shape(shape, x, y, size)}</g>')
     for row, method in enumerate(each for each in comparison.methods if any(p.method == each for p in points)):
         shape, y = comparison.methods.index(method), _TOP + 14 + 22 * row
-        parts.append(f'<g fill="var(--m{shape % 8})">{_shape(shape, edge + 16, y, 1.0)}</g>')
+        parts.append(f'<g fill="var(--hue-{shape % 8})">{_shape(shape, edge + 16, y, 1.0)}</g>')
         parts.append(f'<text class="name" x="{edge + 28}" y="{y + 4}">{html.escape(title_of(method)[:24])}</text>')
     return "".join(parts) + "</svg>"
 
@@ -418,7 +414,7 @@ def _shape(index: int, x: float, y: float, size: float) -> str:
         2: ((0, -6.5), (6, 5), (-6, 5)),
         3: ((0, -7), (7, 0), (0, 7), (-7, 0)),
     }
-    hollow = f' fill="none" stroke="var(--m{index % 8})" stroke-width="2"' if index % 8 > 3 else ""
+    hollow = f' fill="none" stroke="var(--hue-{index % 8})" stroke-width="2"' if index % 8 > 3 else ""
     if index % 4 == 0:
         return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{5.5 * size:.1f}"{hollow}/>'
     corners = " ".join(f"{x + size * dx:.1f},{y + size * dy:.1f}" for dx, dy in outlines[index % 4])

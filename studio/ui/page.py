@@ -29,7 +29,7 @@ from studio.ui.tabs.compare import CompareTab
 from studio.ui.tabs.finetune import FinetuneTab
 from studio.ui.tabs.generate import GenerateTab
 from studio.ui.tabs.runs import RunsTab
-from studio.ui.theme import HEAD, STYLE_SHEET, theme
+from studio.ui.theme import HEAD, STYLE_SHEETS, theme
 from studio.ui.wording import machine_line
 
 UPLOAD_BYTES = {"local": ClipLimits.file_bytes, "hosted": 50 * 10**6}
@@ -80,7 +80,7 @@ def launch_options(context: PageContext, *, host: str, port: int | None) -> dict
         "server_name": host,
         "server_port": port,
         "theme": theme(),
-        "css_paths": [STYLE_SHEET],
+        "css_paths": list(STYLE_SHEETS),
         "head": HEAD,
         "share": False,
         "strict_cors": True,

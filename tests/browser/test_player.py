@@ -21,7 +21,7 @@ from studio.clips.write import write_clip
 from studio.ui.components.synced_player import FrameScores, PlayerClip, player_record, served, synced_player
 from studio.ui.panels.comparison_export import export_html
 from studio.ui.server.guard import Guard
-from studio.ui.theme import HEAD, STYLE_SHEET, theme
+from studio.ui.theme import HEAD, STYLE_SHEETS, theme
 
 FRAMES = 24
 FPS = 12.0
@@ -133,7 +133,7 @@ def address(clips: dict[str, Path], cases: dict[str, Any]) -> Iterator[str]:
     _, served_at, _ = page.launch(
         server_name="127.0.0.1",
         theme=theme(),
-        css_paths=[STYLE_SHEET],
+        css_paths=list(STYLE_SHEETS),
         head=HEAD,
         quiet=True,
         ssr_mode=False,

@@ -3,6 +3,7 @@
 // bitmaps' room are sought anew for every frame, and drawn once all of them have arrived: slower, and still together.
 const root = element.querySelector('.player');
 const find = (selector) => root.querySelector(selector);
+const colour = (name) => getComputedStyle(root).getPropertyValue('--' + name).trim();
 const stage = find('.player-stage');
 const scrub = find('.player-scrub');
 const status = find('.player-status');
@@ -295,14 +296,14 @@ function layers(context, pane, zoom = 1) {
   context.restore();
   if (edge <= 0 || edge >= width) return;
   const dot = width / parseFloat(pane.canvas.style.width) / zoom;
-  context.fillStyle = 'rgba(8, 9, 10, .5)';
+  context.fillStyle = `rgba(${colour('veil')}, .5)`;
   context.fillRect(edge - 2 * dot, 0, 4 * dot, height);
-  context.fillStyle = '#fff';
+  context.fillStyle = colour('white');
   context.fillRect(edge - dot, 0, 2 * dot, height);
 }
 
 function ring(context, x, y, radius) {
-  for (const [width, style] of [[5, 'rgba(8, 9, 10, .6)'], [2, '#fff']]) {
+  for (const [width, style] of [[5, `rgba(${colour('veil')}, .6)`], [2, colour('white')]]) {
     context.beginPath();
     context.arc(x, y, radius, 0, 2 * Math.PI);
     context.lineWidth = width;
@@ -602,20 +603,20 @@ function picture() {
   canvas.height = head + height + 34;
   const context = canvas.getContext('2d');
   const family = getComputedStyle(root).fontFamily;
-  context.fillStyle = '#fff';
+  context.fillStyle = colour('print-paper');
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.imageSmoothingEnabled = false;
   clips.forEach((clip, i) => {
     const left = gap + i * (width + gap);
-    context.fillStyle = '#16191d';
+    context.fillStyle = colour('print-ink');
     context.font = 'bold 15px ' + family;
     context.fillText(cut(context, clip.title, width), left, 21);
-    context.fillStyle = '#59626c';
+    context.fillStyle = colour('print-soft');
     context.font = '12px ' + family;
     context.fillText(cut(context, clip.facts.join(' · '), width), left, 38);
     context.drawImage(clip.picture, left, head, width, height);
   });
-  context.fillStyle = '#59626c';
+  context.fillStyle = colour('print-soft');
   context.font = '12px ' + family;
   context.fillText(find('.player-clock').textContent, gap, head + height + 22);
   const number = String(frame + 1).padStart(3, '0');

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.errors import ClipError, RequestError
+from studio.palette import by_the_readers_choice
 from studio.ui.components.static_html import FOLDER
 
 MAX_CLIP_BYTES = 200 * 10**6
@@ -58,20 +59,7 @@ _POLICY = (
     "img-src data: blob:; media-src data: blob:; base-uri 'none'; form-action 'none'"
 )
 
-# The theme's colours, light and dark, since there is no theme in the file.
-_SHELL = """:root {
-  --body-text-color: #16191d; --body-text-color-subdued: #59626c; --border-color-primary: #d5d9dd;
-  --background-fill-primary: #ffffff; --background-fill-secondary: #eceef0;
-  --computed: #2f6fb2; --reused: #c67a12; --focus: #2b67a8; --screen: #0c0e10; --bad: #a52f24; --desk: #f3f4f5;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --body-text-color: #e6e8ea; --body-text-color-subdued: #98a1aa; --border-color-primary: #30363c;
-    --background-fill-primary: #181b1e; --background-fill-secondary: #1f2327;
-    --computed: #6aa9e6; --reused: #eda541; --focus: #74aee6; --screen: #08090a; --bad: #f0a198; --desk: #111315;
-  }
-}
-body { margin: 0; background: var(--desk); color: var(--body-text-color); font: 14px/1.4 "IBM Plex Sans", ui-sans-serif, system-ui, sans-serif; }
+_SHELL = """body { margin: 0; background: var(--desk); color: var(--ink); font: 14px/1.4 "IBM Plex Sans", ui-sans-serif, system-ui, sans-serif; }
 main { max-width: 1180px; margin: 0 auto; padding: 16px clamp(12px, 2vw, 24px) 28px; }
 h1 { font-size: 19px; font-weight: 600; letter-spacing: -.01em; margin: 0 0 12px; overflow-wrap: anywhere; }"""  # noqa: E501
 
@@ -101,7 +89,7 @@ def export_html(record: dict[str, Any], clips: Sequence[Path], *, title: str = "
     return _PAGE.format(
         policy=_POLICY,
         title=html.escape(title),
-        shell=_SHELL,
+        shell=by_the_readers_choice() + _SHELL,
         style=_part("css"),
         template=_part("html"),
         record=_as_data(whole),
