@@ -1,26 +1,13 @@
 const root = element.querySelector('.clips');
 const list = root.querySelector('.clips-rows');
 const edits = new Map();
-let drawn = '';
-
-function make(tag, name, words) {
-  const made = document.createElement(tag);
-  if (name) made.className = name;
-  if (words != null) made.textContent = words;
-  return made;
-}
 
 function row(clip) {
   const item = make('li', 'clip');
   item.dataset.clip = clip.id;
   item.dataset.state = clip.state;
   const frame = make('span', 'clip-frame');
-  if (clip.picture.startsWith('data:image/jpeg;base64,')) {
-    const image = make('img');
-    image.src = clip.picture;
-    image.alt = '';
-    frame.append(image);
-  }
+  if (clip.picture.startsWith('data:image/jpeg;base64,')) frame.append(makeImage(clip.picture));
   const words = make('div', 'clip-words');
   const head = make('div', 'clip-head');
   head.append(make('span', 'clip-name', clip.state === 'reading' ? 'Being read…' : clip.name), make('span', 'clip-line figures', clip.line));
@@ -42,8 +29,7 @@ function row(clip) {
   } else if (clip.note) {
     words.append(make('p', 'clip-note', 'Left out: ' + clip.note));
   }
-  const button = make('button', 'small', 'Remove');
-  button.type = 'button';
+  const button = makeButton('small', 'Remove');
   button.setAttribute('aria-label', 'Remove ' + (clip.name || 'the clip'));
   item.append(frame, words, button);
   return item;
@@ -54,23 +40,21 @@ function mended(clips) {
   return clips.map((clip) => ({...clip, ...(edits.get(clip.id) || {})}));
 }
 
-function draw() {
+function keepEdits() {
   const data = props.value || {};
   const clips = mended(data.clips || []);
   for (const id of [...edits.keys()]) if (!clips.some((clip) => clip.id === id)) edits.delete(id);
   if (JSON.stringify(clips) !== JSON.stringify(data.clips || [])) props.value = {...data, clips};
-  const words = JSON.stringify(clips.map((clip) => [clip.id, clip.state, clip.note, clip.name, clip.line]));
-  if (words === drawn) return;
-  drawn = words;
-  const active = list.contains(document.activeElement) ? document.activeElement : null;
-  const place = active && [active.closest('.clip').dataset.clip, active.className || active.type, active.selectionStart];
-  list.replaceChildren(...clips.map(row));
-  if (place) {
-    const item = [...list.children].find((each) => each.dataset.clip === place[0]);
-    const again = item?.querySelector(place[1] === 'clip-caption' ? 'textarea' : place[1] === 'checkbox' ? 'input' : 'button');
-    again?.focus();
-    if (again?.tagName === 'TEXTAREA') again.setSelectionRange(place[2], place[2]);
-  }
+}
+
+// What is typed is in the value too, and draws nothing anew.
+const shown = (data) => (data.clips || []).map((clip) => [clip.id, clip.state, clip.note, clip.name, clip.line]);
+
+function draw(data) {
+  const clips = mended(data.clips || []);
+  const caret = document.activeElement?.selectionStart;
+  const again = keepFocus(list, 'clip', () => list.replaceChildren(...clips.map(row)));
+  if (again?.localName === 'textarea') again.setSelectionRange(caret, caret);
   const ready = clips.filter((clip) => clip.state === 'ready').length;
   const left = clips.filter((clip) => clip.state === 'left out').length;
   const reading = clips.length - ready - left;
@@ -95,5 +79,5 @@ list.addEventListener('click', (event) => {
   const button = event.target.closest('button');
   if (button) trigger('remove', {clip: button.closest('.clip').dataset.clip});
 });
-watch('value', draw);
-draw();
+watch('value', keepEdits);
+drawChanges(draw, shown);

@@ -6,11 +6,6 @@ let data = {};
 let arrived = 0;
 
 const pick = (selector) => root.querySelector(selector);
-const say = (selector, words) => {
-  const spot = pick(selector);
-  if (spot.textContent !== words) spot.textContent = words;
-  spot.hidden = !words;
-};
 const seconds = (value) => value >= 90 ? Math.floor(value / 60) + ' min ' + Math.round(value % 60) + ' s'
   : value >= 10 ? Math.round(value) + ' s' : value >= 1 ? value.toFixed(1) + ' s' : Math.round(value * 1000) + ' ms';
 
@@ -29,24 +24,14 @@ function draw() {
   data = props.value || {};
   arrived = performance.now();
   root.dataset.state = data.state || 'idle';
-  say('.live-headline', data.headline || '');
-  say('.live-prompt', data.prompt || '');
-  say('.live-detail', data.detail || '');
+  for (const name of ['headline', 'prompt', 'detail']) write(pick('.live-' + name), data[name]);
   image.hidden = !data.preview;
   if (data.preview && image.src !== data.preview) image.src = data.preview;
   if (data.preview) image.alt = 'What the model has so far, after step ' + (data.preview_step + 1);
-  say('.live-caption', data.preview ? 'estimate after step ' + (data.preview_step + 1) : '');
-  stages.replaceChildren(...(data.stages || []).map((stage) => {
-    const item = document.createElement('li');
-    item.className = stage.seconds == null ? 'under-way' : 'done';
-    item.textContent = stage.name + (stage.seconds == null ? ' …' : ' ' + seconds(stage.seconds));
-    return item;
-  }));
-  notices.replaceChildren(...(data.notices || []).map((words) => {
-    const item = document.createElement('li');
-    item.textContent = words;
-    return item;
-  }));
+  write(pick('.live-caption'), data.preview ? 'estimate after step ' + (data.preview_step + 1) : '');
+  stages.replaceChildren(...(data.stages || []).map(({name, seconds: spent}) => (
+    spent == null ? make('li', 'under-way', name + ' …') : make('li', 'done', name + ' ' + seconds(spent)))));
+  notices.replaceChildren(...(data.notices || []).map((words) => make('li', '', words)));
   tick();
   // Where the form and the picture lie one under the other, what was just begun is brought into sight.
   const begun = before && before !== data.state && (data.state === 'queued' || data.state === 'starting');

@@ -3,17 +3,9 @@ const area = root.querySelector('.pareto-area');
 const metric = root.querySelector('.pareto-metric');
 const pace = root.querySelector('.pareto-pace');
 const readout = root.querySelector('.pareto-readout');
-const NAMESPACE = root.querySelector('.pareto-empty').namespaceURI;
 const HEIGHT = 300, TOP = 30, BOTTOM = 44, LEFT = 52, RIGHT = 18;
 const REST = 'Up is better, right is faster; the dashed line is the Pareto front. Click a point to see its clip and load its settings.';
 let data = {};
-
-function svg(tag, attributes, words) {
-  const made = document.createElementNS(NAMESPACE, tag);
-  for (const [name, value] of Object.entries(attributes || {})) made.setAttribute(name, value);
-  if (words != null) made.textContent = words;
-  return made;
-}
 
 // A disc, square, triangle, diamond, then the same hollow: methods stay apart without their colours.
 function mark(shape, x, y, size) {
@@ -28,15 +20,6 @@ function mark(shape, x, y, size) {
   return svg('polygon', {points: corners.map(([dx, dy]) => (x + dx * size) + ',' + (y + dy * size)).join(' '), class: name});
 }
 
-function ticks(low, high, wanted) {
-  const rough = (high - low) / wanted;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((each) => each * power).find((each) => each >= rough);
-  const found = [];
-  for (let value = Math.ceil(low / step) * step; value <= high + step * 1e-6; value += step) found.push(value);
-  return [found, Math.max(0, -Math.floor(Math.log10(step)))];
-}
-
 const numbers = (points) => points.filter((point) => point.speeds[pace.value] != null && point.scores[metric.value] != null);
 
 function options() {
@@ -44,24 +27,15 @@ function options() {
   if (metric.dataset.names === names) return;
   const kept = metric.value;
   metric.dataset.names = names;
-  metric.replaceChildren(...(data.metrics || []).map((each) => {
-    const option = document.createElement('option');
-    option.value = each.name;
-    option.textContent = each.title;
-    return option;
-  }));
+  metric.replaceChildren(...(data.metrics || []).map((each) => new Option(each.title, each.name)));
   if ((data.metrics || []).some((each) => each.name === kept)) metric.value = kept;
 }
 
 function key() {
   root.querySelector('.pareto-key').replaceChildren(...(data.methods || []).map((method) => {
-    const item = document.createElement('li');
     const picture = svg('svg', {viewBox: '-9 -9 18 18', width: 14, height: 14, 'aria-hidden': 'true'});
     picture.append(mark(method.shape, 0, 0, 6));
-    const name = document.createElement('span');
-    name.textContent = method.title;
-    item.append(picture, name);
-    return item;
+    return keyItem(picture, method.title);
   }));
 }
 
@@ -88,7 +62,7 @@ function draw() {
   const left = Math.min(.95, ...speeds.map((speed) => speed * .95)), right = Math.max(1.2, ...speeds) * 1.06;
   let low = Math.min(...finite), high = Math.max(...finite);
   if (!finite.length) { low = 0; high = 1; }
-  const pad = (high - low || Math.abs(high) || 1) * .12;
+  const pad = padding(low, high, .12);
   low -= pad; high += pad;
   const top = TOP + (endless ? 26 : 0);
   const x = (speed) => LEFT + (speed - left) / (right - left) * (width - LEFT - RIGHT);
@@ -134,9 +108,7 @@ function draw() {
     spot.append(mark(median.shape, x(median.speeds[pace.value]), y(median.scores[about.name]), 8.5));
     picture.append(spot);
   }
-  const held = area.contains(document.activeElement) ? document.activeElement.dataset.cell : null;
-  area.replaceChildren(picture);
-  if (held != null) area.querySelector(`[data-cell="${CSS.escape(held)}"]`)?.focus();
+  keepFocus(area, 'cell', () => area.replaceChildren(picture));
   const chosen = shown.find((point) => point.cell === data.chosen);
   readout.textContent = chosen ? words(chosen, about) : REST + (many ? ' Large marks are medians.' : '');
 }
@@ -158,6 +130,6 @@ area.addEventListener('keydown', (event) => {
 });
 metric.addEventListener('change', draw);
 pace.addEventListener('change', draw);
-new ResizeObserver(() => { if (!root.hidden && area.firstElementChild?.getAttribute('width') != area.clientWidth) draw(); }).observe(area);
+drawAgainWhenResized(root, area, draw);
 watch('value', draw);
 draw();

@@ -3,36 +3,18 @@ const grid = root.querySelector('.runs-grid');
 const WORDS = {running: 'running', complete: '', failed: 'failed', cancelled: 'stopped', interrupted: 'interrupted'};
 
 function tile(run, chosen) {
-  const item = document.createElement('li');
-  const button = document.createElement('button');
-  button.type = 'button';
-  button.className = 'run-tile';
+  const item = make('li');
+  const button = makeButton('run-tile');
   button.dataset.run = run.id;
   button.dataset.state = run.state;
   button.setAttribute('aria-pressed', String(run.id === chosen));
-  const frame = document.createElement('span');
-  frame.className = 'run-frame';
-  if (run.poster) {
-    const image = document.createElement('img');
-    image.src = run.poster;
-    image.alt = '';
-    frame.append(image);
-  }
+  const frame = make('span', 'run-frame');
+  if (run.poster) frame.append(makeImage(run.poster));
   const state = run.partial ? 'partial' : WORDS[run.state] ?? run.state;
-  if (state) {
-    const badge = document.createElement('span');
-    badge.className = 'run-badge';
-    badge.textContent = state;
-    frame.append(badge);
-  }
-  const prompt = document.createElement('span');
-  prompt.className = 'run-prompt';
-  prompt.textContent = run.prompt;
+  if (state) frame.append(make('span', 'run-badge', state));
+  const prompt = make('span', 'run-prompt', run.prompt);
   prompt.title = run.prompt;
-  const line = document.createElement('span');
-  line.className = 'run-line figures';
-  line.textContent = run.line;
-  button.append(frame, prompt, line);
+  button.append(frame, prompt, make('span', 'run-line figures', run.line));
   item.append(button);
   return item;
 }
@@ -40,9 +22,7 @@ function tile(run, chosen) {
 function draw() {
   const data = props.value || {};
   const runs = data.runs || [];
-  const held = grid.contains(document.activeElement) ? document.activeElement.dataset.run : null;
-  grid.replaceChildren(...runs.map((run) => tile(run, data.chosen)));
-  if (held) grid.querySelector(`[data-run="${CSS.escape(held)}"]`)?.focus();
+  keepFocus(grid, 'run', () => grid.replaceChildren(...runs.map((run) => tile(run, data.chosen))));
   root.querySelector('.runs-count').textContent = data.total == null ? '' : data.total === 0 ? data.empty || 'No runs yet.'
     : runs.length < data.total ? runs.length + ' of ' + data.total + ' runs' : data.total + (data.total === 1 ? ' run' : ' runs');
 }

@@ -20,14 +20,11 @@ function median(values) {
 
 // One column of the strip: equal neighbours become one segment, so a plain step is one element and not one per block.
 function column(step) {
-  const cell = document.createElement('div');
-  cell.className = 'strip-step';
+  const cell = make('div', 'strip-step');
   for (const word of step.blocks || []) {
-    const branch = document.createElement('div');
-    branch.className = 'strip-branch';
+    const branch = make('div', 'strip-branch');
     for (const segment of word.match(/(.)\1*/g) || []) {
-      const part = document.createElement('i');
-      part.className = 'kind-' + (KINDS[segment[0]] || 'computed');
+      const part = make('i', 'kind-' + (KINDS[segment[0]] || 'computed'));
       part.style.flexGrow = segment.length;
       branch.append(part);
     }
@@ -93,13 +90,10 @@ function draw() {
     bars.replaceChildren();
     strip.replaceChildren();
     for (let i = 0; i < total; i++) {
-      const slot = document.createElement('div');
-      slot.className = 'bar-slot';
+      const slot = make('div', 'bar-slot');
       slot.dataset.step = i;
       bars.append(slot);
-      const gap = document.createElement('div');
-      gap.className = 'strip-step';
-      strip.append(gap);
+      strip.append(make('div', 'strip-step'));
     }
   }
   fit();
@@ -112,11 +106,8 @@ function draw() {
     const slot = bars.children[i];
     let bar = slot.firstElementChild;
     if (!bar) {
-      bar = document.createElement('div');
-      const number = document.createElement('span');
-      number.className = 'bar-number figures';
-      number.textContent = step.ms >= 10000 ? Math.round(step.ms / 1000) + ' s' : Math.round(step.ms);
-      slot.append(bar, number);
+      bar = make('div');
+      slot.append(bar, make('span', 'bar-number figures', step.ms >= 10000 ? Math.round(step.ms / 1000) + ' s' : Math.round(step.ms)));
       strip.children[i].replaceWith(column(step));
       drawn.push(step.ms);
     }

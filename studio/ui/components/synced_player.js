@@ -12,7 +12,7 @@ const speed = find('.player-speed');
 const picks = [find('.player-first'), find('.player-second')];
 const paneTemplate = find('.player-pane');
 const stripTemplate = find('.player-strip');
-const difference = document.createElement('canvas');
+const difference = make('canvas');
 const ZOOM = 4;
 const BESIDE = 10;
 const PATIENCE_MS = 120;
@@ -61,7 +61,7 @@ async function open(given) {
   const address = typeof given.url === 'string' ? given.url : given.url.url;
   const clip = {title: given.title, facts: given.facts || [], scores: given.scores || null, bitmaps: [], picture: null, at: 0};
   clip.url = URL.createObjectURL(await bytesOf(address));
-  clip.video = document.createElement('video');
+  clip.video = make('video');
   clip.video.muted = true;
   clip.video.playsInline = true;
   clip.video.preload = 'auto';
@@ -315,16 +315,8 @@ function ring(context, x, y, radius) {
 // Panes ---------------------------------------------------------------------------------------------------------------
 
 function name(clip) {
-  const whole = document.createElement('span');
-  whole.className = 'player-name';
-  const title = document.createElement('b');
-  title.textContent = clip.title;
-  whole.append(title);
-  for (const fact of clip.facts) {
-    const part = document.createElement('span');
-    part.textContent = fact;
-    whole.append(part);
-  }
+  const whole = make('span', 'player-name');
+  whole.append(make('b', '', clip.title), ...clip.facts.map((fact) => make('span', '', fact)));
   return whole;
 }
 
@@ -418,14 +410,7 @@ function setMode(to) {
 }
 
 function fillPicks() {
-  for (const pick of picks) {
-    pick.replaceChildren(...clips.map((clip, i) => {
-      const option = document.createElement('option');
-      option.value = i;
-      option.textContent = clip.title;
-      return option;
-    }));
-  }
+  for (const pick of picks) pick.replaceChildren(...clips.map((clip, i) => new Option(clip.title, i)));
 }
 
 // Whoever picks for one side what the other has gets the two exchanged.
@@ -598,7 +583,7 @@ function picture() {
   const tall = Math.max(...clips.map((clip) => clip.height));
   const scale = Math.max(1, Math.ceil(300 / wide));
   const [width, height, gap, head] = [wide * scale, tall * scale, 16, 46];
-  const canvas = document.createElement('canvas');
+  const canvas = make('canvas');
   canvas.width = clips.length * (width + gap) + gap;
   canvas.height = head + height + 34;
   const context = canvas.getContext('2d');
@@ -621,7 +606,7 @@ function picture() {
   context.fillText(find('.player-clock').textContent, gap, head + height + 22);
   const number = String(frame + 1).padStart(3, '0');
   canvas.toBlob((blob) => {
-    const link = document.createElement('a');
+    const link = make('a');
     link.href = URL.createObjectURL(blob);
     link.download = 'comparison-frame-' + number + '.png';
     link.click();

@@ -1,26 +1,9 @@
 const root = element.querySelector('.training');
 const area = root.querySelector('.training-area');
 const readout = root.querySelector('.training-readout');
-const NAMESPACE = root.querySelector('.training-empty').namespaceURI;
 const HEIGHT = 240, TOP = 28, BOTTOM = 34, LEFT = 52;
 const TITLES = {latent: 'latent loss', pixel: 'pixel loss'};
 let data = {}, place = null, pointed = null;
-
-function svg(tag, attributes, words) {
-  const made = document.createElementNS(NAMESPACE, tag);
-  for (const [name, value] of Object.entries(attributes || {})) made.setAttribute(name, value);
-  if (words != null) made.textContent = words;
-  return made;
-}
-
-function ticks(low, high, wanted) {
-  const rough = (high - low) / wanted || 1;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((each) => each * power).find((each) => each >= rough * .999);
-  const found = [];
-  for (let value = Math.ceil(low / step - 1e-9) * step; value <= high + step * 1e-6; value += step) found.push(value);
-  return [found, Math.max(0, -Math.floor(Math.log10(step) + 1e-9))];
-}
 
 // 1, 2 and 5 of every power, as many of them as there is room for.
 function logTicks(low, high) {
@@ -40,14 +23,10 @@ function key(logarithmic) {
   const items = (data.lines || []).map((line) => ['line', line.name, TITLES[line.name] + (logarithmic ? ' (log)' : '')]);
   if ((data.scores || []).length) items.push(['point', 'score', 'held-out PSNR, dB']);
   root.querySelector('.training-key').replaceChildren(...items.map(([kind, name, words]) => {
-    const item = document.createElement('li');
     const picture = svg('svg', {viewBox: '0 0 22 12', width: 22, height: 12, 'aria-hidden': 'true'});
     picture.append(kind === 'line' ? svg('line', {x1: 0, x2: 22, y1: 6, y2: 6, class: 'training-line line-' + name})
       : svg('polygon', {points: '11,1 16,6 11,11 6,6', class: 'training-score'}));
-    const label = document.createElement('span');
-    label.textContent = words;
-    item.append(picture, label);
-    return item;
+    return keyItem(picture, words);
   }));
 }
 
@@ -113,7 +92,7 @@ function draw() {
   const logarithmic = losses.length > 0 && Math.min(...losses) > 0 && Math.max(...losses) / Math.min(...losses) > 8;
   const turn = logarithmic ? Math.log10 : (value) => value;
   let low = losses.length ? turn(Math.min(...losses)) : 0, high = losses.length ? turn(Math.max(...losses)) : 1;
-  const pad = (high - low || Math.abs(high) || 1) * .1;
+  const pad = padding(low, high, .1);
   low -= pad; high += pad;
   if (!logarithmic && losses.length) low = Math.max(0, low);
   const y = (value) => TOP + (1 - (turn(value) - low) / (high - low)) * (HEIGHT - TOP - BOTTOM);
@@ -176,6 +155,6 @@ area.addEventListener('keydown', (event) => {
   const next = event.key === 'Home' ? 0 : event.key === 'End' ? last : at < 0 ? last : at + (event.key === 'ArrowRight' ? 1 : -1);
   read(place.steps[Math.min(last, Math.max(0, next))]);
 });
-new ResizeObserver(() => { if (!root.hidden && area.firstElementChild?.getAttribute('width') != area.clientWidth) draw(); }).observe(area);
+drawAgainWhenResized(root, area, draw);
 watch('value', draw);
 draw();

@@ -1,6 +1,6 @@
 """A comparison as one HTML file: the player with its clips inside, to be opened anywhere, offline, years later.
 
-The page forbids itself every connection; what people wrote is data in it, never markup. Knows the player's three files
+The page forbids itself every connection; what people wrote is data in it, never markup. Knows the player's files
 and what its value looks like. Refuses to re-encode a clip: what was compared is what is kept.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 
 from studio.errors import ClipError, RequestError
 from studio.palette import by_the_readers_choice
-from studio.ui.components.static_html import FOLDER
+from studio.ui.components.static_html import FOLDER, script_of
 
 MAX_CLIP_BYTES = 200 * 10**6
 """All clips of one file together; base64 makes them a third larger, and a browser holds the page in memory."""
@@ -93,7 +93,7 @@ def export_html(record: dict[str, Any], clips: Sequence[Path], *, title: str = "
         style=_part("css"),
         template=_part("html"),
         record=_as_data(whole),
-        script=_part("js"),
+        script=script_of("synced_player"),
     )
 
 
