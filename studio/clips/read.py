@@ -29,7 +29,7 @@ import numpy as np
 
 from studio.clips import reader_process
 from studio.clips.clip import Clip
-from studio.clips.reader_process import ClipLimits
+from studio.clips.limits import DEMUXERS, ClipLimits, identify
 from studio.clips.write import MAX_SETTINGS_BYTES, SETTINGS_TAG
 from studio.errors import ClipRefused
 
@@ -54,6 +54,12 @@ class ClipInfo:
     """From the first picture to the end of the last."""
     file_bytes: int
 
+    def frames_at(self, fps: float) -> int:
+        """Frames that reading it at this rate gives, limits and damage apart; exact where its own rate is constant."""
+        seconds, gap = self.seconds, 1 / self.fps
+        # A tick before the middle of the last two pictures is the earlier one's, even where no later tick comes.
+        return max(1, int((seconds - 1.5 * gap) * fps + 1e-6) + 1, round(seconds * fps))
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedClip:
@@ -63,6 +69,8 @@ class LoadedClip:
     info: ClipInfo
     notices: tuple[str, ...]
     """Each thing that was changed or found damaged, as a sentence about the file (“its rate varies: …”)."""
+    settings: dict[str, Any] | None
+    """What `read_settings` gives, from the same reading."""
 
 
 def read_clip(
@@ -94,15 +102,9 @@ def read_clip(
         frames = reading.frames(header)
         ending = reading.ending()
     clip = Clip(frames=frames, fps=header.fps)
-    return LoadedClip(clip=clip, info=header.info, notices=tuple(ending["notices"]))
-
-
-def probe_clip(path: Path, *, limits: ClipLimits = ClipLimits()) -> ClipInfo:  # noqa: B008
-    """What `read_clip` would find, after decoding one picture; raises `ClipRefused` as it would, damage apart."""
-    with _Reading(Path(path), "probe", limits) as reading:
-        header = reading.header()
-        reading.ending()
-    return header.info
+    return LoadedClip(
+        clip=clip, info=header.info, notices=tuple(ending["notices"]), settings=_settings_in(ending["settings"])
+    )
 
 
 def read_settings(path: Path, *, limits: ClipLimits = ClipLimits()) -> dict[str, Any] | None:  # noqa: B008
@@ -111,14 +113,17 @@ def read_settings(path: Path, *, limits: ClipLimits = ClipLimits()) -> dict[str,
     They come from outside all the same: check them as a form's input.
     """
     with _Reading(Path(path), "settings", limits) as reading:
-        text = reading.ending()["settings"]
+        return _settings_in(reading.ending()["settings"])
+
+
+def _settings_in(text: Any) -> dict[str, Any] | None:
     if not isinstance(text, str) or len(text) > MAX_SETTINGS_BYTES:
         return None
     try:
-        said = json.loads(text, parse_constant=_refuse_constant)
+        record = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         return None  # the comment of a stranger's file
-    settings = said.get(SETTINGS_TAG) if isinstance(said, dict) else None
+    settings = record.get(SETTINGS_TAG) if isinstance(record, dict) else None
     return settings if isinstance(settings, dict) else None
 
 
@@ -160,16 +165,17 @@ class _Reading:
         self._path = path
         self._limits = limits
         try:
-            demuxer = reader_process.identify(path, limits)
+            self._demuxer = identify(path, limits)
         except reader_process.Refusal as refusal:
             raise self._refused(vars(refusal)) from None
         self._request = {
             "path": os.path.abspath(path),
-            "demuxer": demuxer,
+            "demuxer": self._demuxer,
             "mode": mode,
             "fps": fps,
             "least": least,
             "limits": asdict(limits),
+            "longest_settings": MAX_SETTINGS_BYTES,
             "import_from": _folders_of("av"),
         }
 
@@ -207,7 +213,8 @@ class _Reading:
         said = self._json(b"H")
         try:
             shape = reader_process.Shape(**said["shape"])
-            header = _Header(info=_info(said["info"]), fps=said["fps"], most_frames=said["most_frames"], shape=shape)
+            info = _info({**said["info"], "container": DEMUXERS[self._demuxer]})
+            header = _Header(info=info, fps=said["fps"], most_frames=said["most_frames"], shape=shape)
             numbers = (shape.stored_width, shape.stored_height, header.most_frames)
             whole = all(type(number) is int and number > 0 for number in numbers)
             # Two frames of grace: the reader rounds the clip's length up before it has seen its end.
@@ -355,6 +362,8 @@ def _info(said: dict[str, Any]) -> ClipInfo:
         raise ValueError("a name that is none")
     if not all(isinstance(number, (int, float)) and math.isfinite(number) for number in (*numbers, info.file_bytes)):
         raise ValueError("a number that is none")
+    if info.fps <= 0:
+        raise ValueError("a rate that is none")
     return info
 
 

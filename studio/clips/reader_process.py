@@ -5,18 +5,17 @@ nothing worth stealing, may open one file and write none, has little memory and 
 nobody. `studio.clips.read` starts this file as a program (`python -I`, empty environment, own session) and believes
 nothing it says without measuring it.
 
-    request   one JSON object on standard input: {path, demuxer, mode, fps, least, limits, import_from}
+    request   one JSON object on standard input, of `studio.clips.read`'s making
     answer    messages on standard output, each `MESSAGE` (kind, repeats, length) and then `length` bytes:
               H  JSON: info, fps, most_frames, shape (see `Shape`)     once, before the pictures
               F  stored height × stored width × 3 bytes of RGB, to be shown `repeats` times
               A  the same with 4 bytes of RGBA
-              E  JSON: notices, and the settings text where asked      the end, all is well
+              E  JSON: notices, settings (the file's own, as text)     the end, all is well
               R  JSON: message, field, value, way_out                  the end, refused
 
-Three passes over the file: its first bytes say what it is (`identify`); its packets, undecoded, say how many pictures
-there are and when (`survey`); then they are decoded, held against the survey, squared, and laid on an even grid of
-times (`deliver`). Turning them and laying them over black is left to the starter, which has NumPy; importing it here
-would double the time to start.
+Two passes over the file: its packets, undecoded, say how many pictures there are and when (`survey`); then they are
+decoded, held against the survey, squared, and laid on an even grid of times (`deliver`). Turning them and laying them
+over black is left to the starter, which has NumPy; importing it here would double the time to start.
 
 Knows the standard library and PyAV. Refuses to know the rest of the studio: it must run without it.
 On Windows there are no resource limits and on macOS none on memory; there the starter's stopwatch alone stands guard.
@@ -31,34 +30,24 @@ import json
 import math
 import os
 import pkgutil
-import stat
 import struct
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 if TYPE_CHECKING:
     import av
     import av.container
     import av.video.stream
 
+    from studio.clips.limits import ClipLimits  # never when it runs: the limits come as plain numbers by these names
+
 MESSAGE = struct.Struct("<cIQ")
 """Kind, repeats, length of what follows."""
-
-DEMUXERS = {
-    "mov": "MP4 or QuickTime",
-    "matroska": "Matroska or WebM",
-    "avi": "AVI",
-    "mpegts": "MPEG-TS",
-    "mpeg": "MPEG-PS",
-    "gif": "GIF",
-    "ogg": "Ogg",
-}
-"""The containers that are read, by libavformat's name. None of them can name another file or an address, save for
-QuickTime's external references, which stay switched off."""
 
 CODECS = {
     *("h264", "hevc", "vp8", "vp9", "libvpx", "libvpx-vp9", "libdav1d", "av1", "mpeg1video", "mpeg2video", "mpeg4"),
@@ -70,45 +59,6 @@ CONVERT = "Convert it to MP4 (H.264)."
 SHORTER = "Cut it shorter."
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClipLimits:
-    """How much a clip from outside may be, and may cost to read. Beyond any of these it is refused, never cut."""
-
-    file_bytes: int = 200_000_000
-    """Size of the file; no larger one is taken as an upload either."""
-    seconds: float = 60.0
-    """From the first picture to the end of the last."""
-    frames: int = 300
-    """Frames handed over, after the rate has been evened out."""
-    cut: bool = False
-    """Whether of a clip that would give more of them, or of pixels, the beginning is read; else it is refused."""
-    fewest_frames: int = 2
-    """Fewer pictures than this are no clip but a photograph."""
-    stored_frames: int = 3600
-    """Pictures in the file, which may be more than are handed over: one minute at 60 a second."""
-    side: int = 4096
-    """Height and width, in pixels, as handed over."""
-    area: int = 4_200_000
-    """Height × width, in pixels, as handed over."""
-    stored_side: int = 4096
-    """Height and width, in pixels, as stored: larger pictures than are handed over can only be scaled down."""
-    stored_area: int = 4_200_000
-    """Height × width, in pixels, as stored."""
-    total_pixels: int = 320_000_000
-    """Frames × height × width handed over; at 3 bytes each, just under 1 GB of this process's memory."""
-    streams: int = 16
-    """Video, sound, subtitles and attachments together."""
-    lost_share: float = 0.2
-    """Largest share of the pictures that may be unreadable; up to there the damage is reported."""
-    memory_bytes: int = 900_000_000
-    """What the reading process may add to its size at the start (Linux)."""
-    cpu_seconds: int = 20
-    """Computing time of the reading process (not on Windows)."""
-    wall_seconds: float = 90.0
-    """Time by the clock, for a decoder that waits rather than computes; generous, as a machine that trains or generates
-    beside it may leave the reading process a tenth of a core."""
-
-
 class Refusal(Exception):
     """Why this clip is not read; `message` goes on where the file's name ends."""
 
@@ -118,70 +68,6 @@ class Refusal(Exception):
         self.field = field
         self.value = value
         self.way_out = way_out
-
-
-# ---------------------------------------------------------------------------------------------- what the file is
-
-
-def identify(path: Path, limits: ClipLimits) -> str:
-    """The demuxer for this file, from its kind, size and first bytes; nothing is parsed, so any process may call it."""
-    try:
-        status = os.lstat(path)
-    except (OSError, ValueError) as error:
-        raise Refusal(f"cannot be found ({getattr(error, 'strerror', None) or error}).", way_out="") from error
-    if not stat.S_ISREG(status.st_mode):
-        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
-        raise Refusal(f"is {kind}, not a file.", value=kind, way_out="Give the file itself.")
-    if status.st_size == 0:
-        raise Refusal("is empty.", value=0, way_out="It may not have been copied to its end.")
-    if status.st_size > limits.file_bytes:
-        raise Refusal(
-            f"has {status.st_size / 1e6:.1f} MB; at most {limits.file_bytes / 1e6:g} MB are read.",
-            field="file_bytes",
-            value=status.st_size,
-            way_out="Cut it shorter, or compress it more.",
-        )
-    # Should a link or a pipe have taken the file's place by now: no following, no waiting.
-    flags = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_BINARY", "O_NOFOLLOW", "O_NONBLOCK"))
-    try:
-        with os.fdopen(os.open(path, flags), "rb") as file:
-            head = file.read(1024)
-    except OSError as error:
-        raise Refusal(f"cannot be opened ({error.strerror}).", way_out="Check its permissions.") from error
-    return _demuxer_of(head)
-
-
-_KINDS = {
-    stat.S_IFLNK: "a symbolic link",
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
-
-
-def _demuxer_of(head: bytes) -> str:
-    if head[:4] == b"\x1a\x45\xdf\xa3":
-        return "matroska"
-    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
-        return "avi"
-    if head[:6] in (b"GIF87a", b"GIF89a"):
-        return "gif"
-    if head[:4] == b"OggS":
-        return "ogg"
-    if head[:4] in (b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3"):
-        return "mpeg"
-    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"):
-        return "mov"
-    # A packet of MPEG-TS is 188 bytes and begins with 0x47; on Blu-ray four bytes of time stand before it.
-    for start, step in ((0, 188), (4, 192)):
-        if len(head) > start + 2 * step and all(head[start + n * step] == 0x47 for n in range(3)):
-            return "mpegts"
-    known = ", ".join(DEMUXERS.values())
-    if not any(byte < 9 or 13 < byte < 27 for byte in head):
-        raise Refusal("is text (a playlist, a page or a script), not a video. Lists that name other files stay shut.")
-    raise Refusal(f"is not a video of a kind that is read here ({known}).")
 
 
 # ------------------------------------------------------------------------------------------- the process's own bars
@@ -699,12 +585,13 @@ def say_json(answer: BinaryIO, kind: bytes, body: dict[str, Any]) -> None:
 def deliver(answer: BinaryIO, request: dict[str, Any], limits: ClipLimits) -> None:
     """Answers one request; raises `Refusal`."""
     path, demuxer = Path(request["path"]), str(request["demuxer"])
-    if request["mode"] == "settings":
-        with open_container(path, demuxer, limits) as container:
-            said = container.metadata.get("dailies") or container.metadata.get("comment")
-        say_json(answer, b"E", {"notices": [], "settings": said})
-        return
     with open_container(path, demuxer, limits) as container:
+        settings = container.metadata.get("dailies") or container.metadata.get("comment")
+        if settings is not None and len(settings) > request["longest_settings"]:
+            settings = None
+        if request["mode"] == "settings":
+            say_json(answer, b"E", {"notices": [], "settings": settings})
+            return
         found = survey(container, limits)
     tally = Tally(notices=dict.fromkeys(found.notices))
     rate = Fraction(request["fps"]).limit_denominator(1001) if request["fps"] else found.rate
@@ -718,19 +605,18 @@ def deliver(answer: BinaryIO, request: dict[str, Any], limits: ClipLimits) -> No
             return
         whole = shape_of(first, stream, limits, tally)
         shape = scaled_down(whole, int(found.seconds * rate), request["least"], limits, tally)
-        header = _header(container, stream, found, whole, shape, rate, path)
+        header = _header(stream, found, whole, shape, rate, path)
         cut = _check_delivery(header, shape, limits, tally)
         say_json(answer, b"H", header)
-        if request["mode"] == "read":
-            _send(answer, itertools.chain([(first, repeats)], pictures), shape, header["most_frames"], tally, cut=cut)
-            if cut:  # what comes after was not looked for
-                found = replace(found, stored_frames=min(found.stored_frames, tally.pictures))
-            check_damage(found, tally, limits)
+        _send(answer, itertools.chain([(first, repeats)], pictures), shape, header["most_frames"], tally, cut=cut)
+        if cut:  # what comes after was not looked for
+            found = replace(found, stored_frames=min(found.stored_frames, tally.pictures))
+        check_damage(found, tally, limits)
     if not found.constant_rate:
         tally.note(f"its rate varies: evened out to {float(rate):.4g} frames a second")
     elif rate != found.rate:
         tally.note(f"resampled from {float(found.rate):.4g} to {float(rate):.4g} frames a second, as asked")
-    say_json(answer, b"E", {"notices": list(tally.notices)})
+    say_json(answer, b"E", {"notices": list(tally.notices), "settings": settings})
 
 
 def _send(
@@ -754,7 +640,6 @@ def _send(
 
 
 def _header(
-    container: av.container.InputContainer,
     stream: av.video.stream.VideoStream,
     found: Survey,
     whole: Shape,
@@ -763,7 +648,6 @@ def _header(
     path: Path,
 ) -> dict[str, Any]:
     info = {
-        "container": DEMUXERS[container.format.name.split(",")[0]],
         "codec": stream.codec_context.codec.name,
         "width": whole.width,
         "height": whole.height,
@@ -830,7 +714,7 @@ def main() -> None:
     answer = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whatever a library prints is no answer
     import_all_of_av()
-    limits = ClipLimits(**request["limits"])
+    limits = cast("ClipLimits", SimpleNamespace(**request["limits"]))
     limit_process(limits)
     answer_safely(answer, request, limits)
     answer.flush()

@@ -17,7 +17,7 @@ from studio.command_line.grammar import (
     print_json,
     typed_fields,
 )
-from studio.errors import RequestError
+from studio.errors import ClipError, RequestError
 
 _SPELLED_HERE = ("preset", "clips", "sample_prompts")
 """Fields whose flags say more than the field does."""
@@ -89,7 +89,6 @@ def _finetune(chosen: argparse.Namespace) -> int:
 
 
 def _finetune_request(chosen: argparse.Namespace) -> Any:
-    from studio.finetune.clips import caption_of
     from studio.preset import find_preset
     from studio.requests.training import FinetuneRequest, TrainingClip, finetune_request_for
 
@@ -100,7 +99,7 @@ def _finetune_request(chosen: argparse.Namespace) -> Any:
             way_out="Give one for each clip, in their order.",
         )
     paths = [*chosen.clip, *chosen.hold_out]
-    captions = [*chosen.caption, *(caption_of(path) for path in paths[len(chosen.caption) :])]
+    captions = [*chosen.caption, *(_caption_of(path) for path in paths[len(chosen.caption) :])]
     clips = tuple(
         TrainingClip(
             path=path.absolute(),
@@ -114,6 +113,16 @@ def _finetune_request(chosen: argparse.Namespace) -> Any:
     fields = typed_fields(chosen, FinetuneRequest, leave_out=_SPELLED_HERE)
     prompts = tuple(chosen.sample_prompt) or None
     return finetune_request_for(find_preset(chosen.preset), clips=clips, sample_prompts=prompts, **fields)
+
+
+def _caption_of(path: Path) -> str:
+    from studio.clips.read import read_settings
+    from studio.finetune.clips import caption_of
+
+    try:
+        return caption_of(path, read_settings(path))
+    except ClipError:
+        return caption_of(path, None)
 
 
 def _print_samples(request: Any) -> int:

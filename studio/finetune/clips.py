@@ -8,23 +8,20 @@ Shapes: frames are uint8, (F, H, W, 3). Knows files and frames. Refuses to know 
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 
+from studio.clips.limits import ClipLimits, identify
 from studio.clips.read import read_clip
-from studio.clips.reader_process import ClipLimits, Refusal, identify
+from studio.clips.reader_process import Refusal
+from studio.clips.uploads import checksum_of
 from studio.errors import ClipError, RequestError
-from studio.records.versions import FOLDER as VERSIONS
 from studio.records.versions import ClipRecord
 from studio.requests.training import FinetuneRequest, TrainingClip
-from studio.storage import disk_trouble, sha256_of, whole
 
 LIMITS = ClipLimits(
     seconds=3600.0,
@@ -40,10 +37,6 @@ LIMITS = ClipLimits(
 """A training clip may be long, of which the beginning is read, and as large as 8K: it is scaled down as it is read."""
 ENOUGH_TO_HOLD_OUT_WHOLE = 4
 """From so many usable clips on, whole clips are held out: the ends of a clip look too much like its middle."""
-KEPT = ".training-clips"
-"""Where clips that came by the page stay, within the runs folder."""
-KEPT_SECONDS = 24 * 3600.0
-"""For how long they stay without a version that refers to them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,10 +64,10 @@ def samples_of(request: FinetuneRequest) -> tuple[list[Sample], tuple[ClipRecord
     notices: list[str] = []
     seen: dict[str, str] = {}
     for clip in request.clips:
-        found, record, said = _examined(clip, request, seen)
-        stretches.append(found)
+        cut, record, own_notices = _examined(clip, request, seen)
+        stretches.append(cut)
         records.append(record)
-        notices += said
+        notices += own_notices
     reasons = " ".join(f"{record.name}: {record.left_out}" for record in records if record.left_out)
     if not any(stretches):
         raise RequestError(
@@ -134,13 +127,13 @@ def _examined(
 
     try:
         identify(clip.path, LIMITS)  # before it is read whole: it may be a pipe, or larger than memory
-        known = replace(known, sha256=sha256_of(clip.path))
+        known = replace(known, sha256=checksum_of(clip.path))
     except Refusal as refusal:
         return left_out(f"it {refusal.message} {refusal.way_out}".strip())
     except OSError as error:
         return left_out(f"it cannot be read: {error.strerror}.")
-    if known.sha256 in seen:
-        return left_out(f"it is the same file as {seen[known.sha256]}.")
+    if fault := fault_of(request, twin=seen.get(known.sha256)):
+        return left_out(fault)
     seen[known.sha256] = name
     try:
         loaded = read_clip(clip.path, limits=LIMITS, fps=request.fps, least=(request.height, request.width))
@@ -148,17 +141,39 @@ def _examined(
         return left_out(str(error))
     info = loaded.info
     known = replace(known, width=info.width, height=info.height, fps=info.fps, seconds=info.seconds)
+    if fault := fault_of(request, frames=loaded.clip.num_frames):
+        return left_out(fault)
     count = loaded.clip.num_frames // request.num_frames
-    if not count:
-        return left_out(
-            f"at {request.fps:g} frames a second it has {loaded.clip.num_frames} frames, fewer than the "
-            f"{request.num_frames} of a sample."
-        )
     frames = shaped(loaded.clip.frames[: count * request.num_frames], request.height, request.width)
-    said = [f"{name}: {notice}" for notice in loaded.notices]
+    notices = [f"{name}: {notice}" for notice in loaded.notices]
     if min(info.height / request.height, info.width / request.width) < 0.75:
-        said.append(f"{name} is smaller than {request.width}×{request.height} and was enlarged.")
-    return list(frames.reshape(count, request.num_frames, *frames.shape[1:])), replace(known, samples=count), said
+        notices.append(f"{name} is smaller than {request.width}×{request.height} and was enlarged.")
+    return list(frames.reshape(count, request.num_frames, *frames.shape[1:])), replace(known, samples=count), notices
+
+
+class SampleLength(Protocol):
+    """What a sample is to be, as far as it decides which clips give one; a request is one, and the page has its own."""
+
+    @property
+    def num_frames(self) -> float: ...
+    @property
+    def fps(self) -> float: ...
+
+
+def fault_of(sample: SampleLength, *, twin: str | None = None, frames: int | None = None) -> str:
+    """Why a clip that can be read gives nothing to learn from, as a sentence that goes on; empty where it does.
+
+    Args:
+        sample: What is to be cut from it.
+        twin: The name of a clip before it with the same content, if there is one.
+        frames: How many it has at the sample's rate; None where that does not matter yet.
+    """
+    if twin is not None:
+        return f"it is the same file as {twin}."
+    if frames is not None and frames < sample.num_frames:
+        had = f"at {sample.fps:g} frames a second it has {frames} frames"
+        return f"{had}, fewer than the {sample.num_frames:g} of a sample."
+    return ""
 
 
 def shaped(frames: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -200,81 +215,12 @@ def poster(sample: Sample) -> np.ndarray:
     return sample.frames[len(sample.frames) // 2]
 
 
-def caption_of(path: Path) -> str:
+def caption_of(path: Path, settings: dict[str, Any] | None) -> str:
     """A first caption for a clip, from what its file says of itself or from its name; for a person to edit."""
-    from studio.clips.read import read_settings
-
-    try:
-        settings = read_settings(path) or {}
-    except ClipError:
-        settings = {}
+    settings = settings or {}
     request = settings.get("request")  # a stranger's, perhaps: it may be anything
     words = " ".join(path.stem.replace("_", " ").replace("-", " ").split())
-    for said in (request.get("prompt") if isinstance(request, dict) else None, settings.get("caption"), words):
-        if isinstance(said, str) and said.strip():
-            return said
+    for caption in (request.get("prompt") if isinstance(request, dict) else None, settings.get("caption"), words):
+        if isinstance(caption, str) and caption.strip():
+            return caption
     return "a clip"
-
-
-def kept(path: Path, folder: Path) -> Path:
-    """A copy that stays: `<folder>/.training-clips/<sha256>/<name>`. The same content is kept once, as it came first.
-
-    Args:
-        path: The file, which may go away afterwards.
-        folder: The runs folder.
-
-    Raises:
-        ClipError: the file cannot be read.
-        DiskFull: no room; nothing is left behind.
-    """
-    try:
-        digest = sha256_of(path)
-    except OSError as error:
-        raise ClipError(f"{path.name} cannot be read: {error.strerror}.", field="clip", value=path.name) from error
-    home = folder / KEPT / digest
-    name = _safe_name(path)
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        known = clip_kept(digest, folder)
-        if known is not None:
-            os.utime(home)
-            return known
-        with whole(home / name) as part:
-            shutil.copyfile(path, part)
-    except OSError as error:
-        raise disk_trouble(error, home / name) from error
-    return home / name
-
-
-def clip_kept(digest: str, folder: Path) -> Path | None:
-    """The copy of a content in a runs folder; None where there is none, or where that is no SHA-256."""
-    if not re.fullmatch("[0-9a-f]{64}", digest):
-        return None
-    try:
-        names = sorted((folder / KEPT / digest).iterdir())
-    except OSError:
-        return None
-    return next((path for path in names if not path.name.startswith(".")), None)
-
-
-def sweep(folder: Path) -> None:
-    """Remove the copies that no version refers to and that nobody has asked for in `KEPT_SECONDS`."""
-    oldest = time.time() - KEPT_SECONDS
-    try:
-        old = [home for home in (folder / KEPT).iterdir() if home.stat().st_mtime < oldest]
-        if not old:
-            return
-        # As text, for a record that this version of the studio cannot read refers to its clips all the same.
-        records = [path.read_text(encoding="utf-8") for path in (folder / VERSIONS).glob("*/version.json")]
-    except OSError:
-        return  # what cannot be looked at now may be needed
-    needed = {digest for record in records for digest in re.findall("[0-9a-f]{64}", record)}
-    for home in old:
-        if home.name not in needed:
-            shutil.rmtree(home, ignore_errors=True)
-
-
-def _safe_name(path: Path) -> str:
-    """A file's name in letters that every system takes, short, and never hidden."""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip(".-")[:80] or "clip"
-    return stem + re.sub(r"[^a-z0-9.]", "", path.suffix.lower())[:8]

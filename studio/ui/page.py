@@ -15,7 +15,7 @@ from typing import Any
 import gradio as gr
 from starlette.middleware import Middleware
 
-from studio.clips.reader_process import ClipLimits
+from studio.clips.limits import ClipLimits
 from studio.jobs import JobQueue
 from studio.machine import hardware
 from studio.preset import list_presets

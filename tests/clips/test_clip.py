@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import av
@@ -28,8 +28,8 @@ from support.clip_corpus import CASES, Case, Surroundings, level, picture
 
 from studio.clips import read as read_module
 from studio.clips.clip import Clip
-from studio.clips.read import LoadedClip, probe_clip, read_clip, read_settings
-from studio.clips.reader_process import ClipLimits
+from studio.clips.limits import ClipLimits
+from studio.clips.read import LoadedClip, read_clip, read_settings
 from studio.clips.reference import reference_to
 from studio.clips.write import thumbnail_jpeg, write_clip
 from studio.errors import ClipError, ClipRefused, StorageError
@@ -107,7 +107,7 @@ def test_equal_clips_and_settings_give_equal_bytes(tmp_path: Path) -> None:
 )
 def test_the_settings_in_a_file_come_back_to_the_letter(tmp_path: Path, settings: dict) -> None:
     write_clip(smooth_clip(2), tmp_path / "clip.mp4", settings=settings)
-    assert read_settings(tmp_path / "clip.mp4") == settings
+    assert read_settings(tmp_path / "clip.mp4") == read_clip(tmp_path / "clip.mp4").settings == settings
 
 
 def test_a_request_comes_back_out_of_its_clip_with_the_files_it_refers_to(tmp_path: Path) -> None:
@@ -125,6 +125,7 @@ def test_a_strangers_file_has_no_settings(tmp_path: Path) -> None:
     for index, comment in enumerate(comments):
         path = clip_corpus.encode(tmp_path / f"{index}.mp4", *clip_corpus.H264, "-metadata", f"comment={comment}")
         assert read_settings(path) is None, comment
+        assert read_clip(path).settings is None, comment
     with pytest.raises(ClipRefused):
         read_settings(tmp_path)
 
@@ -429,10 +430,13 @@ def test_a_fast_clip_too_long_at_its_own_rate_loads_at_a_slower_one(tmp_path: Pa
     assert read_clip(path, fps=25).clip.num_frames == 25
 
 
-def test_a_probe_says_what_reading_finds(counting: Path) -> None:
-    assert probe_clip(counting) == read_clip(counting).info
-    with pytest.raises(ClipRefused, match="single picture"):
-        probe_clip(clip_corpus.encode(counting.with_name("one.mp4"), *clip_corpus.H264, count=1))
+@pytest.mark.parametrize("fps", [4.0, 7.0, 15.0, 24000 / 1001, 60.0])
+def test_how_many_frames_a_clip_has_at_another_rate_is_known_from_its_facts(tmp_path: Path, fps: float) -> None:
+    for count in (2, 3, 11):
+        write_clip(replace(smooth_clip(count), fps=fps), tmp_path / "clip.mp4")
+        for rate in (1.0, 3.0, 8.0, 12.5, 30.0, 90.0):
+            loaded = read_clip(tmp_path / "clip.mp4", fps=rate)
+            assert loaded.info.frames_at(rate) == loaded.clip.num_frames, (count, rate)
 
 
 def test_real_footage_loads() -> None:
@@ -523,7 +527,8 @@ def test_too_little_memory_is_a_refusal(tmp_path: Path) -> None:
 def test_the_reading_process_can_open_one_file_and_write_none(tmp_path: Path) -> None:
     code = """
 import sys; sys.path.insert(0, sys.argv[1])
-from studio.clips.reader_process import ClipLimits, limit_process
+from studio.clips.limits import ClipLimits
+from studio.clips.reader_process import limit_process
 import socket
 limit_process(ClipLimits())
 def attempt(name, act):
@@ -552,7 +557,7 @@ import json, os, struct, time
 def say(kind, body): os.write(1, struct.pack('<cIQ', kind, 1, len(body)) + body)
 """
 _HEADER = {
-    "info": {"container": "x", "codec": "x", "width": 64, "height": 48, "fps": 8.0, "constant_rate": True}
+    "info": {"codec": "x", "width": 64, "height": 48, "fps": 8.0, "constant_rate": True}
     | {"num_frames": 8, "seconds": 1.0, "file_bytes": 1},
     "fps": 8.0,
     "most_frames": 8,
@@ -611,7 +616,7 @@ def test_computing_time_is_counted_apart_from_the_clock(
 ) -> None:
     program = (
         f"import sys; sys.path.insert(0, {str(PROJECT)!r})\n"
-        "from studio.clips.reader_process import ClipLimits, limit_process\n"
+        "from studio.clips.limits import ClipLimits\nfrom studio.clips.reader_process import limit_process\n"
         "limit_process(ClipLimits(cpu_seconds=1))\nwhile True: pass"
     )
     (tmp_path / "program.py").write_text(program, encoding="utf-8")

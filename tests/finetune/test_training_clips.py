@@ -15,6 +15,7 @@ import pytest
 from support.small_training import asked, moving_square
 
 from studio.clips.clip import Clip
+from studio.clips.read import read_clip
 from studio.clips.write import write_clip
 from studio.errors import RequestError
 from studio.finetune import begin
@@ -340,9 +341,9 @@ def test_a_first_caption_is_what_the_file_says_of_itself_or_its_name(
 ) -> None:
     path = tmp_path / "my_first--clip.mp4"
     write_clip(Clip(frames=np.zeros((2, 16, 16, 3), np.uint8), fps=8), path, settings=settings)
-    assert caption_of(path) == caption
+    assert caption_of(path, read_clip(path).settings) == caption
 
 
-def test_a_file_that_cannot_be_read_or_has_no_name_to_speak_of_has_a_caption_too(tmp_path: Path) -> None:
-    assert caption_of(tmp_path / "not_there.mp4") == "not there"
-    assert caption_of(tmp_path / "___.mp4") == "a clip"
+def test_a_file_without_settings_or_a_name_to_speak_of_has_a_caption_too() -> None:
+    assert caption_of(Path("not_there.mp4"), None) == "not there"
+    assert caption_of(Path("___.mp4"), None) == "a clip"

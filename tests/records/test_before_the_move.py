@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from studio.clips.read import read_settings
+from studio.clips.uploads import Uploads
 from studio.compare import Comparisons
 from studio.events import RunFinished, TrainingFinished, TrainingScored, TrainingStarted, TrainingStep
-from studio.finetune.clips import clip_kept
 from studio.jobs import JobQueue
 from studio.machine import pace
 from studio.metrics import scores_to_json
@@ -124,7 +124,7 @@ def test_the_queue_is_read_and_what_waited_beside_it_waits_in_it(store: RunStore
 
 def test_uploads_paces_and_profiles_are_read(store: RunStore) -> None:
     for then in THEN["uploads"]:
-        assert clip_kept(then["sha256"], store.folder) == store.folder / then["path"]
+        assert Uploads(store.folder).find(then["sha256"]) == store.folder / then["path"]
     assert [asdict(each) for each in pace.measurements(store.folder)] == THEN["measurements"]
     (then,) = THEN["profiles"]
     files = [file for file in profile_files("pocket", store.folder / "profiles") if not file.shipped]

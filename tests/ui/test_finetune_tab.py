@@ -21,8 +21,10 @@ from test_form import values_of
 from test_tabs import context, hosted, pressed
 
 from studio.clips.clip import Clip
+from studio.clips.uploads import FOLDER as UPLOADS
+from studio.clips.uploads import Uploads
 from studio.clips.write import write_clip
-from studio.errors import ClipError, DiskFull, NumericalError, RequestError
+from studio.errors import DiskFull, NumericalError, RequestError
 from studio.events import (
     Placement,
     TrainingForecast,
@@ -35,7 +37,6 @@ from studio.events import (
 )
 from studio.family import family_of
 from studio.finetune import go_on
-from studio.finetune.clips import KEPT, kept, sweep
 from studio.preset import list_presets
 from studio.records.runs import RunStore
 from studio.records.versions import DECODER_FILE, LOG, LORA_FILE, Scores, Version
@@ -164,22 +165,6 @@ def started(version: Version, first: int = 0) -> TrainingStarted:
 # -- clips ------------------------------------------------------------------------------------------------------------
 
 
-def test_an_upload_is_kept_once_under_its_content_and_a_safe_name(tmp_path: Path, film: Callable[..., str]) -> None:
-    path = Path(film("über: <b>../drive.mp4".replace("/", "_")))
-    first = kept(path, tmp_path / "runs")
-    assert first.read_bytes() == path.read_bytes()
-    assert first.parent.parent == tmp_path / "runs" / KEPT
-    assert set(first.name) <= set("abcdefghijklmnopqrstuvwxyz0123456789._-")
-    again = path.with_name("another name.mp4")
-    again.write_bytes(path.read_bytes())
-    assert kept(again, tmp_path / "runs") == first
-    assert [each.name for each in first.parent.iterdir()] == [first.name]
-    path.unlink()
-    assert first.is_file(), "it stays when the upload goes"
-    with pytest.raises(ClipError, match="cannot be read"):
-        kept(path, tmp_path / "runs")
-
-
 def test_clips_get_a_picture_and_a_caption_and_bad_ones_a_reason(tab: FinetuneTab, film: Callable[..., str]) -> None:
     good = film("red_car-ahead.mp4")
     copy, broken = Path(good).with_name("copy.mp4"), Path(good).with_name("broken.mp4")
@@ -209,7 +194,7 @@ def test_what_was_typed_and_ticked_goes_into_the_request(tab: FinetuneTab, film:
     assert [clip.caption for clip in clips] == ["<b>a tram</b>", "b"]
     assert [clip.held_out for clip in clips] == [False, True]
     assert {(clip.origin, clip.licence) for clip in clips} == {("by me", "CC0")}
-    assert all(KEPT in clip.path.parts for clip in clips)
+    assert all(UPLOADS in clip.path.parts for clip in clips)
     listed["clips"][0] |= {"held_out": True}
     with pytest.raises(RequestError, match="held out"):
         tab.clips.clips(given(tab, ids, listed), *SIZE)
@@ -267,15 +252,15 @@ def test_a_reloaded_page_finds_its_clips_again_and_no_other_file(
 
 def test_old_uploads_are_swept_save_those_that_a_version_needs(tab: FinetuneTab, film: Callable[..., str]) -> None:
     needed = begun(tab, film).request.clips[0].path
-    folder = tab.context.store.folder
-    old, fresh, again = (kept(Path(film(f"{n}.mp4", seed=100 + n)), folder) for n in range(3))
+    uploads = Uploads(tab.context.store.folder)
+    old, fresh, again = (uploads.keep(Path(film(f"{n}.mp4", seed=100 + n))) for n in range(3))
     for path in (needed, old, again):
         os.utime(path.parent, (0, 0))
-    kept(Path(film("2.mp4", seed=102)), folder)  # asked for once more
+    uploads.keep(Path(film("2.mp4", seed=102)))  # asked for once more
     unreadable = tab.versions.folder / "20260101-000000-00000000" / "version.json"
     unreadable.parent.mkdir()
     unreadable.write_text("{torn", encoding="utf-8")
-    sweep(folder)
+    uploaded(tab, film("one-more.mp4", seed=9))
     assert [path.is_file() for path in (needed, old, fresh, again)] == [True, False, True, True]
     ids, listed = uploaded(tab, film("2.mp4", seed=102))
     shutil.rmtree(again.parent)
@@ -310,7 +295,7 @@ def test_clips_that_will_not_do_say_why_and_what_to_do_and_the_others_stay(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("studio.finetune.clips.shutil.copyfile", full)
+    monkeypatch.setattr("studio.clips.uploads.shutil.copyfile", full)
     ids, listed = uploaded(tab, film("one-more.mp4", seed=7), ids=ids)
     assert "room" in listed["clips"][-1]["note"]
     assert picture.is_file()

@@ -1,7 +1,6 @@
 """The clips to learn from: uploaded, read behind the page, captioned and held out, and what cannot be used named.
 
-Knows uploads, the guarded reader of clips and where copies stay. Refuses to know how a clip becomes samples, and to let
-any other decoder see an upload.
+Knows uploads and what was typed beside them. Refuses to know how a clip becomes samples, and where copies stay.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from studio.clips.read import read_clip
-from studio.clips.write import thumbnail_jpeg
+from studio.clips.uploads import UploadedClip, Uploads
 from studio.errors import RequestError, StudioError
-from studio.finetune.clips import LIMITS, caption_of, clip_kept, kept, sweep
+from studio.finetune.clips import LIMITS, caption_of, fault_of
+from studio.records.versions import FOLDER as VERSIONS
 from studio.requests.training import MAX_CLIPS, TrainingClip
 from studio.ui.components import message
 from studio.ui.components.clip_list import clip_list
@@ -48,22 +47,18 @@ class SampleSize(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
-    """What reading an upload has shown."""
+class ListedClip:
+    """An upload as the list shows it."""
 
     name: str
+    """As it was called where it came from."""
     fault: str = ""
-    """Why it cannot be read; nothing below is known then."""
-    path: Path = Path()
-    """The copy that stays."""
-    sha256: str = ""
+    """Why it cannot be read."""
+    clip: UploadedClip | None = None
+    """None where it cannot."""
     caption: str = ""
     picture: str = ""
     """The first frame, as a `data:` address."""
-    width: int = 0
-    height: int = 0
-    seconds: float = 0.0
-    file_bytes: int = 0
 
 
 class ClipsPanel:
@@ -76,9 +71,9 @@ class ClipsPanel:
 
     def __init__(self, context: PageContext) -> None:
         self._context = context
-        self._folder = context.store.folder
+        self._uploads = Uploads(context.store.folder)
         self._readers = ThreadPoolExecutor(1, thread_name_prefix="training-clips")
-        self._found: OrderedDict[str, Future[Found]] = OrderedDict()
+        self._listed: OrderedDict[str, Future[ListedClip]] = OrderedDict()
 
     def build(self) -> None:
         self.files = gr.File(
@@ -133,14 +128,14 @@ class ClipsPanel:
         room = max(0, MAX_CLIPS - len(ids))
         begun = {secrets.token_hex(8): path for path in paths[:room]}
         for clip_id, path in begun.items():
-            self._found[clip_id] = self._readers.submit(self._read, path)
-        self._readers.submit(sweep, self._folder)
+            self._listed[clip_id] = self._readers.submit(self._read, path)
+        self._readers.submit(self._sweep)
         self._wait_for(begun)
-        said = {}
+        warning = {}
         if len(paths) > room:
             left = ", ".join(path.name for path in paths[room:])
-            said = message.warn(f"A fine-tune takes {MAX_CLIPS} clips at most. Not taken: {left[:300]}.")
-        return self._shows([*ids, *begun], listed, size) | {self.files: None, self.said: said}
+            warning = message.warn(f"A fine-tune takes {MAX_CLIPS} clips at most. Not taken: {left[:300]}.")
+        return self._shows([*ids, *begun], listed, size) | {self.files: None, self.said: warning}
 
     def recall(self, remembered: Any, ids: Any, *size: Any) -> Any:
         """The clips that the browser remembers and that are still kept here, on a page that has none yet."""
@@ -148,10 +143,10 @@ class ClipsPanel:
             return gr.skip()
         begun: dict[str, dict[str, Any]] = {}
         for row in remembered[:MAX_CLIPS]:
-            path = clip_kept(str(row.get("sha256")), self._folder) if isinstance(row, dict) else None
+            path = self._uploads.find(str(row.get("sha256"))) if isinstance(row, dict) else None
             if path is not None:
                 clip_id = secrets.token_hex(8)
-                self._found[clip_id] = self._known_by(path.parent.name) or self._readers.submit(self._read, path)
+                self._listed[clip_id] = self._known_by(path.parent.name) or self._readers.submit(self._read, path)
                 begun[clip_id] = {**row, "id": clip_id, "state": "ready"}
         self._wait_for(begun)
         return self._shows(list(begun), {"clips": list(begun.values())}, size) if begun else gr.skip()
@@ -212,52 +207,42 @@ class ClipsPanel:
 
     # -- what is so ---------------------------------------------------------------------------------------------------
 
-    def _read(self, path: Path) -> Found:
-        name = path.name
+    def _read(self, path: Path) -> ListedClip:
         try:
-            loaded = read_clip(path, limits=GLANCE, fps=1.0, least=(1, 1))  # one picture a second tells as much
-            caption = caption_of(path)
-            copy = kept(path, self._folder)
-            info = loaded.info
-            return Found(
-                name=name,
-                path=copy,
-                sha256=copy.parent.name,
-                caption=caption[:MAX_CAPTION],
-                picture=picture_address(thumbnail_jpeg(loaded.clip.frames[0], longest=96)),
-                width=info.width,
-                height=info.height,
-                seconds=info.seconds,
-                file_bytes=info.file_bytes,
-            )
+            clip = self._uploads.take(path, limits=GLANCE)
         except (StudioError, OSError) as error:
-            return Found(name=name, fault=str(error))
+            return ListedClip(name=path.name, fault=str(error))
+        caption, picture = caption_of(path, clip.settings)[:MAX_CAPTION], picture_address(clip.thumbnail)
+        return ListedClip(name=path.name, clip=clip, caption=caption, picture=picture)
 
-    def _known(self, clip_id: str) -> Found | None:
+    def _sweep(self) -> None:
+        self._uploads.sweep(named_in=(self._context.store.folder / VERSIONS).glob("*/version.json"))
+
+    def _known(self, clip_id: str) -> ListedClip | None:
         """What is known of an upload; None while it is being read."""
-        reading = self._found.get(clip_id)
+        reading = self._listed.get(clip_id)
         if reading is None:
-            return Found(name="A clip", fault="It was uploaded too long ago. Add it again.")
+            return ListedClip(name="A clip", fault="It was uploaded too long ago. Add it again.")
         return reading.result() if reading.done() else None
 
-    def _known_by(self, digest: str) -> Future[Found] | None:
+    def _known_by(self, sha256: str) -> Future[ListedClip] | None:
         """The reading of a content that was read already."""
-        done = [each for each in list(self._found.values()) if each.done()]
-        return next((each for each in done if each.result().sha256 == digest), None)
+        done = [(each, each.result().clip) for each in list(self._listed.values()) if each.done()]
+        return next((each for each, clip in done if clip is not None and clip.sha256 == sha256), None)
 
     def _wait_for(self, begun: Any) -> None:
-        while len(self._found) > REMEMBERED:
-            self._found.popitem(last=False)
-        wait([self._found[clip_id] for clip_id in begun if clip_id in self._found], PATIENCE_SECONDS)
+        while len(self._listed) > REMEMBERED:
+            self._listed.popitem(last=False)
+        wait([self._listed[clip_id] for clip_id in begun if clip_id in self._listed], PATIENCE_SECONDS)
 
     def _shows(self, ids: list[str], listed: Any, size: tuple[Any, ...]) -> dict[Any, Any]:
         rows = self._rows(ids, listed, size)
-        told = [(row["id"], row["state"], row["note"]) for row in rows]
+        seen = [(row["id"], row["state"], row["note"]) for row in rows]
         shown = [{name: value for name, value in row.items() if name not in ("path", "sha256")} for row in rows]
         return {
             self.list: {"clips": shown},
             self.ids: ids,
-            self.seen: told,
+            self.seen: seen,
             self.remembered: self._to_remember(rows),
         }
 
@@ -273,43 +258,36 @@ class ClipsPanel:
         rows: list[dict[str, Any]] = []
         names: dict[str, str] = {}
         for clip_id in ids:
-            found = self._known(clip_id)
+            known = self._known(clip_id)
             row: dict[str, Any] = {"id": clip_id, "state": "reading", "name": "", "line": "", "picture": "", "note": ""}
             caption, held_out = typed.get(clip_id, (None, False))
             row |= {"caption": caption, "held_out": held_out, "path": None, "sha256": ""}
-            if found is not None:
-                fault = found.fault or _fault(found, names, SampleSize(*size))
-                row |= {"path": found.path, "sha256": found.sha256}
-                names.setdefault(found.sha256, found.name)
-                row |= {"state": "left out" if fault else "ready", "name": found.name[:120], "note": fault}
-                row |= {"picture": found.picture, "caption": found.caption if caption is None else caption}
-                if found.width:
-                    pixels = f"{found.width}×{found.height}"
-                    row["line"] = f"{pixels} · {seconds_text(found.seconds)} · {size_text(found.file_bytes)}"
-                    row["line"] += _cut(found, SampleSize(*size))
+            if known is not None:
+                fault, clip = known.fault, known.clip
+                if clip is not None:
+                    fault = _fault(clip, names.get(clip.sha256), SampleSize(*size))
+                    names.setdefault(clip.sha256, known.name)
+                    row |= {"path": clip.path, "sha256": clip.sha256, "line": _line_of(clip, SampleSize(*size))}
+                row |= {"state": "left out" if fault else "ready", "name": known.name[:120], "note": fault}
+                row |= {"picture": known.picture, "caption": known.caption if caption is None else caption}
             rows.append(row)
         return rows
 
 
-def _cut(found: Found, size: SampleSize) -> str:
-    """How much of a long clip is used."""
-    if not isinstance(size.fps, (int, float)) or not 0 < size.fps < 1e6 or found.seconds * size.fps <= LIMITS.frames:
-        return ""
-    return f" · its first {seconds_text(LIMITS.frames / size.fps)} are used"
+def _line_of(clip: UploadedClip, size: SampleSize) -> str:
+    """What a clip is, and how much of a long one is used."""
+    info = clip.info
+    line = f"{info.width}×{info.height} · {seconds_text(info.seconds)} · {size_text(info.file_bytes)}"
+    if not isinstance(size.fps, (int, float)) or not 0 < size.fps < 1e6 or info.seconds * size.fps <= LIMITS.frames:
+        return line
+    return f"{line} · its first {seconds_text(LIMITS.frames / size.fps)} are used"
 
 
-def _fault(found: Found, names: dict[str, str], size: SampleSize) -> str:
-    """Why a clip that can be read gives nothing to learn from; empty where it does, or the form does not say enough."""
-    if found.sha256 in names:
-        return f"It is the same file as {names[found.sha256]}."
-    if not all(isinstance(each, (int, float)) and 0 < each < 1e6 for each in size):
-        return ""
-    frames = round(found.seconds * size.fps)
-    if frames < size.num_frames:
-        return (
-            f"At {size.fps:g} frames a second it has {frames} frames, fewer than the {size.num_frames:g} of a sample."
-        )
-    return ""
+def _fault(clip: UploadedClip, twin: str | None, size: SampleSize) -> str:
+    """Why a clip gives nothing to learn from, as far as the form says what a sample is."""
+    complete = all(isinstance(each, (int, float)) and 0 < each < 1e6 for each in size)
+    fault = fault_of(size, twin=twin, frames=clip.info.frames_at(size.fps) if complete else None)
+    return fault[:1].upper() + fault[1:]
 
 
 def _ids(ids: Any) -> list[str]:
@@ -319,15 +297,15 @@ def _ids(ids: Any) -> list[str]:
 def _typed(listed: Any) -> dict[str, tuple[str | None, bool]]:
     """Captions and ticks by id, of what a browser sent as the list's value; it may be anything."""
     rows = listed.get("clips") if isinstance(listed, dict) else None
-    found = {}
+    typed = {}
     for row in rows[:MAX_CLIPS] if isinstance(rows, list) else []:
         if isinstance(row, dict) and isinstance(row.get("id"), str):
             caption = row.get("caption")
-            found[row["id"]] = (
+            typed[row["id"]] = (
                 caption[:MAX_CAPTION] if isinstance(caption, str) else None,
                 row.get("held_out") is True,
             )
-    return found
+    return typed
 
 
 def _line(text: Any) -> str:
