@@ -11,7 +11,6 @@ what is recorded inside one (`caching/recording.py`).
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
@@ -39,7 +38,7 @@ from studio.machine.weights import fingerprint
 from studio.palette import DAY
 from studio.preset import Preset, find_preset
 from studio.records.event_log import EventLog
-from studio.records.profile_files import profile_path, profiling_log
+from studio.records.profiles import Profile, falling, profile_path, profiling_log, write_profile
 from studio.records.runs import RunStore
 from studio.requests.generation import GenerationRequest, request_for
 from studio.requests.work import ProfileModel
@@ -48,7 +47,6 @@ from studio.storage import write_atomically
 if TYPE_CHECKING:
     from studio.caching import Cache, CacheRun
     from studio.caching.recording import Recording
-    from studio.records.profiles import Profile
 
 GROWTH_AT = (0.07, 0.1, 0.13, 0.17, 0.23, 0.3, 0.4, 0.5, 0.67, 0.8, 0.9, 0.94, 0.97)
 """Where, as shares of the steps, a step is skipped alone; denser at the ends, where errors last."""
@@ -129,13 +127,11 @@ def _calibrate(
         profile = measuring.profile(preset, skipped_share=_skipped_share(requests[0], store, stop, profile))
         done += 1
         yield ProfilingStep(done=done, total=total, what="a clip by the plan")
-    from studio.records.profiles import profile_to_json
-
     path = profile_path(folder, preset.name, total_steps, requests[0].flow_shift)
     plot = path.with_suffix(".svg")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(plot, plot_of(profile).encode())
-    write_atomically(path, json.dumps(profile_to_json(profile)).encode())
+    write_profile(profile, path)
     yield ProfilingFinished(path=str(path), plot=str(plot), skipped_share=profile.skipped_share)
 
 
@@ -251,8 +247,6 @@ class _Measuring:
         self._growth.setdefault(skip, []).append(max(drift / (error * abs(step)), 1e-9))
 
     def profile(self, preset: Preset, *, skipped_share: float) -> Profile:
-        from studio.records.profiles import Profile, falling
-
         skips = sorted(self._growth)
         # The mean of logarithms, as PSNR is one: a clip in which an early error grows tenfold shall not take the steps
         # that all the others need.

@@ -31,7 +31,7 @@ from studio.events import (
 from studio.generate import generate
 from studio.machine import hardware, weights
 from studio.preset import find_preset
-from studio.records.profile_files import SHIPPED
+from studio.records.profiles import SHIPPED
 from studio.records.run import request_in_settings
 from studio.records.runs import RunStore
 from studio.requests.generation import GenerationRequest, request_for

@@ -15,17 +15,23 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from studio.records.profile_files import profile_files
+from studio.preset import PROJECT_FOLDER
+from studio.records.codec import from_json, to_json
+from studio.storage import write_atomically
 
 PRIOR = "pocket"
 """Whose profile stands in for a model that nobody has measured."""
+SHIPPED = PROJECT_FOLDER / "assets" / "profiles"
+"""Profiles of the models that ship with the studio, and of those that were measured for it."""
+_NAME = re.compile(r"(\d+)-steps(?:-shift-([\d.]+))?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +98,44 @@ class Profile:
         return np.exp(np.interp(-np.asarray(sigmas), -levels, factors))
 
 
+@dataclass(frozen=True, kw_only=True)
+class ProfileFile:
+    path: Path
+    total_steps: int
+    flow_shift: float | None
+    shipped: bool
+    """Whether it came with the studio; otherwise it was measured on this machine."""
+
+    @property
+    def plot(self) -> Path:
+        """The distances it was made from, as SVG."""
+        return self.path.with_suffix(".svg")
+
+
+def profile_path(folder: Path, preset: str, total_steps: int, flow_shift: float | None) -> Path:
+    """Where a preset's profile lies for this number of steps and shift."""
+    shift = "" if flow_shift is None else f"-shift-{flow_shift:g}"
+    return folder / preset / f"{total_steps}-steps{shift}.json"
+
+
+def profiling_log(folder: Path, preset: str, total_steps: int | None, flow_shift: float | None) -> Path:
+    """Where a measuring says how far it is, for whoever looks on."""
+    return profile_path(folder, preset, total_steps or 0, flow_shift).with_suffix(".jsonl")
+
+
+def profile_files(preset: str, folder: Path | None) -> list[ProfileFile]:
+    """A preset's profiles: those in `folder`, which were measured here, before those that ship."""
+    files = []
+    for place in (folder, SHIPPED):
+        for path in sorted((place / preset).glob("*.json")) if place is not None else ():
+            name = _NAME.fullmatch(path.stem)
+            if name is not None:
+                shift = None if name[2] is None else float(name[2])
+                shipped = place == SHIPPED
+                files.append(ProfileFile(path=path, total_steps=int(name[1]), flow_shift=shift, shipped=shipped))
+    return files
+
+
 def find_profile(
     preset: str, folder: Path | None, *, total_steps: int | None = None, flow_shift: float | None = None
 ) -> Profile | None:
@@ -111,23 +155,23 @@ def find_profile(
 def _readable(preset: str, folder: Path | None) -> Iterator[Profile]:
     for file in profile_files(preset, folder):
         try:
-            yield profile_from_json(json.loads(file.path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, KeyError):
+            yield read_profile(file.path)
+        except (OSError, ValueError):
             continue
 
 
-def profile_to_json(profile: Profile) -> dict[str, Any]:
-    """As a record that `profile_from_json` reads back, with figures of six digits."""
-    return _rounded(asdict(profile))
-
-
-def profile_from_json(record: dict[str, Any]) -> Profile:
-    """What `profile_to_json` wrote.
+def read_profile(path: Path) -> Profile:
+    """What `write_profile` wrote.
 
     Raises:
-        TypeError, ValueError, KeyError: it was written by something else.
+        OSError, ValueError: it cannot be read, or was written by something else.
     """
-    return Profile(**{name: _frozen(value) for name, value in record.items()})
+    return from_json(Profile, json.loads(path.read_bytes()))
+
+
+def write_profile(profile: Profile, path: Path) -> None:
+    """Put a profile in place, with figures of six digits."""
+    write_atomically(path, json.dumps(_rounded(to_json(profile))).encode())
 
 
 def falling(values: Sequence[float]) -> list[float]:
@@ -146,13 +190,9 @@ def _tuples(array: np.ndarray) -> Any:
     return tuple(_tuples(part) for part in array) if array.ndim else float(array)
 
 
-def _frozen(value: Any) -> Any:
-    return tuple(_frozen(each) for each in value) if isinstance(value, list) else value
-
-
 def _rounded(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.6g}")
     if isinstance(value, dict):
         return {name: _rounded(each) for name, each in value.items()}
-    return [_rounded(each) for each in value] if isinstance(value, (list, tuple)) else value
+    return [_rounded(each) for each in value] if isinstance(value, list) else value

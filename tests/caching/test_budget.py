@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from studio.caching.budget import computed_steps, plan_for, plan_of
-from studio.records.profile_files import profile_path
-from studio.records.profiles import Profile, falling, find_profile, profile_from_json, profile_to_json
+from studio.records.profiles import Profile, falling, find_profile, profile_path, read_profile, write_profile
 from studio.requests.caches import Budget
 
 STEPS = 8
@@ -149,20 +148,22 @@ def test_a_profile_comes_back_from_its_file_and_a_broken_one_is_as_none(tmp_path
     profile = _profile([_walk(0)])
     path = profile_path(tmp_path, "made-up", STEPS, None)
     path.parent.mkdir()
-    path.write_text(json.dumps(profile_to_json(profile)))
+    write_profile(profile, path)
     again = find_profile("made-up", tmp_path)
     assert again is not None
     assert plan_of(again, 4).drift == pytest.approx(plan_of(profile, 4).drift, rel=1e-3)
-    assert profile_from_json(profile_to_json(profile)).preset == "made-up"
-    path.write_text("{")
-    assert find_profile("made-up", tmp_path) is None
+    assert read_profile(path) == again
+    whole = json.loads(path.read_bytes())
+    for broken in ("{", "[]", "{}", json.dumps(whole | {"sigmas": 3}), json.dumps(whole | {"grams": [["x"]]})):
+        path.write_text(broken)
+        assert find_profile("made-up", tmp_path) is None, broken
 
 
 def test_the_profile_of_the_nearest_number_of_steps_serves(tmp_path: Path) -> None:
     for total, shift in ((10, None), (20, None), (20, 3.0)):
         path = profile_path(tmp_path, "made-up", total, shift)
         path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(profile_to_json(replace(_profile([_walk(0, total)]), flow_shift=shift))))
+        write_profile(replace(_profile([_walk(0, total)]), flow_shift=shift), path)
 
     def found(total: int, shift: float | None = None) -> tuple[int, float | None]:
         profile = find_profile("made-up", tmp_path, total_steps=total, flow_shift=shift)

@@ -17,7 +17,7 @@ from studio.machine import hardware
 from studio.preset import find_preset
 from studio.profiling import profile
 from studio.records.event_log import EventLog, EventTail
-from studio.records.profile_files import profile_files, profiling_log
+from studio.records.profiles import profile_files, profiling_log
 from studio.records.runs import RunStore
 from studio.requests.generation import request_for
 from studio.requests.work import ProfileModel

@@ -18,8 +18,7 @@ from studio.events import RunFinished, TrainingFinished, TrainingScored, Trainin
 from studio.jobs import JobQueue
 from studio.machine import pace
 from studio.metrics import scores_to_json
-from studio.records.profile_files import profile_files
-from studio.records.profiles import find_profile
+from studio.records.profiles import find_profile, profile_files
 from studio.records.run import request_in_settings
 from studio.records.runs import RunStore
 from studio.records.versions import VersionStore

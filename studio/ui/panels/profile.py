@@ -17,7 +17,7 @@ from studio.generate import PROFILES
 from studio.jobs import JobState
 from studio.preset import Preset, find_preset
 from studio.records.event_log import EventTail
-from studio.records.profile_files import ProfileFile, profile_files, profiling_log
+from studio.records.profiles import ProfileFile, profile_files, profiling_log
 from studio.requests.generation import read_as
 from studio.requests.work import ProfileModel
 from studio.ui.components import message
