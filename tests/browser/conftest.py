@@ -112,7 +112,10 @@ def open_page(browser: Any, studio: Studio) -> Iterator[Callable[..., Any]]:
         page = context.new_page()
         page.set_default_timeout(PATIENCE_MS)
         page.on("pageerror", lambda error: heard("page error", str(error)))
-        page.on("console", lambda said: heard("console", said.text) if said.type == "error" else None)
+        page.on(
+            "console",
+            lambda said: heard("console", f"{said.text} {said.location['url']}") if said.type == "error" else None,
+        )
         page.on(
             "request",
             lambda asked: (

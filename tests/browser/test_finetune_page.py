@@ -131,6 +131,8 @@ def test_what_was_predicted_is_trained_judged_promoted_and_offered_by_the_genera
 
     open_finetune(page)
     page.wait_for_selector("#versions .version-promoted")
+    # Its clips have been read: what is deleted in the middle of it is a 404 to the reader.
+    page.wait_for_selector("#training-player .player[data-ready]")
     page.click("#version-delete")
     page.click("#version-delete-really")
     says(page, "#version-said", "Deleted")
