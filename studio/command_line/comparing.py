@@ -116,7 +116,8 @@ def _make_folder(folder: Path) -> None:
 
 def _walk(comparison: Comparison, book: Comparisons, *, json_lines: bool) -> None:
     """Make the cells, a line for each; Ctrl-C keeps what is made, and says how to go on."""
-    from studio.compare import compare, tables
+    from studio.command_line import comparison_lines
+    from studio.compare import compare
     from studio.events import CellFinished, CellStarted
     from studio.jobs.preload import preload
     from studio.records.codec import to_json
@@ -125,7 +126,9 @@ def _walk(comparison: Comparison, book: Comparisons, *, json_lines: bool) -> Non
     # The first run would carry the loading and the first step's one-off costs, and it is the reference.
     preload(comparison.cells[0].request.preset, store=book.store)
     if not json_lines:
-        print(f"comparison {comparison.id}, {len(comparison.cells)} clips\n{tables.heading_line()}", flush=True)
+        print(
+            f"comparison {comparison.id}, {len(comparison.cells)} clips\n{comparison_lines.heading_line()}", flush=True
+        )
     group = -1
     with closing(compare(comparison, store=book.store)) as stream:
         for event in stream:
@@ -139,34 +142,37 @@ def _walk(comparison: Comparison, book: Comparisons, *, json_lines: bool) -> Non
                 if json_lines:
                     print_json({"event": "CellFinished", "of": event.of, "cell": to_json(comparison.cells[event.cell])})
                 else:
-                    print(tables.cell_line(comparison, comparison.cells[event.cell]), flush=True)
+                    print(comparison_lines.cell_line(comparison, comparison.cells[event.cell]), flush=True)
             if cancelled.is_set():
                 print(f"go on with --resume {comparison.id}", file=sys.stderr)
                 raise KeyboardInterrupt
 
 
 def _print_ending(comparison: Comparison, chosen: argparse.Namespace) -> None:
-    from studio.compare import summaries_of, tables
+    from studio.command_line.comparison_lines import summary_line
+    from studio.compare import summaries_of
+    from studio.compare.export import to_json_text
 
     if chosen.json:
-        print_json({"event": "ComparisonFinished"} | json.loads(tables.to_json_text(comparison)))
+        print_json({"event": "ComparisonFinished"} | json.loads(to_json_text(comparison)))
         return
     print()
     for line in summaries_of(comparison):
-        print(tables.summary_line(line))
+        print(summary_line(line))
     if chosen.output is not None:
         print(f"{chosen.output / 'comparison.html'}, .csv and .json")
 
 
 def _write_comparison(comparison: Comparison, store: RunStore, folder: Path) -> None:
-    from studio.compare import tables
+    from studio.compare.export import to_csv, to_json_text
+    from studio.compare.page import to_html
     from studio.errors import StorageError
     from studio.storage import write_atomically
 
     for ending, text in (
-        ("csv", tables.to_csv(comparison)),
-        ("json", tables.to_json_text(comparison)),
-        ("html", tables.to_html(comparison, store)),
+        ("csv", to_csv(comparison)),
+        ("json", to_json_text(comparison)),
+        ("html", to_html(comparison, store)),
     ):
         try:
             write_atomically(folder / f"comparison.{ending}", text.encode("utf-8"))

@@ -19,7 +19,9 @@ the queue's worker as jobs that give the turn back between two cells; the comman
     stored.py    runs that are there already
     scoring.py   a cell ends: its seconds and its scores
     figures.py   over cells: speed-ups, medians, the Pareto front
-    tables.py    a comparison on paper, for a reader or a program
+    wording.py   how a figure is written for a reader
+    export.py    a comparison as CSV and JSON
+    page.py      a comparison as one HTML page
 
 Knows requests, runs and scores. Refuses to know how a clip is made, and how a page shows a comparison.
 """

@@ -105,6 +105,20 @@ def summaries_of(comparison: Comparison) -> list[MethodSummary]:
     return lines
 
 
+def speed_by_cell(comparison: Comparison) -> dict[int, tuple[float | None, float | None]]:
+    """By cell: how many times faster than its own reference, denoising and whole. None where either was not timed."""
+    found: dict[int, tuple[float | None, float | None]] = {}
+    for cell in comparison.cells:
+        full = comparison.cells[cell.reference].seconds
+        pairs = [
+            (getattr(full, pace, 0.0), getattr(cell.seconds, pace, 0.0)) if full and cell.seconds else (0.0, 0.0)
+            for pace in ("denoising", "whole")
+        ]
+        denoising, whole = (base / other if base > 0 and other > 0 else None for base, other in pairs)
+        found[cell.number] = (denoising, whole)
+    return found
+
+
 def plotted(comparison: Comparison) -> tuple[list[Point], list[Point]]:
     """What a plot shows: a point for each group and method, and where there are several groups each method's medians.
 

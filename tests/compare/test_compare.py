@@ -37,8 +37,10 @@ from studio.compare import (
     parse_method,
     points_of,
     summaries_of,
-    tables,
 )
+from studio.compare.export import to_csv, to_json_text
+from studio.compare.figures import speed_by_cell
+from studio.compare.page import to_html
 from studio.errors import ComparisonError, GridError, RequestError
 from studio.events import (
     BlockComputed,
@@ -213,7 +215,7 @@ def test_scores_say_how_far_a_clip_is_from_its_reference(store: RunStore) -> Non
     assert cached.seconds is not None
     assert (cached.seconds.encoding, cached.seconds.denoising, cached.seconds.decoding) == (0.5, 1.0, 1.5)
     assert cached.seconds.whole > 3
-    denoising, whole = tables.speed_by_cell(done)[1]
+    denoising, whole = speed_by_cell(done)[1]
     assert denoising == pytest.approx(4)
     assert whole is not None
     assert 1.5 < whole < 2.1, "the text and the decoding are not made faster"
@@ -244,7 +246,7 @@ def test_without_its_reference_a_cell_still_has_its_clip_and_says_what_is_missin
     assert [cell.state for cell in done.cells] == ["failed", "complete"]
     assert "psnr" not in done.cell(1).scores
     assert any("reference is missing" in notice for notice in done.cell(1).notices)
-    assert tables.speed_by_cell(done)[1] == (None, None)
+    assert speed_by_cell(done)[1] == (None, None)
 
 
 def test_a_clip_of_another_size_is_not_held_against_its_reference(store: RunStore) -> None:
@@ -636,7 +638,7 @@ def test_exports_parse_and_what_was_typed_stays_text(store: RunStore) -> None:
     done = walk(store, Comparisons(store).begin(grid("adacache", "steps:4", prompts=(EVIL,))))
     done = done.with_cell(replace(done.cell(2), state="failed", error={"message": "<img src=x>", "way_out": ""}))
 
-    rows = list(csv.DictReader(io.StringIO(tables.to_csv(done))))
+    rows = list(csv.DictReader(io.StringIO(to_csv(done))))
     assert [row["method"] for row in rows] == [FULL, "adacache", "steps:4"]
     assert rows[0]["prompt"] == "'" + EVIL, "no formula for a spreadsheet"
     assert json.loads(rows[0]["request"])["prompt"] == EVIL
@@ -644,14 +646,12 @@ def test_exports_parse_and_what_was_typed_stays_text(store: RunStore) -> None:
     assert float(rows[1]["computed_share"]) == pytest.approx(2 / 3)
     assert rows[2]["error"] == "<img src=x>"
 
-    record = json.loads(
-        tables.to_json_text(done), parse_constant=lambda word: pytest.fail(f"{word} is no word of JSON")
-    )
+    record = json.loads(to_json_text(done), parse_constant=lambda word: pytest.fail(f"{word} is no word of JSON"))
     assert record["cells"][0]["request"]["prompt"] == EVIL
     assert record["summaries"][1]["scores"]["psnr"] == "inf"
     assert "owner" not in record
 
-    page = tables.to_html(done, store)
+    page = to_html(done, store)
     seen = _Tags()
     seen.feed(page)
     assert "script" not in seen.tags
@@ -663,7 +663,7 @@ def test_exports_parse_and_what_was_typed_stays_text(store: RunStore) -> None:
 def test_the_page_draws_the_points_and_the_front(store: RunStore) -> None:
     begun = Comparisons(store).begin(grid("adacache", "steps:4"))
     done = timed(begun, {0: 10, 1: 5, 2: 4}, {1: {"psnr": 30.0}, 2: {"psnr": 22.0}})
-    page = tables.to_html(done)
+    page = to_html(done)
     seen = _Tags()
     seen.feed(page)
     assert "polyline" in seen.tags
@@ -718,6 +718,6 @@ def test_the_command_line_deletes_a_comparison_and_says_that_its_clips_stay(
 
 
 def test_importing_compare_loads_nothing_heavy() -> None:
-    code = "import sys, studio.compare, studio.compare.tables; print(*sys.modules)"
+    code = "import sys, studio.compare, studio.compare.page; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "diffusers", "transformers", "gradio", "av", "cv2"} & set(done.stdout.split())

@@ -19,8 +19,9 @@ from studio.compare import (
     pareto_front,
     plotted,
     summaries_of,
-    tables,
 )
+from studio.compare.figures import speed_by_cell
+from studio.compare.wording import error_text, ratio_text, score_text, title_of
 from studio.ui.components import message
 from studio.ui.components.synced_player import FrameScores, PlayerClip, player_record
 from studio.ui.wording import seconds_text, settings_line
@@ -40,7 +41,7 @@ def name_of(comparison: Comparison) -> str:
     """A comparison in one line, for a list."""
     first = comparison.cells[0].request.prompt
     short = first if len(first) <= 40 else first[:39] + "…"
-    methods = [tables.title_of(method) for method in comparison.methods if method != FULL]
+    methods = [title_of(method) for method in comparison.methods if method != FULL]
     more = f" and {len(methods) - 2} more" if len(methods) > 2 else ""
     return f"{comparison.created[5:16].replace('T', ' ')} · {', '.join(methods[:2])}{more} · {short}"
 
@@ -55,7 +56,7 @@ def status_of(comparison: Comparison) -> dict[str, Any]:
     if comparison.state == "complete":
         return message.warn(f"Done: {words}.") if failures else message.good(f"Done: {words}.")
     cell = next((cell for cell in comparison.cells if cell.state == "running"), None)
-    now = f" Making {tables.title_of(cell.method)}, seed {cell.request.seed}." if cell else ""
+    now = f" Making {title_of(cell.method)}, seed {cell.request.seed}." if cell else ""
     if ended == total:
         now = " Measuring the last scores."
     return message.quiet(f"{words}.{now}") | {"share": ended / total}
@@ -72,7 +73,7 @@ def _heads(names: list[str]) -> list[str]:
 def table_value(comparison: Comparison, picked: list[int]) -> dict[str, Any]:
     """The value of `comparison_table`."""
     names = _metrics_of(comparison, SHOWN_IN_TABLE)
-    speeds = tables.speed_by_cell(comparison)
+    speeds = speed_by_cell(comparison)
     repeated = any(cell.repeat for cell in comparison.cells)
     groups: list[dict[str, Any]] = []
     for cell in comparison.cells:
@@ -90,16 +91,16 @@ def table_value(comparison: Comparison, picked: list[int]) -> dict[str, Any]:
             {
                 "cell": cell.number,
                 "shape": comparison.methods.index(cell.method),
-                "title": tables.title_of(cell.method),
+                "title": title_of(cell.method),
                 "state": cell.state,
                 "reference": cell.is_reference,
                 "denoising": seconds_text(cell.seconds.denoising) if done and cell.seconds else "",
                 "whole": seconds_text(cell.seconds.whole) if done and cell.seconds else "",
                 "parts": _parts_of(cell) if done else "",
                 "faster": "–" if denoising is None or cell.is_reference else f"{denoising:.2f}×",
-                "scores": [tables.score_text(name, cell.scores.get(name)) for name in names],
+                "scores": [score_text(name, cell.scores.get(name)) for name in names],
                 "marks": marks,
-                "note": " ".join(cell.notices) if done else tables.error_text(cell),
+                "note": " ".join(cell.notices) if done else error_text(cell),
             }
         )
     lines = summaries_of(comparison) if len(groups) > 1 or repeated else []
@@ -125,12 +126,12 @@ def _parts_of(cell: Cell) -> str:
 def _summary_line(comparison: Comparison, line: MethodSummary, names: list[str]) -> dict[str, Any]:
     return {
         "shape": comparison.methods.index(line.method),
-        "title": tables.title_of(line.method),
+        "title": title_of(line.method),
         "clips": f"{line.complete}" + (f" ({line.failed} failed)" if line.failed else ""),
-        "denoising": "–" if line.method == FULL else tables.ratio_text(line.denoising, spread=True),
-        "whole": "–" if line.method == FULL else tables.ratio_text(line.whole, spread=True),
+        "denoising": "–" if line.method == FULL else ratio_text(line.denoising, spread=True),
+        "whole": "–" if line.method == FULL else ratio_text(line.whole, spread=True),
         "computed": "–" if line.computed_share is None else f"{100 * line.computed_share:.0f}%",
-        "scores": [tables.score_text(name, line.scores.get(name)) for name in names],
+        "scores": [score_text(name, line.scores.get(name)) for name in names],
     }
 
 
@@ -139,9 +140,7 @@ def plot_value(comparison: Comparison, chosen: int | None) -> dict[str, Any]:
     points, medians = plotted(comparison)
     names = _metrics_of(comparison, tuple(METRICS))
     return {
-        "methods": [
-            {"shape": shape, "title": tables.title_of(method)} for shape, method in enumerate(comparison.methods)
-        ],
+        "methods": [{"shape": shape, "title": title_of(method)} for shape, method in enumerate(comparison.methods)],
         "metrics": [
             {
                 "name": name,
@@ -173,7 +172,7 @@ def _point(comparison: Comparison, point: Point) -> dict[str, Any]:
     return {
         "cell": point.cell,
         "shape": comparison.methods.index(point.method),
-        "title": tables.title_of(point.method),
+        "title": title_of(point.method),
         "line": line,
         "speeds": {pace: _median(point, pace) for pace in PACES},
         "scores": {name: "inf" if value == math.inf else value for name, value in point.scores.items()},
@@ -196,21 +195,21 @@ def player_value(
     comparison: Comparison, reference: Cell, cells: list[Cell], addresses: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """The player's value: the reference first, then the cells, each with speed, scores and PSNR by frame."""
-    speeds = tables.speed_by_cell(comparison)
+    speeds = speed_by_cell(comparison)
     num_frames = max([len(cell.frame_psnr) for cell in cells] + [0]) or reference.request.num_frames
 
     def clip(cell: Cell, url: dict[str, Any]) -> PlayerClip:
         denoising, _ = speeds[cell.number]
         facts = [] if cell.is_reference or denoising is None else [f"{denoising:.1f}× as fast"]
         facts += [
-            f"{METRICS[name].title} {tables.score_text(name, cell.scores[name])} {METRICS[name].unit}".strip()
+            f"{METRICS[name].title} {score_text(name, cell.scores[name])} {METRICS[name].unit}".strip()
             for name in ("psnr", "ssim")
             if name in cell.scores
         ]
         scores = None
         if len(cell.frame_psnr) == num_frames:
             scores = FrameScores(name="PSNR", unit="dB", values=cell.frame_psnr)
-        return PlayerClip(title=tables.title_of(cell.method), url=url, facts=facts, scores=scores)
+        return PlayerClip(title=title_of(cell.method), url=url, facts=facts, scores=scores)
 
     first, *others = (clip(cell, url) for cell, url in zip((reference, *cells), addresses, strict=True))
     return player_record(reference=first, others=others, fps=reference.request.fps, num_frames=num_frames)

@@ -24,8 +24,10 @@ from studio.compare import (
     Grid,
     cells_of,
     method_of,
-    tables,
 )
+from studio.compare.export import to_csv, to_json_text
+from studio.compare.page import to_html
+from studio.compare.wording import title_of
 from studio.errors import ComparisonError, JobError, RequestError, RunError, StudioError
 from studio.jobs import Job
 from studio.machine.pace import predict
@@ -400,7 +402,7 @@ class CompareTab:
             return {self.trouble: message.of_error(error)}
 
     def _loads(self, cell: Cell) -> dict[Any, Any]:
-        name = tables.title_of(cell.method)
+        name = title_of(cell.method)
         words = message.good(f"The settings of {name}, seed {cell.request.seed}, are in the Generate form.")
         return self.generate.shows(cell.request) | {self.generate.trouble: words, self.trouble: words}
 
@@ -497,9 +499,9 @@ class CompareTab:
     def _exported(self, comparison: Comparison) -> dict[Any, Any]:
         """The three files, written anew with each cell, so that what is downloaded is what is seen."""
         texts = {
-            "csv": lambda: tables.to_csv(comparison),
-            "json": lambda: tables.to_json_text(comparison),
-            "html": lambda: tables.to_html(comparison, self.context.store),
+            "csv": lambda: to_csv(comparison),
+            "json": lambda: to_json_text(comparison),
+            "html": lambda: to_html(comparison, self.context.store),
         }
         nothing = {button: gr.update(visible=False) for button in self.files.values()}
         if not comparison.ended:

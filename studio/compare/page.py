@@ -1,189 +1,23 @@
-"""A comparison on paper: as CSV, JSON, one self-contained HTML page, and the lines that a terminal prints.
+"""A comparison as one HTML page that needs nothing but itself: plot, tables and posters.
 
-Knows how a figure is written for a reader, and for a program. Refuses to compute one (`figures`, `metrics`), and to let
-what somebody typed become markup or a spreadsheet's formula.
+Knows HTML and SVG. Refuses to compute a figure (`figures`, `metrics`), to name a colour (`palette`), and to let what
+somebody typed become markup.
 """
 
 from __future__ import annotations
 
 import base64
-import csv
 import html
-import io
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
 
 from studio.compare.cells import FULL, Cell, Comparison
-from studio.compare.figures import MethodSummary, Point, Ratio, pareto_front, plotted, points_of, summaries_of
-from studio.compare.grid import parse_method
-from studio.compare.record import to_json
-from studio.errors import RunError, StudioError
-from studio.metrics import METRICS, scores_to_json
+from studio.compare.figures import Point, pareto_front, plotted, speed_by_cell, summaries_of
+from studio.compare.wording import error_text, ratio_text, score_text, title_of
+from studio.errors import RunError
+from studio.metrics import METRICS
 from studio.palette import by_the_readers_choice
 from studio.records.runs import RunStore
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""A spreadsheet takes a text that begins with one of these for a formula."""
-
-
-def title_of(method: str) -> str:
-    """What a person calls a method; its text, where this version no longer knows it."""
-    try:
-        return parse_method(method).title
-    except StudioError:
-        return method
-
-
-def ratio_text(ratio: Ratio | None, *, spread: bool = False) -> str:
-    """`2.1×`, or `2.1× (1.9–2.3)`."""
-    if ratio is None:
-        return "–"
-    text = f"{ratio.median:.2f}×"
-    return f"{text} ({ratio.low:.2f}–{ratio.high:.2f})" if spread and ratio.count > 1 else text
-
-
-def score_text(name: str, value: float | None) -> str:
-    """A score without its unit: as many digits as say something."""
-    if value is None or math.isnan(value):
-        return "–"
-    if math.isinf(value):
-        return "∞" if value > 0 else "-∞"
-    return f"{value:.4f}" if METRICS[name].unit == "" else f"{value:.2f}"
-
-
-def speed_by_cell(comparison: Comparison) -> dict[int, tuple[float | None, float | None]]:
-    """By cell: how many times faster than its own reference, denoising and whole. None where either was not timed."""
-    found: dict[int, tuple[float | None, float | None]] = {}
-    for cell in comparison.cells:
-        full = comparison.cells[cell.reference].seconds
-        pairs = [
-            (getattr(full, pace, 0.0), getattr(cell.seconds, pace, 0.0)) if full and cell.seconds else (0.0, 0.0)
-            for pace in ("denoising", "whole")
-        ]
-        denoising, whole = (base / other if base > 0 and other > 0 else None for base, other in pairs)
-        found[cell.number] = (denoising, whole)
-    return found
-
-
-# CSV and JSON --------------------------------------------------------------------------------------------------------
-
-COLUMNS = (
-    *("cell", "group", "repeat", "method", "state", "preset", "prompt", "seed", "run", "stored_before", "cold"),
-    *("encoding_s", "denoising_s", "decoding_s", "whole_s", "denoising_speedup", "whole_speedup", "computed_share"),
-    *METRICS,
-    *("notices", "error", "request"),
-)
-
-
-def to_csv(comparison: Comparison) -> str:
-    """A line for each cell, in RFC 4180's form, figures in full; what was not measured is empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\r\n")
-    writer.writeheader()
-    speeds = speed_by_cell(comparison)
-    for cell in comparison.cells:
-        seconds = asdict(cell.seconds) if cell.seconds else {}
-        denoising, whole = speeds[cell.number]
-        writer.writerow(
-            {
-                "cell": cell.number,
-                "group": cell.group,
-                "repeat": cell.repeat,
-                "method": _no_formula(cell.method),
-                "state": cell.state,
-                "preset": _no_formula(cell.request.preset),
-                "prompt": _no_formula(cell.request.prompt),
-                "seed": cell.request.seed,
-                "run": cell.run_id or "",
-                "stored_before": int(cell.reused),
-                "cold": int(cell.cold),
-                **{f"{name}_s": seconds.get(name, "") for name in ("encoding", "denoising", "decoding", "whole")},
-                "denoising_speedup": "" if denoising is None else denoising,
-                "whole_speedup": "" if whole is None else whole,
-                "computed_share": "" if cell.computed_share is None else cell.computed_share,
-                **scores_to_json(cell.scores),
-                "notices": _no_formula(" ".join(cell.notices)),
-                "error": _no_formula(error_text(cell)),
-                "request": cell.request.model_dump_json(),
-            }
-        )
-    return text.getvalue()
-
-
-def _no_formula(text: str) -> str:
-    return "'" + text if text.startswith(_FORMULA) else text
-
-
-def error_text(cell: Cell) -> str:
-    error = cell.error or {}
-    return " ".join(str(error.get(part, "")) for part in ("message", "way_out")).strip()
-
-
-def to_json_text(comparison: Comparison) -> str:
-    """The whole record with the figures over its cells, as JSON that every reader takes: no infinities, no NaN."""
-    record = to_json(comparison) | {
-        "summaries": [
-            asdict(line) | {"title": title_of(line.method), "scores": scores_to_json(line.scores)}
-            for line in summaries_of(comparison)
-        ],
-        "points": [asdict(point) | {"scores": scores_to_json(point.scores)} for point in points_of(comparison)],
-        "metrics": {
-            name: {"title": metric.title, "unit": metric.unit, "higher_is_better": metric.higher_is_better}
-            for name, metric in METRICS.items()
-        },
-    }
-    return json.dumps(record, ensure_ascii=False, allow_nan=False, indent=1)
-
-
-# A terminal ----------------------------------------------------------------------------------------------------------
-
-_PRINTED = ("psnr", "ssim", "ms_ssim", "flicker", "flow_warp_error")
-_WIDTHS = (34, 10, 10, 9, 9, 8, 8, 8, 8, 8)
-
-
-def heading_line() -> str:
-    names = ("method", "denoising", "whole run", "speed-up", "whole", "PSNR", "SSIM", "MS-SSIM", "flicker", "warp")
-    return "".join(name.ljust(width) if not index else name.rjust(width) for index, (name, width) in _columns(names))
-
-
-def cell_line(comparison: Comparison, cell: Cell) -> str:
-    """One line of the table as it grows."""
-    name = title_of(cell.method) + (f" #{cell.repeat + 1}" if any(each.repeat for each in comparison.cells) else "")
-    if cell.state != "complete" or cell.seconds is None:
-        return f"{name[:33]:34}{cell.state}: {error_text(cell)}"
-    denoising, whole = speed_by_cell(comparison)[cell.number]
-    figures = (
-        name[:33],
-        f"{cell.seconds.denoising:.2f} s",
-        f"{cell.seconds.whole:.2f} s",
-        "–" if denoising is None else f"{denoising:.2f}×",
-        "–" if whole is None else f"{whole:.2f}×",
-        *(score_text(metric, cell.scores.get(metric)) for metric in _PRINTED),
-    )
-    marks = (" stored" if cell.reused else "") + (" cold" if cell.cold else "")
-    return (
-        "".join(text.ljust(width) if not index else text.rjust(width) for index, (text, width) in _columns(figures))
-        + marks
-    )
-
-
-def summary_line(line: MethodSummary) -> str:
-    scores = "  ".join(
-        f"{METRICS[name].title} {score_text(name, line.scores[name])}" for name in _PRINTED if name in line.scores
-    )
-    failed = f"  {line.failed} failed" if line.failed else ""
-    speeds = f"{ratio_text(line.denoising, spread=True)}, whole run {ratio_text(line.whole, spread=True)}"
-    return f"{title_of(line.method)[:33]:34}{speeds}  {scores}{failed}"
-
-
-def _columns(texts: Sequence[str]) -> Any:
-    return enumerate(zip(texts, _WIDTHS, strict=True))
-
-
-# One page ------------------------------------------------------------------------------------------------------------
 
 _PAGE = """<!doctype html>
 <html lang="en">
