@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from studio.compare import METRICS
 from studio.compare.cells import Cell, Comparison
 from studio.compare.figures import MethodSummary, speed_by_cell
 from studio.compare.wording import error_text, ratio_text, score_text, title_of
-from studio.metrics import METRICS
 
 _PRINTED = ("psnr", "ssim", "ms_ssim", "flicker", "flow_warp_error")
 _WIDTHS = (34, 10, 10, 9, 9, 8, 8, 8, 8, 8)
