@@ -148,16 +148,6 @@ class Defaults(_Part):
     """Examples worth trying."""
 
 
-class Expected(_Part):
-    """What was measured with the defaults, and on what."""
-
-    seconds_per_clip: float
-    peak_gb: float | None = None
-    machine: str
-    script: str
-    """The script in `benchmarks/` that measured it."""
-
-
 class Preset(_Part):
     """One model as the studio offers it."""
 
@@ -176,7 +166,6 @@ class Preset(_Part):
     frames: FrameRule
     memory: Memory
     defaults: Defaults
-    expected: Expected | None = None
     notes: str = ""
     """What a person should know: what is unverified, what is odd."""
 

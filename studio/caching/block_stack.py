@@ -175,8 +175,6 @@ class StackCache:
         self.policy = policy
         self.decision: Decision | None = None
         """Of the present step, once its first pass has begun."""
-        self.age = 0
-        """Steps since the reused residual was computed."""
         self._stacks = tuple(stacks)
         self._total = total_steps
         self._passes = passes
@@ -247,7 +245,6 @@ class StackCache:
         kept = self._kept.get((current.stack, current.branch))
         if current.action is not Action.COMPUTE:
             assert kept is not None
-            self.age = self._index - kept.step
             current.added = self._added(kept)
 
     def _decide(self, current: _Pass, embedding: Tensor | None) -> Decision:

@@ -37,9 +37,6 @@ class Road:
     curvature: np.ndarray
     """One over metres; positive bends to the left."""
 
-    def heading_at(self, s: np.ndarray) -> np.ndarray:
-        return np.interp(s, self.s, self.heading)
-
     def curvature_at(self, s: np.ndarray) -> np.ndarray:
         return np.interp(s, self.s, self.curvature)
 

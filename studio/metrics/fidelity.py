@@ -182,11 +182,6 @@ def lpips_missing() -> str | None:
     return None
 
 
-def worst_frame(qualities: np.ndarray) -> int:
-    """Index of the frame of lowest quality, the first of equals, in what `psnr_per_frame` or `ssim_per_frame` gave."""
-    return int(np.argmin(qualities))
-
-
 def _squared_error(clip: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """float64, (F,): each frame's mean squared error; one at a time, since a clip as int32 is four times as large."""
     check_pair(clip, reference)

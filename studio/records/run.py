@@ -99,9 +99,6 @@ class Run:
     """Highest memory any step reported; 0 where none did."""
     environment: dict[str, str] = field(default_factory=dict)
     """Versions, threads, processor: what bit-identity depends on."""
-    scores: dict[str, float] = field(default_factory=dict)
-    provenance: dict[str, Any] = field(default_factory=dict)
-    """Where the request came from, where that is another run or a file."""
     outputs: dict[str, Output] = field(default_factory=dict)
     """By file name; empty unless the run is complete."""
     error: ErrorRecord | None = None

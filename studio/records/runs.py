@@ -85,7 +85,6 @@ class RunStore:
         preset: Preset,
         owner: str = "local",
         environment: dict[str, str],
-        provenance: dict[str, Any] | None = None,
     ) -> RunWriter:
         """Open a run: its folder appears with the whole request in it.
 
@@ -112,7 +111,6 @@ class RunStore:
             request=request,
             preset_digest=preset.digest,
             environment=dict(environment),
-            provenance=dict(provenance or {}),
             folder=nursery,
         )
         lock = FileLock(nursery / "lock")

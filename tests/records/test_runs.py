@@ -22,10 +22,10 @@ from studio.requests.generation import GenerationRequest
 def test_a_run_holds_its_whole_request_before_anything_is_done(
     store: RunStore, preset: Preset, request_: GenerationRequest
 ) -> None:
-    writer = store.begin(request_, preset=preset, environment={"torch": "2.13"}, provenance={"from": "a file"})
+    writer = store.begin(request_, preset=preset, environment={"torch": "2.13"})
     run = store.get(writer.id)
     assert (run.state, run.request, run.preset_digest) == ("running", request_, preset.digest)
-    assert (run.environment, run.provenance, run.finished) == ({"torch": "2.13"}, {"from": "a file"}, None)
+    assert (run.environment, run.finished) == ({"torch": "2.13"}, None)
     assert run.folder == store.folder / run.id == writer.folder
 
 

@@ -39,9 +39,6 @@ def card(preset: Preset, machine: Machine) -> dict[str, Any]:
         {"name": "licence", "value": licence_text(preset)},
         {"name": "takes", "value": grid_text(preset)},
     ]
-    if preset.expected is not None:
-        measured = f"{preset.expected.seconds_per_clip:.0f} s a clip on {preset.expected.machine}"
-        rows.append({"name": "measured", "value": measured})
     notes = [judged.why] if judged.why else []
     return {
         "title": "",

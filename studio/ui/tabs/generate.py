@@ -323,7 +323,7 @@ class GenerateTab:
     def estimate_of(self, values: Values) -> dict[str, Any]:
         """How long it will take, or what is wrong with it, before the click."""
         try:
-            request, preset = self.form.request_of(values, prompt="a prompt")
+            request, _ = self.form.request_of(values, prompt="a prompt")
         except StudioError as error:
             return message.of_error(error, label=label_of(error))
         known = predict(request, self.context.store.folder)
@@ -331,11 +331,6 @@ class GenerateTab:
             span = f"{seconds_text(known.low)} to {seconds_text(known.high)}"
             cached = "" if request.cache is None else " without a cache"
             return message.quiet(f"About {seconds_text(known.seconds)}{cached} ({span}), going by {known.basis}.")
-        if preset.expected is not None:
-            return message.quiet(
-                f"Not measured yet here; {seconds_text(preset.expected.seconds_per_clip)} with the defaults on "
-                f"{preset.expected.machine}."
-            )
         return message.quiet("Not measured yet on this machine: the first run will tell.")
 
     def estimate_again(self, values: Values) -> tuple[Any, Any]:
