@@ -111,6 +111,7 @@ def cases(clips: dict[str, Path]) -> dict[str, dict[str, Any]]:
         "four": record(clips, *all_four),
         "sought": record(clips, *all_four, cache_megabytes=0.0),
         "two": record(clips, "red", "green"),
+        "sought two": record(clips, "red", "green", cache_megabytes=0.0),
         "same": record(clips, "red", "red"),
         "short": record(clips, "red", "short"),
         "broken": record(clips, "red", "broken"),
@@ -125,11 +126,14 @@ def address(clips: dict[str, Path], cases: dict[str, Any]) -> Iterator[str]:
     def given(request: gr.Request) -> dict[str, Any]:
         return cases[dict(request.query_params).get("case", "two")]
 
+    def another(request: gr.Request) -> dict[str, Any]:
+        return cases["sought two" if given(request) is cases["sought"] else "same"]
+
     with gr.Blocks(analytics_enabled=False) as page:
         player = synced_player(elem_id="compare")
         other = gr.Button("Another", elem_id="another")
         page.load(given, None, player)
-        other.click(lambda: cases["same"], None, player)
+        other.click(another, None, player)
     _, served_at, _ = page.launch(
         server_name="127.0.0.1",
         theme=theme(),
@@ -440,6 +444,17 @@ def test_another_comparison_takes_the_place_of_the_first(show: Open) -> None:
     assert page.locator(".player-strip:not([hidden])").count() == 1
     press(page, "3")
     assert brightest(page) == 0
+
+
+def test_a_comparison_that_gives_way_while_its_frames_are_sought_holds_up_no_other(show: Open) -> None:
+    page = show("sought", moving=True)
+    page.wait_for_function("document.querySelector('.player').player.frame() > 2")
+    page.click("#another")
+    page.wait_for_function("document.querySelectorAll('.player-first option').length === 2")
+    page.wait_for_selector(".player[data-ready=sought]")
+    press(page, "End")
+    page.wait_for_function(f"document.querySelector('.player').player.shown()[0][0] === {FRAMES - 1}", timeout=10_000)
+    assert read(page) == [[FRAMES - 1, FRAMES - 1]]
 
 
 def test_the_exported_file_plays_from_the_disk(

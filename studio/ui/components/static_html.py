@@ -17,7 +17,11 @@ from typing import Any
 import gradio as gr
 
 FOLDER = Path(__file__).parent
-SCRIPTS = {"pareto_plot": ("plot", "pareto_plot"), "training_plot": ("plot", "training_plot")}
+SCRIPTS = {
+    "pareto_plot": ("plot", "pareto_plot"),
+    "training_plot": ("plot", "training_plot"),
+    "synced_player": ("player_frames", "player_view", "player_scores", "player_keys"),
+}
 """Whose script is more than one file; `dom` stands before every one."""
 
 
