@@ -25,7 +25,7 @@ from studio.ui.components import message
 from studio.ui.server.guard import Guard, Janitor
 from studio.ui.server.page_context import PageContext
 from studio.ui.server.visitor import is_hosted
-from studio.ui.tabs.compare import CompareTab
+from studio.ui.tabs.compare import CompareTab, TwinButton
 from studio.ui.tabs.finetune import FinetuneTab
 from studio.ui.tabs.generate import GenerateTab
 from studio.ui.tabs.runs import RunsTab
@@ -54,7 +54,7 @@ def build_page(context: PageContext) -> gr.Blocks:
             )
         generate = GenerateTab(context, presets, masthead, browser)
         runs = RunsTab(context, presets, browser)
-        compare = CompareTab(context, browser, generate)
+        compare = CompareTab(context, browser, generate.form, generate)
         finetune = FinetuneTab(context, presets)
         with gr.Tabs(selected="generate", elem_id="tabs") as tabs:
             with gr.Tab("Generate", id="generate"):
@@ -66,8 +66,13 @@ def build_page(context: PageContext) -> gr.Blocks:
             with gr.Tab("Runs", id="runs") as runs_tab:
                 runs.build()
         generate.wire(page)
-        runs.wire(runs_tab, tabs, generate.changed, generate.shows, generate.trouble)
-        compare.wire(compare_tab, tabs, runs)
+        runs.wire(runs_tab, tabs, generate)
+        live = generate.live
+        twins = [
+            TwinButton(live.compare, live.shown_job, generate.run_shown, generate.trouble),
+            TwinButton(runs.compare, runs.chosen, runs.run_shown, runs.hint),
+        ]
+        compare.wire(compare_tab, tabs, twins)
         finetune.wire(finetune_tab)
     page.queue(status_update_rate=5, max_size=200, api_open=False, default_concurrency_limit=None)
     return page

@@ -11,7 +11,7 @@ from typing import Any
 
 from studio.compare import Comparisons
 from studio.errors import StudioError
-from studio.jobs import Job
+from studio.jobs import Busy, Dead, Job, Ready, Starting, WorkerState
 from studio.machine.hardware import Machine, gigabytes
 from studio.preset import Preset
 from studio.records.run import Run
@@ -117,6 +117,25 @@ def words_of(job: Job, store: RunStore) -> JobWords:
                 return JobWords(title=at.request.prompt, line=f"Comparison, {place} · {settings_line(at.request)}")
     except StudioError:
         return JobWords(title=f"A {job.kind}", line="What it was for is gone.")
+
+
+def worker_words(worker: WorkerState, *, paused: bool) -> str:
+    """What the worker process is doing, in a few words."""
+    match worker:
+        case Starting():
+            return "Starting up: the model is being loaded"
+        case Dead():
+            return "The worker has ended" + (f": {worker.reason}" if worker.reason else "; it is being started")
+        case Busy(kind="profile"):
+            return "Measuring a model"
+        case Busy(kind="training"):
+            return "Fine-tuning a version"
+        case Busy():
+            return "At work" if worker.preset or worker.kind == "comparison" else "The model is being loaded"
+        case Ready() if paused:
+            return "The queue is paused"
+        case Ready():
+            return f"Ready, {worker.preset} is loaded" if worker.preset else "Ready"
 
 
 def job_row(job: Job, store: RunStore, *, shown: str, may_move: bool) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from studio.requests.generation import request_for
 from studio.requests.work import ProfileModel
 from studio.ui.panels.profile import MeasurePanel
 from studio.ui.server.page_context import PageContext
-from studio.ui.tabs.generate import worker_words
+from studio.ui.wording import worker_words
 
 PATIENCE = 90.0
 """Seconds: a worker loads the model before it measures."""

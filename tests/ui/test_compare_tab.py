@@ -48,7 +48,7 @@ def tab_of(context: PageContext) -> CompareTab:
         browser = gr.BrowserState(AT_HOME, storage_key="test", secret="test")
         generate = GenerateTab(context, presets, masthead.masthead(elem_id="masthead"), browser)
         generate.build()
-        tab = CompareTab(context, browser, generate)
+        tab = CompareTab(context, browser, generate.form, generate)
         tab.build()
     return tab
 
@@ -62,7 +62,7 @@ def tab(context: PageContext) -> CompareTab:
 def finished(tab: CompareTab, comparison_id: str) -> Comparison:
     """The comparison once it has ended; one that was done already has no job."""
     until(lambda: tab.context.queue.job_for(WalkComparison(comparison_id=comparison_id)) is None)
-    return tab.book.get(comparison_id)
+    return tab.jobs.book.get(comparison_id)
 
 
 def made(tab: CompareTab, **fields: Any) -> Run:
@@ -129,7 +129,7 @@ def test_a_grid_that_will_not_do_names_its_control(tab: CompareTab, changes: dic
     said = tab.begin(asked(tab, **changes))
     assert said[tab.trouble]["tone"] == "error"
     assert said[tab.trouble]["field"]
-    assert tab.book.list() == []
+    assert tab.jobs.book.list() == []
 
 
 def test_methods_that_do_not_work_on_a_model_are_not_offered() -> None:
@@ -150,51 +150,51 @@ def test_the_count_says_how_many_clips_before_the_click(tab: CompareTab) -> None
 
 def test_a_comparison_is_begun_fills_and_is_found_again_by_another_page(tab: CompareTab) -> None:
     said = tab.begin(asked(tab, steps="4"))
-    shown = said[tab.shown]
-    assert said[tab.table]["groups"][0]["rows"][0]["state"] == "waiting"
-    assert said[tab.timer].active
+    shown = said[tab.panel.shown]
+    assert said[tab.panel.table]["groups"][0]["rows"][0]["state"] == "waiting"
+    assert said[tab.panel.timer].active
     done = finished(tab, shown)
-    told = tab.look(AT_HOME, shown, said[tab.picked], said[tab.told])
-    rows = told[tab.table]["groups"][0]["rows"]
+    told = tab.panel.look(AT_HOME, shown, said[tab.panel.picked], said[tab.panel.seen])
+    rows = told[tab.panel.table]["groups"][0]["rows"]
     assert [row["title"] for row in rows] == ["Full", "AdaCache", "4 steps"]
     assert [row["state"] for row in rows] == ["complete"] * 3
-    assert not told[tab.timer].active
-    assert told[tab.picked] == [1], "there is something to see at once"
-    assert [clip["title"] for clip in told[tab.player]["clips"]] == ["Full", "AdaCache"]
+    assert not told[tab.panel.timer].active
+    assert told[tab.panel.picked] == [1], "there is something to see at once"
+    assert [clip["title"] for clip in told[tab.panel.player]["clips"]] == ["Full", "AdaCache"]
 
     reopened = tab_of(tab.context)
-    first = reopened.look_first(AT_HOME, "", None, "")
-    assert first[reopened.shown] == done.id
-    assert first[reopened.table]["groups"] == told[tab.table]["groups"]
+    first = reopened.panel.look_first(AT_HOME, "", None, ())
+    assert first[reopened.panel.shown] == done.id
+    assert first[reopened.panel.table]["groups"] == told[tab.panel.table]["groups"]
 
 
 def test_a_page_that_knows_the_record_is_told_nothing(tab: CompareTab) -> None:
     said = tab.begin(asked(tab))
-    assert tab.look(AT_HOME, said[tab.shown], None, said[tab.told]) == gr.skip()
+    assert tab.panel.look(AT_HOME, said[tab.panel.shown], None, said[tab.panel.seen]) == gr.skip()
 
 
 def test_up_to_three_clips_of_one_reference_are_picked(tab: CompareTab) -> None:
     said = tab.begin(asked(tab, seeds="1 2", steps="4, 3, 5"))
-    shown = finished(tab, said[tab.shown]).id
+    shown = finished(tab, said[tab.panel.shown]).id
     picked: Any = None
     for cell, kept in ((1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (4, [2, 3, 4]), (6, [6])):
         update = tab.pick(AT_HOME, shown, picked, pressed(cell=cell, on=True))
-        picked = update[tab.picked]
+        picked = update[tab.panel.picked]
         assert picked == kept
-        assert len(update[tab.player]["clips"]) == len(kept) + 1
+        assert len(update[tab.panel.player]["clips"]) == len(kept) + 1
     update = tab.pick(AT_HOME, shown, picked, pressed(cell=6, on=False))
-    assert (update[tab.picked], update[tab.player]) == ([], {})
-    again = tab.look(AT_HOME, shown, [], "")
-    assert again[tab.picked] == [], "who has unticked everything is shown nothing"
+    assert (update[tab.panel.picked], update[tab.panel.player]) == ([], {})
+    again = tab.panel.look(AT_HOME, shown, [], "")
+    assert again[tab.panel.picked] == [], "who has unticked everything is shown nothing"
 
 
 def test_a_point_opens_its_clip_and_loads_its_settings(tab: CompareTab) -> None:
     said = tab.begin(asked(tab, steps="4", seeds="5"))
-    shown = finished(tab, said[tab.shown]).id
+    shown = finished(tab, said[tab.panel.shown]).id
     update = tab.choose_point(AT_HOME, shown, pressed(cell=2))
-    assert update[tab.picked] == [2]
-    assert update[tab.plot]["chosen"] == 2
-    controls = tab.generate.form.controls
+    assert update[tab.panel.picked] == [2]
+    assert update[tab.panel.plot]["chosen"] == 2
+    controls = tab.grid.form.controls
     assert update[controls["num_inference_steps"]] == 4
     assert update[controls["seed"]] == "5"
     assert "4 steps" in update[tab.trouble]["words"]
@@ -203,7 +203,7 @@ def test_a_point_opens_its_clip_and_loads_its_settings(tab: CompareTab) -> None:
 @pytest.mark.parametrize("odd", [{}, {"cell": -1}, {"cell": 99}, {"cell": "1"}, {"cell": None}, None, {"cell": [1]}])
 def test_what_a_browser_may_not_send_changes_nothing(tab: CompareTab, odd: Any) -> None:
     said = tab.begin(asked(tab))
-    shown, event = said[tab.shown], gr.EventData(None, odd)
+    shown, event = said[tab.panel.shown], gr.EventData(None, odd)
     for update in (
         tab.pick(AT_HOME, shown, None, event),
         tab.choose_point(AT_HOME, shown, event),
@@ -215,30 +215,30 @@ def test_what_a_browser_may_not_send_changes_nothing(tab: CompareTab, odd: Any) 
 
 def test_a_failed_cell_shows_its_error_and_can_be_tried_again(tab: CompareTab) -> None:
     said = tab.begin(asked(tab, prompts="then=raise steps=3"))
-    done = finished(tab, said[tab.shown])
+    done = finished(tab, said[tab.panel.shown])
     row = table_value(done, [])["groups"][0]["rows"][0]
     assert row["state"] == "failed"
     assert "NaN in step 1." in row["note"]
     assert status_of(done)["tone"] == "warn"
     update = tab.take_up(AT_HOME, done.id, [])
-    assert [row["state"] for row in update[tab.table]["groups"][0]["rows"]] == ["waiting", "waiting"]
+    assert [row["state"] for row in update[tab.panel.table]["groups"][0]["rows"]] == ["waiting", "waiting"]
 
 
 def test_what_is_downloaded_is_what_is_seen(tab: CompareTab) -> None:
     said = tab.begin(asked(tab))
-    shown = finished(tab, said[tab.shown]).id
-    update = tab.look(AT_HOME, shown, None, "")
-    written = {ending: Path(update[button]["value"]) for ending, button in tab.files.items()}
+    shown = finished(tab, said[tab.panel.shown]).id
+    update = tab.panel.look(AT_HOME, shown, None, "")
+    written = {ending: Path(update[button]["value"]) for ending, button in tab.panel.files.figures.items()}
     assert json.loads(written["json"].read_text(encoding="utf-8"))["id"] == shown
     assert written["csv"].read_bytes().count(b"\r\n") == 3
     assert written["html"].read_text(encoding="utf-8").startswith("<!doctype html>")
-    player = Path(update[tab.player_file]["value"]).read_text(encoding="utf-8")
+    player = Path(update[tab.panel.files.player]["value"]).read_text(encoding="utf-8")
     assert player.count("data:video/mp4;base64,") == 2
 
 
 def test_the_plot_places_the_reference_at_the_end_of_the_front(tab: CompareTab) -> None:
     said = tab.begin(asked(tab, prompts="steps=2 pause=0.02"))
-    done = finished(tab, said[tab.shown])
+    done = finished(tab, said[tab.panel.shown])
     value = plot_value(done, None)
     assert [point["title"] for point in value["points"]] == ["Full", "AdaCache"]
     assert value["points"][0]["speeds"]["denoising"] == 1.0
@@ -253,50 +253,50 @@ def test_the_plot_places_the_reference_at_the_end_of_the_front(tab: CompareTab) 
 
 
 def test_delete_asks_first_and_the_newest_left_takes_its_place(tab: CompareTab) -> None:
-    earlier = finished(tab, tab.begin(asked(tab))[tab.shown])
-    shown = finished(tab, tab.begin(asked(tab, steps="4"))[tab.shown]).id
-    update = tab.look(AT_HOME, shown, None, "")
-    assert update[tab.delete]["visible"] is True
-    assert update[tab.confirm]["visible"] is False
-    page = Path(update[tab.files["html"]]["value"])
-    assert tab.ask()[tab.confirm]["visible"] is True
-    assert tab.keep()[tab.confirm]["visible"] is False
-    assert len(tab.book.list()) == 2, "asked about is not deleted"
+    earlier = finished(tab, tab.begin(asked(tab))[tab.panel.shown])
+    shown = finished(tab, tab.begin(asked(tab, steps="4"))[tab.panel.shown]).id
+    update = tab.panel.look(AT_HOME, shown, None, "")
+    assert update[tab.panel.deletion.button]["visible"] is True
+    assert update[tab.panel.deletion.question]["visible"] is False
+    page = Path(update[tab.panel.files.figures["html"]]["value"])
+    assert tab.panel.deletion.asked()[tab.panel.deletion.question]["visible"] is True
+    assert tab.panel.deletion.closed()[tab.panel.deletion.question]["visible"] is False
+    assert len(tab.jobs.book.list()) == 2, "asked about is not deleted"
 
     said = tab.remove(AT_HOME, shown)
-    assert said[tab.shown] == earlier.id
-    assert said[tab.earlier]["choices"] == [(name_of(earlier), earlier.id)]
-    assert said[tab.confirm]["visible"] is False
+    assert said[tab.panel.shown] == earlier.id
+    assert said[tab.panel.earlier]["choices"] == [(name_of(earlier), earlier.id)]
+    assert said[tab.panel.deletion.question]["visible"] is False
     assert "clips stay among the runs" in said[tab.trouble]["words"]
     assert not page.exists()
 
     said = tab.remove(AT_HOME, earlier.id)
-    assert tab.book.list() == []
-    assert said[tab.shown] == ""
-    assert set(said[tab.table]) == {"empty"}
-    assert said[tab.player] == said[tab.plot] == {}
-    assert said[tab.actions]["visible"] is said[tab.earlier]["visible"] is False
+    assert tab.jobs.book.list() == []
+    assert said[tab.panel.shown] == ""
+    assert set(said[tab.panel.table]) == {"empty"}
+    assert said[tab.panel.player] == said[tab.panel.plot] == {}
+    assert said[tab.panel.actions]["visible"] is said[tab.panel.earlier]["visible"] is False
     assert len(tab.context.store.search()) == 3, "the clips stay"
 
 
 def test_a_comparison_under_way_offers_to_stop_it_and_not_to_delete_it(tab: CompareTab) -> None:
     said = tab.begin(asked(tab))
-    assert said[tab.stopping]["visible"] is True
-    assert said[tab.delete]["visible"] is False
-    refused = tab.remove(AT_HOME, said[tab.shown])
+    assert said[tab.panel.stopping]["visible"] is True
+    assert said[tab.panel.deletion.button]["visible"] is False
+    refused = tab.remove(AT_HOME, said[tab.panel.shown])
     assert "Stop it first" in refused[tab.trouble]["words"]
-    assert refused[tab.confirm]["visible"] is False
-    tab.ask_to_stop(AT_HOME, said[tab.shown])
-    finished(tab, said[tab.shown])
-    assert tab.look(AT_HOME, said[tab.shown], None, "")[tab.delete]["visible"] is True
-    assert tab.remove(AT_HOME, said[tab.shown])[tab.trouble]["tone"] == "good"
+    assert refused[tab.panel.deletion.question]["visible"] is False
+    tab.ask_to_stop(AT_HOME, said[tab.panel.shown])
+    finished(tab, said[tab.panel.shown])
+    assert tab.panel.look(AT_HOME, said[tab.panel.shown], None, "")[tab.panel.deletion.button]["visible"] is True
+    assert tab.remove(AT_HOME, said[tab.panel.shown])[tab.trouble]["tone"] == "good"
 
 
 @pytest.mark.parametrize("odd", ["", None, 3, "../x", ["x"], {}])
 def test_what_is_no_comparison_is_not_deleted(tab: CompareTab, odd: Any) -> None:
     tab.begin(asked(tab))
     assert tab.remove(AT_HOME, odd)[tab.trouble]["tone"] == "error"
-    assert len(tab.book.list()) == 1
+    assert len(tab.jobs.book.list()) == 1
 
 
 # -- compare with full ------------------------------------------------------------------------------------------------
@@ -305,17 +305,17 @@ def test_what_is_no_comparison_is_not_deleted(tab: CompareTab, odd: Any) -> None
 def test_a_cached_clip_is_held_against_its_full_twin_of_the_same_seed(tab: CompareTab) -> None:
     run = made(tab, cache={"method": "adacache", "moreg": True})
     said = tab.begin_twin(AT_HOME, run)
-    done = finished(tab, said[tab.shown])
+    done = finished(tab, said[tab.panel.shown])
     full, cached = done.cells
     assert cached.run_id == run.id
     assert full.request == run.request.model_copy(update={"cache": None})
     assert cached.method == "adacache:moreg=true"
-    assert tab.begin_twin(AT_HOME, run)[tab.shown] == done.id, "asked again, the same pair is opened"
+    assert tab.begin_twin(AT_HOME, run)[tab.panel.shown] == done.id, "asked again, the same pair is opened"
 
 
 def test_a_full_clip_that_is_there_already_is_found_and_not_made_again(tab: CompareTab) -> None:
     full, cached = made(tab), made(tab, cache={"method": "adacache"})
-    done = finished(tab, tab.begin_twin(AT_HOME, cached)[tab.shown])
+    done = finished(tab, tab.begin_twin(AT_HOME, cached)[tab.panel.shown])
     assert done.cell(0).run_id == full.id
     assert len(tab.context.store.search()) == 2
 
@@ -331,10 +331,10 @@ def test_a_clip_that_was_computed_in_full_says_so(tab: CompareTab) -> None:
 def test_visitors_do_not_see_each_others_comparisons_and_have_one_at_a_time(hosted: PageContext) -> None:
     tab = tab_of(hosted)
     one, other = introduced(AT_HOME), introduced(AT_HOME)
-    shown = tab.begin(asked(tab, one))[tab.shown]
-    assert tab.book.get(shown).owner == one["owner"]
-    assert tab.shown not in tab.look_first(other, shown, None, "")
-    assert tab.choose_earlier(other, shown)[tab.status]["tone"] == "error"
+    shown = tab.begin(asked(tab, one))[tab.panel.shown]
+    assert tab.jobs.book.get(shown).owner == one["owner"]
+    assert tab.panel.shown not in tab.panel.look_first(other, shown, None, "")
+    assert tab.panel.choose_earlier(other, shown)[tab.panel.status]["tone"] == "error"
     assert tab.trouble in tab.ask_to_stop(other, shown)
     assert tab.ask_to_stop(other, shown)[tab.trouble]["tone"] == "error"
     assert tab.remove(other, shown)[tab.trouble]["words"].startswith("There is no comparison")
@@ -344,22 +344,24 @@ def test_visitors_do_not_see_each_others_comparisons_and_have_one_at_a_time(host
 
 
 def test_a_comparison_that_the_command_line_walks_is_shown_and_left_to_it(tab: CompareTab) -> None:
-    begun = tab.book.begin(tab.grid.read(asked(tab)))
+    begun = tab.jobs.book.begin(tab.grid.read(asked(tab)))
     assert begun.methods == (FULL, "adacache")
     with closing(compare(begun, store=tab.context.store, generate=scripted, environment=SURROUNDINGS)) as walked:
         next(walked)
-        shown = tab.look_first(AT_HOME, begun.id, None, "")
-        assert [shown[part]["visible"] for part in (tab.stopping, tab.going_on, tab.delete)] == [False] * 3
+        shown = tab.panel.look_first(AT_HOME, begun.id, None, "")
+        assert [
+            shown[part]["visible"] for part in (tab.panel.stopping, tab.panel.going_on, tab.panel.deletion.button)
+        ] == [False] * 3
         assert "under way" in tab.take_up(AT_HOME, begun.id, None)[tab.trouble]["words"]
-    shown = tab.look_first(AT_HOME, begun.id, None, "")
-    assert shown[tab.going_on]["visible"]
+    shown = tab.panel.look_first(AT_HOME, begun.id, None, "")
+    assert shown[tab.panel.going_on]["visible"]
     tab.take_up(AT_HOME, begun.id, None)
     assert finished(tab, begun.id).state == "complete", "what was left there can be gone on with here"
 
 
 def test_settings_that_are_loaded_lie_among_each_controls_choices(tab: CompareTab) -> None:
     """A dropdown refuses a value that is not one of its choices, and with it everything the form is asked for."""
-    shown = tab.generate.shows(request_for(find_preset("pocket"), prompt="a car", cache={"method": "seacache"}))
+    shown = tab.grid.form.shows(request_for(find_preset("pocket"), prompt="a car", cache={"method": "seacache"}))
     seen = 0
     for control, update in shown.items():
         if isinstance(control, gr.Dropdown):

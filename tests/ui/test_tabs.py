@@ -79,7 +79,9 @@ def pressed(**data: Any) -> gr.EventData:
 
 async def watch(tab: GenerateTab, browser: Any, *, session: str = "one", chosen: bool = False) -> list[Any]:
     request: Any = SimpleNamespace(session_hash=session)
-    attached = tab.attach_chosen(browser, True, request) if chosen else tab.attach(browser, request)
+    attached = (
+        tab.attachments.attach_chosen(browser, True, request) if chosen else tab.attachments.attach(browser, request)
+    )
     return [update async for update in attached]
 
 
@@ -126,8 +128,8 @@ def test_weights_that_are_not_here_are_said_before_anything_is_queued(
 
 def test_before_any_run_the_estimate_says_that_nothing_was_measured(context: PageContext) -> None:
     tab, _ = tabs_of(context)
-    assert "ot measured yet" in tab.estimate_of(typed(tab.form))["words"]
-    wrong = tab.estimate_of(typed(tab.form, width=130))
+    assert "ot measured yet" in tab.estimate.of(typed(tab.form))["words"]
+    wrong = tab.estimate.of(typed(tab.form, width=130))
     assert (wrong["tone"], wrong["field"]) == ("error", "Width")
 
 
@@ -140,10 +142,10 @@ def test_an_attached_page_sees_the_whole_run_and_then_its_clip(context: PageCont
     context.queue.start()
     updates = asyncio.run(asyncio.wait_for(watch(tab, browser), 60))
     assert updates[0] == gr.skip(), "an end without news would blank everything"
-    assert last(updates, tab.status)["state"] == "complete"
-    assert len(last(updates, tab.timeline)["steps"]) == 4
-    assert last(updates, tab.stopping)["visible"] is False
-    served = Path(last(updates, tab.video)["value"])
+    assert last(updates, tab.live.status)["state"] == "complete"
+    assert len(last(updates, tab.live.timeline)["steps"]) == 4
+    assert last(updates, tab.live.stopping)["visible"] is False
+    served = Path(last(updates, tab.live.video)["value"])
     assert served.is_relative_to(tmp_path / "served")
     assert served.suffix == ".mp4"
 
@@ -155,8 +157,8 @@ def test_a_page_that_comes_later_gets_the_history_redrawn(context: PageContext) 
     asyncio.run(asyncio.wait_for(watch(tab, browser), 60))
     again = asyncio.run(asyncio.wait_for(watch(tab, browser, session="reloaded"), 60))
     asyncio.run(asyncio.wait_for(watch(tab, browser, session="chosen", chosen=True), 60))
-    assert len(last(again, tab.timeline)["steps"]) == 3
-    assert last(again, tab.result)["visible"] is True
+    assert len(last(again, tab.live.timeline)["steps"]) == 3
+    assert last(again, tab.live.result)["visible"] is True
 
 
 def test_one_job_after_the_other_is_followed(context: PageContext) -> None:
@@ -165,16 +167,22 @@ def test_one_job_after_the_other_is_followed(context: PageContext) -> None:
     submit(tab, browser, "steps=3 pause=0.3 the second")
     context.queue.start()
     updates = asyncio.run(asyncio.wait_for(watch(tab, browser), 60))
-    seen = [update[tab.status]["prompt"] for update in updates if isinstance(update, dict) and tab.status in update]
+    seen = [
+        update[tab.live.status]["prompt"]
+        for update in updates
+        if isinstance(update, dict) and tab.live.status in update
+    ]
     assert list(dict.fromkeys(seen)) == ["steps=3 pause=0.3 the first", "steps=3 pause=0.3 the second"]
 
 
 async def follow(tab: GenerateTab, kept: Any, shown: list[str], *, chosen: bool = False) -> None:
     """Note which job's prompt is shown, with each update of the live area."""
     request: Any = SimpleNamespace(session_hash="one")
-    async for update in tab.attach_chosen(kept, True, request) if chosen else tab.attach(kept, request):
-        if isinstance(update, dict) and tab.status in update:
-            shown.append(update[tab.status]["prompt"])
+    async for update in (
+        tab.attachments.attach_chosen(kept, True, request) if chosen else tab.attachments.attach(kept, request)
+    ):
+        if isinstance(update, dict) and tab.live.status in update:
+            shown.append(update[tab.live.status]["prompt"])
 
 
 async def eventually(condition: Callable[[], object]) -> None:
@@ -194,7 +202,7 @@ def test_a_page_that_attaches_anew_ends_its_earlier_attachment(context: PageCont
         second = asyncio.create_task(watch(tab, browser))
         await asyncio.wait_for(first, 30)
         context.queue.cancel(browser["job"])
-        assert last(await asyncio.wait_for(second, 30), tab.status)["state"] == "cancelled"
+        assert last(await asyncio.wait_for(second, 30), tab.live.status)["state"] == "cancelled"
 
     context.queue.start()
     asyncio.run(go())
@@ -259,7 +267,7 @@ def test_once_another_job_is_shown_nothing_more_is_heard_of_the_one_before(conte
         late.let_go.clear()
         await eventually(late.asked.is_set)  # news are on their way while the other is chosen
         second = asyncio.create_task(follow(tab, browser | {"job": waits.id}, shown, chosen=True))
-        await eventually(lambda: tab.watchers.going["one"][1:])
+        await eventually(lambda: tab.attachments.watchers.going["one"][1:])
         late.let_go.set()
         await eventually(lambda: "steps=2 waits" in shown)
         meanwhile = list(shown)
@@ -279,7 +287,7 @@ def test_once_another_job_is_shown_nothing_more_is_heard_of_the_one_before(conte
 def test_a_job_that_is_not_there_shows_an_idle_page(context: PageContext, job: Any) -> None:
     tab, _ = tabs_of(context)
     updates = asyncio.run(asyncio.wait_for(watch(tab, {"owner": "", "job": job}), 10))
-    assert last(updates, tab.status)["state"] == "idle"
+    assert last(updates, tab.live.status)["state"] == "idle"
 
 
 def test_a_failed_job_says_why_and_can_be_run_again(context: PageContext) -> None:
@@ -287,9 +295,9 @@ def test_a_failed_job_says_why_and_can_be_run_again(context: PageContext) -> Non
     browser = submit(tab, AT_HOME, "steps=3 then=raise at=1")[tab.browser]
     context.queue.start()
     updates = asyncio.run(asyncio.wait_for(watch(tab, browser), 60))
-    assert last(updates, tab.status)["state"] == "failed"
-    assert last(updates, tab.status)["detail"]
-    (row,) = last(updates, tab.queue)["jobs"]
+    assert last(updates, tab.live.status)["state"] == "failed"
+    assert last(updates, tab.live.status)["detail"]
+    (row,) = last(updates, tab.queue.list)["jobs"]
     assert "retry" in row["actions"]
     context.queue.pause()
     tab.act(browser, pressed(action="retry", job=row["id"]))
@@ -337,9 +345,9 @@ def test_a_visitor_sees_and_touches_only_their_own_jobs_and_runs(hosted: PageCon
     (job,) = hosted.queue.jobs()
     assert job.run_id is not None
 
-    assert len(tab.look(mine, "")[tab.queue]["jobs"]) == 1
-    assert tab.look(yours, "")[tab.queue]["jobs"] == []
-    assert last(asyncio.run(watch(tab, yours | {"job": job.id})), tab.status)["state"] == "idle"
+    assert len(tab.queue.look(mine, "")[tab.queue.list]["jobs"]) == 1
+    assert tab.queue.look(yours, "")[tab.queue.list]["jobs"] == []
+    assert last(asyncio.run(watch(tab, yours | {"job": job.id})), tab.live.status)["state"] == "idle"
     for action in ("show", "cancel", "up", "retry"):
         assert tab.act(yours, pressed(action=action, job=job.id))[tab.trouble]["tone"] == "error"
     assert tab.restore_shown(yours, job.id)[tab.trouble]["tone"] == "error"
@@ -362,7 +370,7 @@ def test_a_visitor_may_not_pause_everybodys_queue_flood_it_or_download(hosted: P
     for _ in range(3):
         visitor = submit(tab, visitor, "one of three")[tab.browser]
     assert "at most 3" in submit(tab, visitor, "one too many")[tab.trouble]["words"]
-    assert list(tab.weights.go_on("wan2.1-t2v-1.3b")) == [{tab.weights.line: gr.skip()}]
+    assert list(tab.preset.weights.go_on("wan2.1-t2v-1.3b")) == [{tab.preset.weights.line: gr.skip()}]
 
 
 def test_a_page_opened_later_offers_what_was_promoted_since_the_server_was_started(context: PageContext) -> None:

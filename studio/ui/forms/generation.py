@@ -6,7 +6,7 @@ whatever is wrong with one is found in the words' own way, and names the control
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import gradio as gr
 
@@ -31,6 +31,19 @@ INFOS = {
     "control": "maps: their checksum and path",
 }
 """What a control says that some presets have no use for; on those it is greyed, and says why."""
+
+
+class Restoring(Protocol):
+    """Whoever shows a request's settings, to be used again."""
+
+    def restores(self, request: GenerationRequest, words: str) -> Updates:
+        """What makes the form show a request, and says in those words where it comes from."""
+        ...
+
+    @property
+    def restored(self) -> list[Part]:
+        """Everything that `restores` may change."""
+        ...
 
 
 class Form:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 
 from studio.errors import StudioError, from_json
 from studio.events import ProfilingStep
@@ -65,11 +66,11 @@ class MeasurePanel:
     def outputs(self) -> list[Any]:
         return [self.line, self.plot, self.measure, self.cancel, self.seen]
 
-    def wire(self, asked: list[Any], timer: gr.Timer) -> None:
-        """Args: asked: the form's preset, number of steps and shift."""
-        self.measure.click(self.begin, asked, self.outputs, **LIGHT)
-        self.cancel.click(self.stop, asked[:1], self.outputs, **LIGHT)
-        timer.tick(self.look, [*asked[:1], self.seen], self.outputs, **LIGHT)
+    def wire(self, preset: Component, steps: Component, flow_shift: Component, timer: gr.Timer) -> None:
+        """Args: preset, steps, flow_shift: the form's controls."""
+        self.measure.click(self.begin, [preset, steps, flow_shift], self.outputs, **LIGHT)
+        self.cancel.click(self.stop, [preset], self.outputs, **LIGHT)
+        timer.tick(self.look, [preset, self.seen], self.outputs, **LIGHT)
 
     # -- what the buttons do ------------------------------------------------------------------------------------------
 

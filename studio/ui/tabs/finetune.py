@@ -18,11 +18,12 @@ from studio.machine import weights
 from studio.preset import Preset
 from studio.records.versions import LOG, Version
 from studio.requests.work import TrainVersion
+from studio.ui.attachment import Signs, signs_of
 from studio.ui.components import message
 from studio.ui.components.facts import facts
 from studio.ui.components.training_plot import training_plot
 from studio.ui.forms.training import FinetuneForm, finetune_label
-from studio.ui.listeners import LIGHT, Values, sent_by
+from studio.ui.listeners import LIGHT, Sent, Values, sent_by
 from studio.ui.panels.training_clips import ClipsPanel
 from studio.ui.panels.training_progress import TrainingProgress, facts_of, plot_of, prediction_of, words_of
 from studio.ui.panels.versions import VersionsPanel, training_job, trainings
@@ -260,22 +261,13 @@ class FinetuneTab:
         }
         return updates if running or waits else updates | {self.answer: {}}
 
-    def _signs(self, chosen: Any) -> list[Any]:
+    def _signs(self, chosen: Sent) -> Signs:
         """Changes whenever there is something new to show; cheap to ask."""
         folder = self.versions.folder
         files = [*sorted(folder.glob("*/version.json")), folder / "promoted.json"]
         if isinstance(chosen, str) and chosen and any(path.parent.name == chosen for path in files):
             files.append(self.versions.path(chosen) / LOG)
-        jobs = [(job.id, job.state) for job in trainings(self.context).values()]
-        return [chosen, *jobs, *map(_stamp, files)]
-
-
-def _stamp(path: Any) -> tuple[str, int, int]:
-    try:
-        status = path.stat()
-    except OSError:
-        return (str(path), 0, 0)
-    return (str(path), status.st_mtime_ns, status.st_size)
+        return ((chosen,), *signs_of(files, trainings(self.context).values()))
 
 
 def _line(version: Version) -> str:

@@ -7,9 +7,7 @@ guarded reader of clips. Refuses to let any other decoder see an upload.
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 
@@ -22,11 +20,13 @@ from studio.ui.components import message
 from studio.ui.components.facts import facts
 from studio.ui.components.run_grid import run_grid
 from studio.ui.components.step_timeline import step_timeline
-from studio.ui.listeners import LIGHT, sent_by
+from studio.ui.forms.generation import Restoring
+from studio.ui.listeners import LIGHT, Sent, Updates, sent_by
+from studio.ui.panels.deletion import DeletionPanel
 from studio.ui.panels.run_progress import picture_address, timeline_of
 from studio.ui.server.page_context import PageContext
 from studio.ui.server.serving import clip_to_serve, poster_bytes
-from studio.ui.server.visitor import owner_of
+from studio.ui.server.visitor import Visitor
 from studio.ui.wording import result_facts, run_tile, settings_facts
 
 PAGE = 24
@@ -41,6 +41,7 @@ class RunsTab:
         self.context = context
         self.presets = presets
         self.browser = browser
+        self.deletion = DeletionPanel("run", "Delete this run and its clip for good?")
 
     # -- layout -------------------------------------------------------------------------------------------------------
 
@@ -94,35 +95,21 @@ class RunsTab:
                 self.restore = gr.Button("Restore into Generate", size="sm", elem_id="run-restore")
                 self.compare = gr.Button("Compare with full", size="sm", elem_id="run-compare")
                 self.download = gr.DownloadButton("Download mp4", size="sm", elem_id="run-download")
-                self.delete = gr.Button("Delete", size="sm", elem_id="run-delete")
-            with gr.Row(visible=False, elem_classes="actions", elem_id="confirm") as self.confirm:
-                self.question = message.message(
-                    message.warn("Delete this run and its clip for good?"), elem_id="question"
-                )
-                self.really = gr.Button("Delete it", variant="stop", size="sm", elem_id="run-delete-really")
-                self.not_really = gr.Button("Keep it", size="sm", elem_id="run-keep")
+                self.deletion.place_button()
+            self.deletion.place_question()
             self.settings = facts(elem_id="run-settings")
             self.timeline = step_timeline(elem_id="run-timeline")
             self.facts = facts(elem_id="run-facts")
 
     # -- wiring -------------------------------------------------------------------------------------------------------
 
-    def wire(
-        self,
-        tab: gr.Tab,
-        tabs: gr.Tabs,
-        form: list[Any],
-        shows: Callable[[GenerationRequest], dict[Any, Any]],
-        said: gr.HTML,
-    ) -> None:
+    def wire(self, tab: gr.Tab, tabs: gr.Tabs, form: Restoring) -> None:
         """Connect the tab.
 
         Args:
             tab: This tab, which looks anew whenever it is opened.
             tabs: All of them, to switch to the form.
-            form: What `shows` may change.
-            shows: What makes the form show a request.
-            said: The message beside the form.
+            form: What a run's settings are restored into.
         """
         asked = [self.browser, self.search, self.preset, self.limit, self.chosen]
         listed = [self.grid, self.more, self.limit]
@@ -139,44 +126,43 @@ class RunsTab:
             self.settings,
             self.timeline,
             self.facts,
-            self.confirm,
+            self.deletion.question,
             self.restore,
         ]
         self.grid.choose(self.choose, [self.browser], shown, **LIGHT)
-        self.delete.click(self.ask, None, [self.confirm], **LIGHT)
-        self.not_really.click(self.keep, None, [self.confirm], **LIGHT)
-        deleted = self.really.click(self.remove, [self.browser, self.chosen], shown, **LIGHT)
+        self.deletion.wire()
+        deleted = self.deletion.really.click(self.remove, [self.browser, self.chosen], shown, **LIGHT)
         deleted.then(self.list, asked, listed, **LIGHT)
 
-        def restore(browser: Any, chosen: Any) -> dict[Any, Any]:
+        def restore(browser: Sent, chosen: Sent) -> Updates:
             try:
-                run = self._run(browser, chosen)
+                run = self.run_shown(browser, chosen)
             except StudioError as error:
                 return {self.hint: message.of_error(error)}
-            restored = shows(run.request) | {said: message.good("These are the settings of the run you chose.")}
+            restored = form.restores(run.request, "These are the settings of the run you chose.")
             return restored | {tabs: gr.Tabs(selected="generate")}
 
-        def restore_from_file(path: Any) -> dict[Any, Any]:
+        def restore_from_file(path: Sent) -> Updates:
             try:
                 request = request_of_file(path)
             except StudioError as error:
                 gr.Warning(html.escape(str(error)), title="Not restored")
                 return {self.dropped: message.of_error(error), self.drop: None}
-            restored = shows(request) | {said: message.good("These are the settings inside the clip you dropped.")}
+            restored = form.restores(request, "These are the settings inside the clip you dropped.")
             return restored | {tabs: gr.Tabs(selected="generate"), self.dropped: {}, self.drop: None}
 
-        self.restore.click(restore, [self.browser, self.chosen], [*form, said, tabs, self.hint], **LIGHT)
-        self.drop.upload(restore_from_file, [self.drop], [*form, said, tabs, self.dropped, self.drop], **LIGHT)
+        self.restore.click(restore, [self.browser, self.chosen], [*form.restored, tabs, self.hint], **LIGHT)
+        self.drop.upload(restore_from_file, [self.drop], [*form.restored, tabs, self.dropped, self.drop], **LIGHT)
 
     # -- the list -----------------------------------------------------------------------------------------------------
 
-    def list(self, browser: Any, text: Any, preset: Any, limit: Any, chosen: Any) -> dict[Any, Any]:
+    def list(self, browser: Sent, text: Sent, preset: Sent, limit: Sent, chosen: Sent) -> Updates:
         """Runs of this visitor that match, newest first."""
         limit = limit if isinstance(limit, int) and 0 < limit <= 50 * PAGE else PAGE
         text = text[:200] if isinstance(text, str) else ""
         wanted = preset if isinstance(preset, str) and preset else None
         try:
-            owner = self._owner(browser)
+            owner = Visitor(self.context, browser).owner
             runs = self.context.store.search(text, owner=owner, preset=wanted, limit=limit)
             total = self.context.store.count(text, owner=owner, preset=wanted)
         except StudioError as error:
@@ -189,16 +175,16 @@ class RunsTab:
             self.limit: limit,
         }
 
-    def list_more(self, browser: Any, text: Any, preset: Any, limit: Any, chosen: Any) -> dict[Any, Any]:
+    def list_more(self, browser: Sent, text: Sent, preset: Sent, limit: Sent, chosen: Sent) -> Updates:
         return self.list(browser, text, preset, limit + PAGE if isinstance(limit, int) else PAGE, chosen)
 
     # -- one run ------------------------------------------------------------------------------------------------------
 
-    def choose(self, browser: Any, event: gr.EventData) -> dict[Any, Any]:
+    def choose(self, browser: Sent, event: gr.EventData) -> Updates:
         """The run that was clicked. What the browser sends is looked up as this visitor's, or not at all."""
         sent = sent_by(event)
         try:
-            run = self._run(browser, sent.get("run"))
+            run = self.run_shown(browser, sent.get("run"))
         except StudioError as error:
             return {self.hint: message.of_error(error), self.shown: gr.update(visible=False), self.chosen: ""}
         clip = clip_to_serve(run)
@@ -213,41 +199,31 @@ class RunsTab:
             self.settings: settings_facts(run, self._title_of(run)),
             self.timeline: timeline_of(run),
             self.facts: result_facts(run),
-            self.confirm: gr.update(visible=False),
             self.restore: gr.update(interactive=True),
-        }
+        } | self.deletion.closed()
 
-    def ask(self) -> dict[Any, Any]:
-        return {self.confirm: gr.update(visible=True)}
-
-    def keep(self) -> dict[Any, Any]:
-        return {self.confirm: gr.update(visible=False)}
-
-    def remove(self, browser: Any, chosen: Any) -> dict[Any, Any]:
+    def remove(self, browser: Sent, chosen: Sent) -> Updates:
         try:
-            self.context.store.delete(self._run(browser, chosen).id, owner=self._owner(browser))
+            run = self.run_shown(browser, chosen)
+            self.context.store.delete(run.id, owner=run.owner)
         except StudioError as error:
-            return {self.hint: message.of_error(error), self.confirm: gr.update(visible=False)}
-        return {
-            self.chosen: "",
-            self.shown: gr.update(visible=False),
-            self.hint: message.good("Deleted."),
-            self.confirm: gr.update(visible=False),
-        }
+            return self.deletion.closed() | {self.hint: message.of_error(error)}
+        gone: Updates = {self.chosen: "", self.shown: gr.update(visible=False), self.hint: message.good("Deleted.")}
+        return gone | self.deletion.closed()
 
-    # -- looking up, always as this visitor ---------------------------------------------------------------------------
+    def run_shown(self, browser: Sent, run_id: Sent) -> Run:
+        """A run of this visitor's.
 
-    def _owner(self, browser: Any) -> str:
-        return owner_of(browser, hosted=self.context.hosted)
-
-    def _run(self, browser: Any, run_id: Any) -> Run:
-        return self.context.store.get(run_id if isinstance(run_id, str) else "", owner=self._owner(browser))
+        Raises:
+            StudioError: there is none.
+        """
+        return Visitor(self.context, browser).run(run_id)
 
     def _title_of(self, run: Run) -> str:
         return next((preset.title for preset in self.presets if preset.name == run.request.preset), run.request.preset)
 
 
-def request_of_file(path: Any) -> GenerationRequest:
+def request_of_file(path: Sent) -> GenerationRequest:
     """The request inside an uploaded clip.
 
     Raises:

@@ -1,0 +1,103 @@
+"""A comparison's downloads: its figures as three files, and what the player shows as a page that works anywhere.
+
+Knows where the page's temporary files lie. Refuses to know what stands in them.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.utils import get_upload_folder
+
+from studio.compare import Cell, Comparison
+from studio.compare.export import to_csv, to_json_text
+from studio.compare.page import to_html
+from studio.records.runs import RunStore
+from studio.ui.listeners import Part, Updates
+from studio.ui.panels.comparison_export import export_html
+
+PLAYER_BYTES = 40 * 10**6
+"""Above this the player's own page is not prepared: a browser should not be handed it unasked."""
+
+
+class ComparisonFiles:
+    """The buttons that download."""
+
+    def __init__(self, store: RunStore) -> None:
+        self._store = store
+        self._folder = Path(get_upload_folder()) / "comparisons" / secrets.token_hex(16)
+
+    def build(self) -> None:
+        self.figures = {
+            ending: gr.DownloadButton(label, size="sm", visible=False, elem_id=f"export-{ending}")
+            for ending, label in (("csv", "CSV"), ("json", "JSON"), ("html", "HTML page"))
+        }
+        self.player = gr.DownloadButton("Player as HTML", size="sm", visible=False, elem_id="export-player")
+
+    @property
+    def outputs(self) -> list[Part]:
+        return [*self.figures.values(), self.player]
+
+    def shows(self, comparison: Comparison) -> Updates:
+        """The figures, written anew with each cell, so that what is downloaded is what is seen."""
+        texts = {
+            "csv": lambda: to_csv(comparison),
+            "json": lambda: to_json_text(comparison),
+            "html": lambda: to_html(comparison, self._store),
+        }
+        if not comparison.ended:
+            return self._nothing()
+        try:
+            return {
+                self.figures[ending]: gr.update(
+                    value=self._written(comparison, f"comparison.{ending}", text()), visible=True
+                )
+                for ending, text in texts.items()
+            }
+        except OSError:  # a full disk: the figures are on the page all the same
+            return self._nothing()
+
+    def _nothing(self) -> Updates:
+        return {button: gr.update(visible=False) for button in self.figures.values()}
+
+    def shows_player(
+        self, comparison: Comparison, reference: Cell, record: dict[str, Any], clips: Sequence[str]
+    ) -> Updates:
+        """The player with its clips inside, where they are not too large.
+
+        Args:
+            comparison: Of which comparison.
+            reference: What the others are held against.
+            record: The player's value.
+            clips: The files, in the record's order.
+
+        Raises:
+            OSError: the clips cannot be read, or there is no room.
+            StudioError: they are no clips.
+        """
+        page = None
+        if sum(Path(clip).stat().st_size for clip in clips) <= PLAYER_BYTES:
+            title = f"{reference.request.prompt[:120]} · seed {reference.request.seed}"
+            page = self._written(
+                comparison, "player.html", export_html(record, [Path(clip) for clip in clips], title=title)
+            )
+        return {self.player: gr.update(value=page, visible=page is not None)}
+
+    def without_player(self) -> Updates:
+        return {self.player: gr.update(visible=False)}
+
+    def remove(self, comparison_id: str) -> None:
+        """What was written of a comparison that is gone."""
+        shutil.rmtree(self._folder / comparison_id, ignore_errors=True)
+
+    def _written(self, comparison: Comparison, name: str, text: str) -> str:
+        folder = self._folder / comparison.id
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / name
+        path.write_text(text, encoding="utf-8", newline="")
+        return str(path)
