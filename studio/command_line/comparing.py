@@ -7,9 +7,10 @@ import json
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from studio.command_line.grammar import (
+    Commands,
     add_command,
     add_fields,
     add_runs_folder,
@@ -29,7 +30,7 @@ _SPELLED_HERE = ("prompt", "seed", "preset", "cache")
 """Fields that have several values here, or a method that says them."""
 
 
-def add_compare(commands: Any) -> None:
+def add_compare(commands: Commands) -> None:
     parser = add_command(commands, "compare", _compare, "hold faster ways of making a clip against the full one")
     parser.add_argument("--prompt", action="append", default=[], help="what is to be seen; may be given several times")
     parser.add_argument("--seed", action="append", type=int, default=[], help="may be given several times; 0 if not")

@@ -7,9 +7,10 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from studio.command_line.grammar import (
+    Commands,
     add_command,
     add_fields,
     add_runs_folder,
@@ -19,11 +20,16 @@ from studio.command_line.grammar import (
 )
 from studio.errors import ClipError, RequestError
 
+if TYPE_CHECKING:
+    from studio.events import Event
+    from studio.records.versions import Version, VersionStore
+    from studio.requests.training import FinetuneRequest
+
 _SPELLED_HERE = ("preset", "clips", "sample_prompts")
 """Fields whose flags say more than the field does."""
 
 
-def add_finetune(commands: Any) -> None:
+def add_finetune(commands: Commands) -> None:
     from studio.requests.training import FinetuneRequest
 
     parser = add_command(commands, "finetune", _finetune, "teach a model your own clips, as a version of it")
@@ -88,7 +94,7 @@ def _finetune(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _finetune_request(chosen: argparse.Namespace) -> Any:
+def _finetune_request(chosen: argparse.Namespace) -> FinetuneRequest:
     from studio.preset import find_preset
     from studio.requests.training import FinetuneRequest, TrainingClip, finetune_request_for
 
@@ -125,7 +131,7 @@ def _caption_of(path: Path) -> str:
         return caption_of(path, None)
 
 
-def _print_samples(request: Any) -> int:
+def _print_samples(request: FinetuneRequest) -> int:
     from studio.finetune.clips import samples_of
     from studio.preset import find_preset
     from studio.requests.training import check_finetune_request
@@ -144,7 +150,7 @@ def _print_samples(request: Any) -> int:
     return 0
 
 
-def _print_forecast(request: Any, *, as_json: bool) -> int:
+def _print_forecast(request: FinetuneRequest, *, as_json: bool) -> int:
     from studio.finetune import forecast
 
     found = forecast(request)
@@ -169,9 +175,9 @@ class _TrainingPrinter:
     def __init__(self) -> None:
         from tqdm import tqdm
 
-        self._bar: tqdm[Any] = tqdm(unit="step", disable=None, leave=True)
+        self._bar = tqdm(unit="step", disable=None, leave=True)
 
-    def show(self, event: Any) -> None:
+    def show(self, event: Event) -> None:
         from studio import events
 
         match event:
@@ -205,7 +211,7 @@ class _TrainingPrinter:
         self._bar.close()
 
 
-def add_versions(commands: Any) -> None:
+def add_versions(commands: Commands) -> None:
     parser = add_command(commands, "versions", _versions, "list what fine-tuning made; promote, show or delete it")
     parser.add_argument("--preset", help="only versions of this preset")
     one = parser.add_mutually_exclusive_group()
@@ -251,7 +257,7 @@ def _versions(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _version_record(version: Any, versions: Any) -> dict[str, Any]:
+def _version_record(version: Version, versions: VersionStore) -> dict[str, object]:
     promoted = versions.promoted(version.request.preset)
     return {
         "id": version.id,
@@ -267,17 +273,17 @@ def _version_record(version: Any, versions: Any) -> dict[str, Any]:
     }
 
 
-def _version_line(version: Any, versions: Any) -> str:
-    told = _version_record(version, versions)
+def _version_line(version: Version, versions: VersionStore) -> str:
+    record = _version_record(version, versions)
     gain = ""
     if version.scores and version.base_scores:
         gain = f"{version.base_scores.psnr:.2f} → {version.scores.psnr:.2f} dB"
         gain += ", WORSE than its base" if version.worse_than_base else ""
-    mark = "*" if told["promoted"] else " "
-    return f"{mark} {version.id}  {told['preset']:12}  {told['state']:9}  {version.title[:40]:40}  {gain}".rstrip()
+    mark = "*" if record["promoted"] else " "
+    return f"{mark} {version.id}  {record['preset']:12}  {record['state']:9}  {version.title[:40]:40}  {gain}".rstrip()
 
 
-def add_rollback(commands: Any) -> None:
+def add_rollback(commands: Commands) -> None:
     parser = add_command(commands, "rollback", _rollback, "undo the last promotion of a preset's version")
     parser.add_argument("preset", help="name of the preset")
     add_runs_folder(parser)

@@ -8,9 +8,10 @@ import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from studio.command_line.grammar import (
+    Commands,
     add_command,
     add_fields,
     add_runs_folder,
@@ -22,11 +23,14 @@ from studio.errors import RequestError
 from studio.requests.caches import METHODS, parse_cache
 from studio.requests.generation import GenerationRequest
 
+if TYPE_CHECKING:
+    from studio.events import GenerationEvent
+
 _SPELLED_HERE = ("prompt", "preset", "adapter", "cache")
 """Fields whose flags say more than the field does."""
 
 
-def add_generate(commands: Any) -> None:
+def add_generate(commands: Commands) -> None:
     parser = add_command(commands, "generate", _generate, "make a clip from a prompt")
     start = parser.add_mutually_exclusive_group(required=True)
     start.add_argument("--prompt", help="what is to be seen")
@@ -128,7 +132,7 @@ def _earlier(settings: Path) -> GenerationRequest:
     if not settings.is_file():
         raise RequestError(f"There is no file {settings}.", field="--settings", way_out="Name a clip the studio made.")
     if settings.suffix == ".json":
-        written: Any = json.loads(settings.read_text(encoding="utf-8"))
+        written: object = json.loads(settings.read_text(encoding="utf-8"))
     else:
         written = read_settings(settings)
     if not isinstance(written, dict):
@@ -144,9 +148,9 @@ class _EventPrinter:
     def __init__(self, total_steps: int) -> None:
         from tqdm import tqdm
 
-        self._bar: tqdm[Any] = tqdm(total=total_steps, unit="step", disable=None, leave=True)
+        self._bar = tqdm(total=total_steps, unit="step", disable=None, leave=True)
 
-    def show(self, event: Any) -> None:
+    def show(self, event: GenerationEvent) -> None:
         from studio.events import Notice, RunStarted, StageStarted, StepFinished
 
         match event:

@@ -11,27 +11,29 @@ import signal
 import threading
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 from pydantic import BaseModel
 
 from studio.clips.reference import FileReference, reference_to
 from studio.requests.fields import choices_of, help_of, kinds_of, may_be_none
 
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+"""Where a command is added; argparse keeps the name to itself."""
 SHORT = {"num_inference_steps": ("--steps",)}
 """Other spellings of a field's flag."""
 
 
 def add_command(
-    commands: Any, name: str, command: Callable[[argparse.Namespace], int], text: str
+    commands: Commands, name: str, command: Callable[[argparse.Namespace], int], text: str
 ) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    parser = commands.add_parser(name, help=text, description=text)
     parser.set_defaults(command=command)
     parser.add_argument("--json", action="store_true", help="print JSON, one record a line")
     return parser
 
 
-def print_json(record: Any) -> None:
+def print_json(record: object) -> None:
     print(json.dumps(record, ensure_ascii=False), flush=True)
 
 
@@ -48,7 +50,7 @@ def add_fields(parser: argparse.ArgumentParser, model: type[BaseModel], *, leave
 
 def typed_fields(
     chosen: argparse.Namespace, model: type[BaseModel], *, leave_out: Collection[str] = ()
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """What was typed for a model's fields, as a record for it; `none` empties a field that may be empty.
 
     Raises:
@@ -58,7 +60,7 @@ def typed_fields(
     return {name: _value(text, name, model) for name, text in typed.items() if text is not None}
 
 
-def _value(text: str, name: str, model: type[BaseModel]) -> Any:
+def _value(text: str, name: str, model: type[BaseModel]) -> FileReference | str | None:
     field = model.model_fields[name]
     if text == "none" and may_be_none(field):
         return None

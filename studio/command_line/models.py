@@ -6,14 +6,13 @@ import argparse
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from studio.command_line.grammar import add_command, add_fields, cancel_on_signal, print_json, typed_fields
+from studio.command_line.grammar import Commands, add_command, add_fields, cancel_on_signal, print_json, typed_fields
 from studio.requests.generation import read_as
 from studio.requests.work import ProfileModel
 
 
-def add_presets(commands: Any) -> None:
+def add_presets(commands: Commands) -> None:
     parser = add_command(commands, "presets", _presets, "list the models, and whether this machine can run them")
     parser.add_argument("name", nargs="?", help="show one preset whole")
 
@@ -46,7 +45,7 @@ def _presets(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def add_doctor(commands: Any) -> None:
+def add_doctor(commands: Commands) -> None:
     add_command(commands, "doctor", _doctor, "what this machine can run, and why not")
 
 
@@ -62,7 +61,7 @@ def _doctor(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def add_download(commands: Any) -> None:
+def add_download(commands: Commands) -> None:
     parser = add_command(commands, "download", _download, "fetch a preset's weights from the Hub")
     parser.add_argument("name", help="the preset")
     parser.add_argument("--dry-run", action="store_true", help="say what would be fetched, fetch nothing")
@@ -97,7 +96,7 @@ def _download(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def add_calibrate(commands: Any) -> None:
+def add_calibrate(commands: Commands) -> None:
     parser = add_command(commands, "calibrate", _calibrate, "measure a model once, so that caches know it")
     parser.add_argument("name", help="the preset")
     parser.add_argument("--prompt", action="append", default=[], help="what to make; may be given several times")

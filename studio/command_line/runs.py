@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from studio.command_line.grammar import add_command, add_runs_folder, print_json
+from studio.command_line.grammar import Commands, add_command, add_runs_folder, print_json
 
 
-def add_runs(commands: Any) -> None:
+def add_runs(commands: Commands) -> None:
     parser = add_command(commands, "runs", _runs, "list, search, show or delete what was made")
     parser.add_argument("search", nargs="?", default="", help="words of the prompt, a preset's name or a run's id")
     parser.add_argument("--limit", type=int, default=20)

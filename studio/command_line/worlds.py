@@ -8,10 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from studio.command_line.grammar import add_command, print_json
+from studio.command_line.grammar import Commands, add_command, print_json
 
 
-def add_world(commands: Any) -> None:
+def add_world(commands: Commands) -> None:
     parser = commands.add_parser("world", help="the driving world: render a scene from a seed")
     world = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     render = add_command(world, "render", _world_render, "render a scene to an mp4, with its control maps if asked")
@@ -50,7 +50,7 @@ def _world_render(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def add_pocket(commands: Any) -> None:
+def add_pocket(commands: Commands) -> None:
     parser = commands.add_parser("pocket", help="the pocket models: train them from nothing")
     pocket = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     train = pocket.add_parser("train", help="train or go on training", description="Train a pocket model from nothing.")
