@@ -167,10 +167,10 @@ class JobError(StudioError):
 
 
 def _family(root: type[StudioError]) -> dict[str, type[StudioError]]:
-    found = {root.code: root}
+    codes = {root.code: root}
     for child in root.__subclasses__():
-        found |= _family(child)
-    return found
+        codes |= _family(child)
+    return codes
 
 
 def from_json(record: Mapping[str, object]) -> StudioError:

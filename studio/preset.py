@@ -284,7 +284,7 @@ def find_preset(name: str, folder: Path | None = None) -> Preset:
     """
     folder = folder or presets_folder()
     path = folder / f"{name}.toml"
-    names = sorted(found.stem for found in folder.glob("*.toml"))
+    names = sorted(file.stem for file in folder.glob("*.toml"))
     if name not in names:
         raise UnknownPreset(
             f"No preset is called {name[:80]!r}.",

@@ -1,6 +1,6 @@
 """Profiling: a few uncached clips become a profile of a model, so that caches know it.
 
-    for event in calibrate(find_preset("pocket"), folder=runs_folder() / "profiles"):
+    for event in profile_model(find_preset("pocket"), folder=runs_folder() / "profiles"):
         ...
 
 First whole clips, whose residuals are compared step with step; then clips in which one step alone is skipped, to see
@@ -55,7 +55,7 @@ LEAST_STEPS = 6
 """With fewer no step has neighbours enough to be skipped between, and AdaCache's codebook would be of nothing."""
 
 
-def calibrate(
+def profile_model(
     preset: Preset,
     *,
     folder: Path,
@@ -80,10 +80,10 @@ def calibrate(
         StudioError: as `generate` would.
     """
     with suppress(_Stopped):
-        yield from _calibrate(preset, folder, clips, growth_clips, prompts, stop, fields)
+        yield from _profile_model(preset, folder, clips, growth_clips, prompts, stop, fields)
 
 
-def _calibrate(
+def _profile_model(
     preset: Preset,
     folder: Path,
     clips: int,
@@ -116,15 +116,15 @@ def _calibrate(
             recordings.append(recording)
             done += 1
             yield ProfilingStep(done=done, total=total, what=f"a whole clip: {request.prompt[:60]}")
-        measuring = _Measuring(requests, recordings, passes)
+        draft = _Draft(requests, recordings, passes)
         for skip in skips:
             for number in range(growth_clips):
-                recording, _ = _record(requests[number], store, stop, skip=skip, gain=measuring.gain(skip))
-                measuring.skipped(number, skip, recording)
+                recording, _ = _record(requests[number], store, stop, skip=skip, gain=draft.gain(skip))
+                draft.skipped(number, skip, recording)
                 done += 1
                 yield ProfilingStep(done=done, total=total, what=f"a clip without step {skip + 1}")
-        profile = measuring.profile(preset, skipped_share=0.0)
-        profile = measuring.profile(preset, skipped_share=_skipped_share(requests[0], store, stop, profile))
+        profile = draft.profile(preset, skipped_share=0.0)
+        profile = draft.profile(preset, skipped_share=_skipped_share(requests[0], store, stop, profile))
         done += 1
         yield ProfilingStep(done=done, total=total, what="a clip by the plan")
     path = profile_path(folder, preset.name, total_steps, requests[0].flow_shift)
@@ -136,17 +136,17 @@ def _calibrate(
 
 
 def profile(work: ProfileModel, *, store: RunStore, owner: str, stop: Stop, **more: Any) -> Generator[ProfilingEvent]:
-    """`calibrate` as the queue calls it: into the profiles of the runs' folder, with a log beside them.
+    """`profile_model` as the queue calls it: into the profiles of the runs' folder, with a log beside them.
 
     Args:
         work: The preset, and at how many steps and which shift.
         store: Where runs are kept, and profiles beside them.
         owner: Whose job it is; profiles are everybody's.
-        stop: As `calibrate` takes it.
-        **more: What else `calibrate` is to be told.
+        stop: As `profile_model` takes it.
+        **more: What else `profile_model` is to be told.
 
     Raises:
-        StudioError: as `calibrate` would.
+        StudioError: as `profile_model` would.
     """
     folder = store.folder / PROFILES
     log_path = profiling_log(folder, work.preset, work.num_inference_steps, work.flow_shift)
@@ -154,7 +154,7 @@ def profile(work: ProfileModel, *, store: RunStore, owner: str, stop: Stop, **mo
     log_path.unlink(missing_ok=True)  # of an earlier measuring
     fields = {"num_inference_steps": work.num_inference_steps, "flow_shift": work.flow_shift}
     with closing(EventLog(log_path)) as log:
-        for event in calibrate(find_preset(work.preset), folder=folder, stop=stop, **fields, **more):
+        for event in profile_model(find_preset(work.preset), folder=folder, stop=stop, **fields, **more):
             log.write(event)
             yield event
 
@@ -216,7 +216,7 @@ def _skipped_share(request: GenerationRequest, store: RunStore, stop: Stop, prof
     return min(0.9, statistics.median(seconds["skipped"]) / statistics.median(seconds["computed"]))
 
 
-class _Measuring:
+class _Draft:
     """Recordings become figures."""
 
     def __init__(self, requests: Sequence[GenerationRequest], recordings: Sequence[Recording], passes: int) -> None:

@@ -1,4 +1,4 @@
-"""Calibrate: measuring a model writes a profile that the next run's cache reads."""
+"""Profiling: measuring a model writes a profile that the next run's cache reads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from studio.events import BlockComputed, CacheDecided, Notice, ProfilingFinished
 from studio.generate import PROFILES, generate
 from studio.machine.weights import fingerprint
 from studio.preset import find_preset
-from studio.profiling import calibrate
+from studio.profiling import profile_model
 from studio.records.profiles import Profile, find_profile
 from studio.records.runs import RunStore
 from studio.requests.generation import request_for
@@ -24,7 +24,7 @@ SMALL = {"height": 64, "width": 64, "num_frames": 5, "num_inference_steps": 8}
 def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[ProfilingStep], Profile]:
     """A runs folder with a profile in it, what was told on the way, and the profile."""
     folder = tmp_path_factory.mktemp("runs")
-    told = list(calibrate(find_preset("pocket"), folder=folder / PROFILES, clips=2, growth_clips=1, **SMALL))
+    told = list(profile_model(find_preset("pocket"), folder=folder / PROFILES, clips=2, growth_clips=1, **SMALL))
     steps = [event for event in told if isinstance(event, ProfilingStep)]
     last = told[-1]
     assert isinstance(last, ProfilingFinished)

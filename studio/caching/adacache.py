@@ -127,7 +127,7 @@ class AdaCachePolicy(Policy):
         """By layer: [numerator, denominator] of the distance, added over branches."""
         self._motion: dict[int, Tensor] = {}
         """By layer: (strides, 2)."""
-        self._said: dict[str, float | int | None] = {}
+        self._figures: dict[str, float | int | None] = {}
 
     def decide(self, step: Step) -> Decision:
         s = step.index + 1
@@ -145,9 +145,9 @@ class AdaCachePolicy(Policy):
         return Decision(
             action=Action.COMPUTE if computes else Action.REUSE,
             why=why,
-            distance=_number(self._said.get("distance")),
-            threshold=_number(self._said.get("threshold")),
-            motion=_number(self._said.get("motion")),
+            distance=_number(self._figures.get("distance")),
+            threshold=_number(self._figures.get("threshold")),
+            motion=_number(self._figures.get("motion")),
             rate=self._rate,
         )
 
@@ -186,7 +186,7 @@ class AdaCachePolicy(Policy):
             distance *= self._moreg.factor(self._last, motion, self._rate)
         # Nothing can be concluded from NaN or from a residual of zeros: then nothing is skipped.
         self._rate, threshold = self.codebook.look_up(distance) if math.isfinite(distance) else (1, None)
-        self._said = {"distance": distance, "threshold": threshold, "motion": motion}
+        self._figures = {"distance": distance, "threshold": threshold, "motion": motion}
 
 
 def calibrated(profile: Profile, total_steps: int) -> Codebook:

@@ -179,7 +179,7 @@ def _corrections(profile: Profile, plan: Plan) -> tuple[float, ...]:
     """b for every computed step that skipped ones precede; 0 for the others."""
     gram = np.asarray(profile.grams).sum(0)
     widths = -np.diff((*profile.sigmas, 0.0))
-    found = [0.0] * len(widths)
+    gains = [0.0] * len(widths)
     computed = [step for step, computes in enumerate(plan.computes) if computes]
     for h, i, k in zip(computed, computed[1:], computed[2:], strict=False):
         # E_j as sums of residuals: a row a step, from i + 1 to k.
@@ -190,8 +190,8 @@ def _corrections(profile: Profile, plan: Plan) -> tuple[float, ...]:
             errors[row, h] += plan.gains[j]
         along = errors @ gram @ errors[-1]
         if along[-1] > 0:
-            found[k] = max(0.0, float(widths[i + 1 : k] @ along[:-1] / (widths[k] * along[-1])))
-    return tuple(found)
+            gains[k] = max(0.0, float(widths[i + 1 : k] @ along[:-1] / (widths[k] * along[-1])))
+    return tuple(gains)
 
 
 class BudgetPolicy(Policy):

@@ -71,8 +71,8 @@ class RecordingPolicy(Policy):
         self._norms: dict[int, Tensor] = {}
 
     def decide(self, step: Step) -> Decision:
-        said = self._adacache.decide(step)
-        self.recording.distances.append(said.distance or 0.0)
+        decision = self._adacache.decide(step)
+        self.recording.distances.append(decision.distance or 0.0)
         self.recording.sigmas.append(step.sigma)
         self.recording.embedding_changes.append(self._embedding_change(step.embedding))
         if step.index == self.skip and step.extrapolable:

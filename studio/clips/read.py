@@ -210,11 +210,11 @@ class _Reading:
 
     def header(self) -> _Header:
         """Sizes and facts, checked against the limits once more: they decide how much memory is set aside here."""
-        said = self._json(b"H")
+        record = self._json(b"H")
         try:
-            shape = reader_process.Shape(**said["shape"])
-            info = _info({**said["info"], "container": DEMUXERS[self._demuxer]})
-            header = _Header(info=info, fps=said["fps"], most_frames=said["most_frames"], shape=shape)
+            shape = reader_process.Shape(**record["shape"])
+            info = _info({**record["info"], "container": DEMUXERS[self._demuxer]})
+            header = _Header(info=info, fps=record["fps"], most_frames=record["most_frames"], shape=shape)
             numbers = (shape.stored_width, shape.stored_height, header.most_frames)
             whole = all(type(number) is int and number > 0 for number in numbers)
             # Two frames of grace: the reader rounds the clip's length up before it has seen its end.
@@ -282,14 +282,14 @@ class _Reading:
         body = bytearray(length)
         self._read_into(memoryview(body))
         try:
-            said = json.loads(body)
+            record = json.loads(body)
         except (ValueError, RecursionError):
             raise self._garbled() from None
-        if not isinstance(said, dict):
+        if not isinstance(record, dict):
             raise self._garbled()
         if kind == b"R":
-            raise self._refused(said)
-        return said
+            raise self._refused(record)
+        return record
 
     def _read_into(self, room: memoryview) -> None:
         stdout = self._process.stdout
@@ -335,14 +335,14 @@ class _Reading:
     def _refusal(self, message: str, way_out: str) -> ClipRefused:
         return self._refused({"message": message, "way_out": way_out})
 
-    def _refused(self, said: dict[str, Any]) -> ClipRefused:
+    def _refused(self, record: dict[str, Any]) -> ClipRefused:
         name = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in self._path.name)
-        message = str(said.get("message", "is refused."))[:500]
+        message = str(record.get("message", "is refused."))[:500]
         return ClipRefused(
             f"{name[:80]} {message}",
-            field=str(said.get("field", "clip"))[:80],
-            value=said.get("value"),
-            way_out=str(said.get("way_out", ""))[:500],
+            field=str(record.get("field", "clip"))[:80],
+            value=record.get("value"),
+            way_out=str(record.get("way_out", ""))[:500],
         )
 
     def _kill(self) -> None:
@@ -354,9 +354,9 @@ class _Reading:
                 self._process.kill()
 
 
-def _info(said: dict[str, Any]) -> ClipInfo:
+def _info(record: dict[str, Any]) -> ClipInfo:
     """Raises `ValueError` or `TypeError` if it is no such record."""
-    info = ClipInfo(**said)
+    info = ClipInfo(**record)
     words, numbers = (info.container, info.codec), (info.width, info.height, info.fps, info.num_frames, info.seconds)
     if not all(isinstance(word, str) and len(word) < 80 and word.isprintable() for word in words):
         raise ValueError("a name that is none")

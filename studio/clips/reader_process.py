@@ -255,8 +255,8 @@ def _check_enough(pictures: int, limits: ClipLimits) -> None:
 
 def _check_span(seconds: Fraction, limits: ClipLimits) -> None:
     if seconds > limits.seconds:
-        said = round(float(seconds), 3)
-        raise Refusal(f"runs longer than {limits.seconds:g} s.", field="seconds", value=said, way_out=SHORTER)
+        rounded = round(float(seconds), 3)
+        raise Refusal(f"runs longer than {limits.seconds:g} s.", field="seconds", value=rounded, way_out=SHORTER)
 
 
 def _frames_not_delivered(
@@ -334,7 +334,7 @@ class Tally:
 def decode(
     container: av.container.InputContainer,
     stream: av.video.stream.VideoStream,
-    found: Survey,
+    overview: Survey,
     limits: ClipLimits,
     tally: Tally,
 ) -> Iterator[tuple[float, av.VideoFrame]]:
@@ -342,7 +342,7 @@ def decode(
     from av.error import FFmpegError
 
     decoder = _decoder(stream, limits, tally)
-    last = -1.0 / float(found.rate)
+    last = -1.0 / float(overview.rate)
     size = None
     complaints = _complaints()
     for packet in packets_of(container, stream, tally.breaks):
@@ -370,12 +370,12 @@ def decode(
             tally.interlaced |= frame.interlaced_frame
             _check_count(tally.pictures, limits)
             # Not frame.time: the pictures that the decoder still holds at the end come without a time base.
-            timed = found.trusted_times and frame.pts is not None and stream.time_base is not None
+            timed = overview.trusted_times and frame.pts is not None and stream.time_base is not None
             stamp = float(frame.pts * stream.time_base) if timed else None  # type: ignore[operator]
             if stamp is not None and stamp <= last and tally.pictures > 1:
                 tally.note("its timestamps go backwards: the pictures are kept in order")
                 stamp = None
-            last = stamp if stamp is not None else last + 1 / float(found.rate)
+            last = stamp if stamp is not None else last + 1 / float(overview.rate)
             yield last, frame
 
 
@@ -403,9 +403,9 @@ def _decoder(stream: av.video.stream.VideoStream, limits: ClipLimits, tally: Tal
     return context  # type: ignore[return-value]
 
 
-def check_damage(found: Survey, tally: Tally, limits: ClipLimits) -> None:
+def check_damage(overview: Survey, tally: Tally, limits: ClipLimits) -> None:
     """Refuses a clip that lost too many of its pictures; notes any lesser damage."""
-    expected = found.stored_frames
+    expected = overview.stored_frames
     if tally.interlaced and 2 * tally.pictures >= (1 - limits.lost_share) * expected and not tally.errors:
         expected = tally.pictures  # each packet may be one of a picture's two fields
     lost = max(0, expected - tally.pictures)
@@ -592,30 +592,30 @@ def deliver(answer: BinaryIO, request: dict[str, Any], limits: ClipLimits) -> No
         if request["mode"] == "settings":
             say_json(answer, b"E", {"notices": [], "settings": settings})
             return
-        found = survey(container, limits)
-    tally = Tally(notices=dict.fromkeys(found.notices))
-    rate = Fraction(request["fps"]).limit_denominator(1001) if request["fps"] else found.rate
+        overview = survey(container, limits)
+    tally = Tally(notices=dict.fromkeys(overview.notices))
+    rate = Fraction(request["fps"]).limit_denominator(1001) if request["fps"] else overview.rate
     # Opened afresh, since seeking back in a damaged file may fail.
     with open_container(path, demuxer, limits) as container:
         stream = find_video(container, limits)
-        pictures = retime(decode(container, stream, found, limits, tally), float(rate), 1 / float(found.rate))
+        pictures = retime(decode(container, stream, overview, limits, tally), float(rate), 1 / float(overview.rate))
         first, repeats = next(pictures, (None, 0))
         if first is None:
-            check_damage(found, tally, limits)  # which refuses
+            check_damage(overview, tally, limits)  # which refuses
             return
         whole = shape_of(first, stream, limits, tally)
-        shape = scaled_down(whole, int(found.seconds * rate), request["least"], limits, tally)
-        header = _header(stream, found, whole, shape, rate, path)
+        shape = scaled_down(whole, int(overview.seconds * rate), request["least"], limits, tally)
+        header = _header(stream, overview, whole, shape, rate, path)
         cut = _check_delivery(header, shape, limits, tally)
         say_json(answer, b"H", header)
         _send(answer, itertools.chain([(first, repeats)], pictures), shape, header["most_frames"], tally, cut=cut)
         if cut:  # what comes after was not looked for
-            found = replace(found, stored_frames=min(found.stored_frames, tally.pictures))
-        check_damage(found, tally, limits)
-    if not found.constant_rate:
+            overview = replace(overview, stored_frames=min(overview.stored_frames, tally.pictures))
+        check_damage(overview, tally, limits)
+    if not overview.constant_rate:
         tally.note(f"its rate varies: evened out to {float(rate):.4g} frames a second")
-    elif rate != found.rate:
-        tally.note(f"resampled from {float(found.rate):.4g} to {float(rate):.4g} frames a second, as asked")
+    elif rate != overview.rate:
+        tally.note(f"resampled from {float(overview.rate):.4g} to {float(rate):.4g} frames a second, as asked")
     say_json(answer, b"E", {"notices": list(tally.notices), "settings": settings})
 
 
@@ -641,7 +641,7 @@ def _send(
 
 def _header(
     stream: av.video.stream.VideoStream,
-    found: Survey,
+    overview: Survey,
     whole: Shape,
     shape: Shape,
     rate: Fraction,
@@ -651,13 +651,13 @@ def _header(
         "codec": stream.codec_context.codec.name,
         "width": whole.width,
         "height": whole.height,
-        "fps": float(found.rate),
-        "constant_rate": found.constant_rate,
-        "num_frames": found.stored_frames,
-        "seconds": found.seconds,
+        "fps": float(overview.rate),
+        "constant_rate": overview.constant_rate,
+        "num_frames": overview.stored_frames,
+        "seconds": overview.seconds,
         "file_bytes": path.stat().st_size,
     }
-    most = int(found.seconds * rate) + 2
+    most = int(overview.seconds * rate) + 2
     return {"info": info, "fps": float(rate), "most_frames": most, "shape": asdict(shape)}
 
 

@@ -132,12 +132,12 @@ def _encode(clip: Clip, tags: Path, part: Path) -> None:
     )
     if ended.returncode == 0:
         return
-    said = ended.stderr.decode("utf-8", "replace").strip()
+    complaint = ended.stderr.decode("utf-8", "replace").strip()
     for number in NO_ROOM:
-        if os.strerror(number) in said:
+        if os.strerror(number) in complaint:
             raise OSError(number, os.strerror(number))
     raise ClipError(
-        f"The encoder stopped with status {ended.returncode}: {said[-300:] or 'it gave no reason'}", field="clip"
+        f"The encoder stopped with status {ended.returncode}: {complaint[-300:] or 'it gave no reason'}", field="clip"
     )
 
 

@@ -153,18 +153,18 @@ def _print_samples(request: FinetuneRequest) -> int:
 def _print_forecast(request: FinetuneRequest, *, as_json: bool) -> int:
     from studio.finetune import forecast
 
-    found = forecast(request)
+    predicted = forecast(request)
     if as_json:
-        print_json(asdict(found))
+        print_json(asdict(predicted))
         return 0
     print(
-        f"{request.max_train_steps} steps of {found.step_seconds:.1f} s: {found.eta_seconds / 60:.1f} min, "
-        f"scoring and samples not counted; {found.peak_bytes / 1e9:.1f} GB in all"
+        f"{request.max_train_steps} steps of {predicted.step_seconds:.1f} s: {predicted.eta_seconds / 60:.1f} min, "
+        f"scoring and samples not counted; {predicted.peak_bytes / 1e9:.1f} GB in all"
     )
-    if found.decoder_bytes:
+    if predicted.decoder_bytes:
         print(
-            f"held for the way through the decoder: {found.decoder_bytes / 1e6:.0f} MB; "
-            f"by plain backpropagation: {found.full_decoder_bytes / 1e6:.0f} MB"
+            f"held for the way through the decoder: {predicted.decoder_bytes / 1e6:.0f} MB; "
+            f"by plain backpropagation: {predicted.full_decoder_bytes / 1e6:.0f} MB"
         )
     return 0
 

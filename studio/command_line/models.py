@@ -112,20 +112,20 @@ def _calibrate(chosen: argparse.Namespace) -> int:
     from studio.events import ProfilingFinished, event_to_json
     from studio.generate import PROFILES
     from studio.preset import find_preset
-    from studio.profiling import calibrate
+    from studio.profiling import profile_model
     from studio.records.runs import runs_folder
 
     preset = find_preset(chosen.name)
     typed = typed_fields(chosen, ProfileModel, leave_out=("preset",))
-    asked = read_as(ProfileModel, {"preset": preset.name} | typed)
-    events = calibrate(
+    work = read_as(ProfileModel, {"preset": preset.name} | typed)
+    events = profile_model(
         preset,
         folder=chosen.folder or runs_folder() / PROFILES,
         clips=chosen.clips,
         growth_clips=chosen.growth_clips,
         prompts=chosen.prompt,
-        num_inference_steps=asked.num_inference_steps,
-        flow_shift=asked.flow_shift,
+        num_inference_steps=work.num_inference_steps,
+        flow_shift=work.flow_shift,
     )
     for event in events:
         if chosen.json:

@@ -32,8 +32,8 @@ def _runs(chosen: argparse.Namespace) -> int:
         for run in store.search(chosen.search, limit=chosen.limit):
             state = f"{run.state} (partial)" if run.partial else run.state
             if chosen.json:
-                asked = run.request.model_dump(mode="json")
-                print_json({"id": run.id, "state": state, "folder": str(run.folder), "request": asked})
+                request = run.request.model_dump(mode="json")
+                print_json({"id": run.id, "state": state, "folder": str(run.folder), "request": request})
             else:
                 print(f"{run.id}  {state:18}  {run.request.preset:12}  {run.request.prompt[:60]}")
     return 0

@@ -107,7 +107,7 @@ def summaries_of(comparison: Comparison) -> list[MethodSummary]:
 
 def speed_by_cell(comparison: Comparison) -> dict[int, tuple[float | None, float | None]]:
     """By cell: how many times faster than its own reference, denoising and whole. None where either was not timed."""
-    found: dict[int, tuple[float | None, float | None]] = {}
+    speeds: dict[int, tuple[float | None, float | None]] = {}
     for cell in comparison.cells:
         full = comparison.cells[cell.reference].seconds
         pairs = [
@@ -115,8 +115,8 @@ def speed_by_cell(comparison: Comparison) -> dict[int, tuple[float | None, float
             for pace in ("denoising", "whole")
         ]
         denoising, whole = (base / other if base > 0 and other > 0 else None for base, other in pairs)
-        found[cell.number] = (denoising, whole)
-    return found
+        speeds[cell.number] = (denoising, whole)
+    return speeds
 
 
 def plotted(comparison: Comparison) -> tuple[list[Point], list[Point]]:
@@ -177,8 +177,8 @@ def _speed(full: Sequence[Cell], cells: Sequence[Cell], pace: Pace) -> Ratio | N
     baseline, other = _timings(full, pace), _timings(cells, pace)
     if not baseline or not other:
         return None
-    found = speed_up(baseline, other)
-    return Ratio(median=found.ratio, low=found.lowest, high=found.highest, count=found.other.count)
+    speed = speed_up(baseline, other)
+    return Ratio(median=speed.ratio, low=speed.lowest, high=speed.highest, count=speed.other.count)
 
 
 def _timings(cells: Sequence[Cell], pace: Pace) -> list[float]:
@@ -191,8 +191,13 @@ def _timings(cells: Sequence[Cell], pace: Pace) -> list[float]:
 def _over_groups(ratios: Sequence[Ratio]) -> Ratio | None:
     if len(ratios) < 2:
         return ratios[0] if ratios else None
-    found = spread([ratio.median for ratio in ratios])
-    return Ratio(median=found.median, low=found.lower_quartile, high=found.upper_quartile, count=found.count)
+    spread_of_groups = spread([ratio.median for ratio in ratios])
+    return Ratio(
+        median=spread_of_groups.median,
+        low=spread_of_groups.lower_quartile,
+        high=spread_of_groups.upper_quartile,
+        count=spread_of_groups.count,
+    )
 
 
 def _median_seconds(cells: Sequence[Cell]) -> Seconds | None:
@@ -204,9 +209,9 @@ def _median_seconds(cells: Sequence[Cell]) -> Seconds | None:
 
 
 def _medians(scored: Sequence[Cell] | Sequence[Point]) -> dict[str, float]:
-    found: dict[str, float] = {}
+    medians: dict[str, float] = {}
     for name in METRICS:
         values = [each.scores[name] for each in scored if not math.isnan(each.scores.get(name, math.nan))]
         if values:
-            found[name] = values[0] if len(set(values)) == 1 else statistics.median(values)  # inf - inf is no number
-    return found
+            medians[name] = values[0] if len(set(values)) == 1 else statistics.median(values)  # inf - inf is no number
+    return medians

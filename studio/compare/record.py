@@ -88,25 +88,25 @@ class Comparisons:
         if not (isinstance(comparison_id, str) and _ID.fullmatch(comparison_id)):
             raise unknown
         try:
-            found = _read(json.loads(self.path(comparison_id).read_bytes()))
+            comparison = _read(json.loads(self.path(comparison_id).read_bytes()))
         except FileNotFoundError:
             raise unknown from None
         except (OSError, ValueError, RecursionError, StudioError) as error:
             message = f"The comparison {comparison_id} cannot be read: {error}."
             raise ComparisonError(message, field="comparison") from error
-        if owner is not None and found.owner != owner:
+        if owner is not None and comparison.owner != owner:
             raise unknown
-        return found
+        return comparison
 
     def list(self, *, owner: str | None = None, limit: int = 20) -> list[Comparison]:
         """Newest first; what cannot be read is left out."""
-        found: list[Comparison] = []
+        comparisons: list[Comparison] = []
         for name in self._ids():
-            if len(found) >= limit:
+            if len(comparisons) >= limit:
                 break
             with suppress(ComparisonError):
-                found.append(self.get(name, owner=owner))
-        return found
+                comparisons.append(self.get(name, owner=owner))
+        return comparisons
 
     def _ids(self) -> list[str]:
         return sorted((path.stem for path in self.folder.glob("*.json") if _ID.fullmatch(path.stem)), reverse=True)

@@ -88,7 +88,7 @@ def _use(version_id: str, pipeline: str, files: tuple[str, ...]) -> list[str]:
 
 def _settings(version: Version) -> dict[str, object]:
     request = version.request
-    told: dict[str, object] = {
+    rows: dict[str, object] = {
         "preset": request.preset,
         "size": f"{request.width}×{request.height}, {request.num_frames} frames at {request.fps:g} a second",
         "objective": request.objective,
@@ -98,10 +98,10 @@ def _settings(version: Version) -> dict[str, object]:
     }
     if request.objective != "latent":
         window = f", window {request.window}, context {request.context}" if request.mode == "truncated" else ""
-        told["gradients through the decoder"] = request.mode + window
+        rows["gradients through the decoder"] = request.mode + window
     if request.prior_loss_weight:
-        told["prior preservation"] = f"{request.prior_loss_weight:g}"
-    return told
+        rows["prior preservation"] = f"{request.prior_loss_weight:g}"
+    return rows
 
 
 def _row(name: str, scores: Scores | None) -> str:

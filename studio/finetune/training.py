@@ -83,8 +83,8 @@ class Prepared:
         for key in [key for key in tensors if "/" in key]:
             which, number, name = key.split("/")
             prompts[which].setdefault(int(number), {})[name] = tensors.pop(key)
-        told, prior_told = (tuple(each[number] for number in sorted(each)) for each in prompts.values())
-        return cls(prompts=told, prior_prompts=prior_told, **tensors)
+        own, prior = (tuple(each[number] for number in sorted(each)) for each in prompts.values())
+        return cls(prompts=own, prior_prompts=prior, **tensors)
 
     def target(self, number: int) -> Tensor:
         """Pixels (1, 3, F, H, W) in -1..1, float32."""
@@ -263,8 +263,10 @@ class Training:
         model, device = self.model, self.model.device
         clean, noise = clean.to(device), noise.to(device)
         noisy = model.noised(clean, noise, level)
-        said = model.predict(noisy, torch.tensor([level], device=device), _on(device, self.prepared.prompts[number]))
-        return model.estimate(noisy, said, level), (said - model.target(clean, noise, level)).square().mean()
+        sigma = torch.tensor([level], device=device)
+        prediction = model.predict(noisy, sigma, _on(device, self.prepared.prompts[number]))
+        loss = (prediction - model.target(clean, noise, level)).square().mean()
+        return model.estimate(noisy, prediction, level), loss
 
     def _prior_loss(self, generator: torch.Generator) -> Tensor:
         """How far the model has gone from what it said, before, of its own clips of other prompts."""
@@ -274,10 +276,10 @@ class Training:
         noise = torch.randn(clean.shape, generator=generator)
         level = self._level(generator, clean)
         noisy = model.noised(clean, noise, level).to(device)
-        told = torch.tensor([level], device=device), _on(device, self.prepared.prior_prompts[chosen])
+        conditions = torch.tensor([level], device=device), _on(device, self.prepared.prior_prompts[chosen])
         with torch.no_grad(), without_adapters(model):
-            before = model.predict(noisy, *told)
-        return (model.predict(noisy, *told) - before).square().mean()
+            before = model.predict(noisy, *conditions)
+        return (model.predict(noisy, *conditions) - before).square().mean()
 
     def _averaged_over_all(self, latent: float, pixel: float) -> tuple[float, float]:
         """Means over the processes: gradients in place, and the losses.

@@ -37,5 +37,5 @@ def preload(preset_name: str, *, store: RunStore) -> None:
     with TemporaryDirectory() as scratch:
         for _ in generate(request, store=RunStore(Path(scratch))):
             pass
-        for measurement in pace.measurements(Path(scratch)):
-            pace.record(measurement, store.folder)
+        for run_pace in pace.paces(Path(scratch)):
+            pace.add(run_pace, store.folder)

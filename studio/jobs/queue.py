@@ -339,7 +339,7 @@ class JobQueue:
 
     def _watch(self, worker: subprocess.Popen[bytes]) -> bool:
         """Stay with a worker until it is gone; True where it was we who ended it."""
-        asked: dict[tuple[str, str], float] = {}
+        wished_since: dict[tuple[str, str], float] = {}
         while worker.poll() is None:
             if self._closing.wait(LOOK_SECONDS):
                 kill(worker)
@@ -348,7 +348,7 @@ class JobQueue:
                 job = self._table.running()
                 if job is None or job["worker"] != worker.pid or job["stop"] is None:
                     continue
-                since = asked.setdefault((job["id"], job["stop"]), time.monotonic())
+                since = wished_since.setdefault((job["id"], job["stop"]), time.monotonic())
                 usual = self.keep_seconds if job["stop"] == "keep" else self.cancel_seconds
                 patience = PATIENCE_SECONDS.get(job["kind"], usual)
                 if time.monotonic() - since > patience:

@@ -190,7 +190,7 @@ class Worker:
         except Exception as failure:
             log.exception("job %s failed", job.id)
             state, error = "failed", StudioError(f"Something went wrong: {type(failure).__name__}: {failure}.")
-        again = job.kind in GOES_ON and not finished and error is None and watch.asked is None
+        again = job.kind in GOES_ON and not finished and error is None and watch.stop_asked_for is None
         if not (finished or again) and error is None:
             if watch.wish is None:
                 state, error = "failed", JobError("The work ended without a result and without a reason.")
@@ -249,7 +249,7 @@ class _StopWatch(threading.Thread):
     def __init__(self, table: JobTable, job: Job, unwanted: threading.Event) -> None:
         super().__init__(name=f"stop watch {job.id[:8]}", daemon=True)
         self.wish: StopWish | None = None
-        self.asked: Literal["cancel", "keep"] | None = None
+        self.stop_asked_for: Literal["cancel", "keep"] | None = None
         """What somebody asked for; else the wish is the queue's own."""
         self.run_id: str | None = None
         self._table = table
@@ -274,10 +274,10 @@ class _StopWatch(threading.Thread):
                 self._look()
 
     def _look(self) -> None:
-        self.asked = self._table.wanted_stop(self._job.id)
-        if self._unwanted.is_set() or self.asked == "cancel":
+        self.stop_asked_for = self._table.wanted_stop(self._job.id)
+        if self._unwanted.is_set() or self.stop_asked_for == "cancel":
             self.wish = "cancel"
-        elif self.asked == "keep":
+        elif self.stop_asked_for == "keep":
             self.wish = "keep"
         elif self._job.kind in GOES_ON:
             self.wish = "give way" if self._table.others_wait() else None

@@ -147,7 +147,7 @@ def _ffmpeg() -> Finding:
     try:
         from imageio_ffmpeg import get_ffmpeg_exe
 
-        said = subprocess.run(
+        encoders = subprocess.run(
             [get_ffmpeg_exe(), "-hide_banner", "-encoders"],
             capture_output=True,
             text=True,
@@ -162,7 +162,7 @@ def _ffmpeg() -> Finding:
             text=f"does not run: {error}. Clips cannot be written.",
             way_out="pip install --force-reinstall 'imageio[ffmpeg]', or set IMAGEIO_FFMPEG_EXE to one that runs.",
         )
-    if "libx264" not in said:
+    if "libx264" not in encoders:
         return Finding(
             subject="ffmpeg",
             state="fault",
@@ -211,14 +211,14 @@ def _presets(machine: Machine, folder: Path | None, cache: Path | None) -> Itera
 
 def _preset(preset: Preset, machine: Machine, cache: Path | None) -> Finding:
     fit = verdict(preset, machine)
-    found = weights.state(preset, cache=cache)
+    state = weights.state(preset, cache=cache)
     if preset.weights.folder is not None:
         return _embedded(preset, fit.why if fit.fits else f"Does not fit: {fit.why}")
     if not fit.fits:
         return Finding(subject=preset.name, state="note", text=f"does not fit. {fit.why}")
-    if found.ready:
+    if state.ready:
         return Finding(subject=preset.name, state="well", text=f"weights are here. {fit.why}")
-    partly = "are here in part" if found.folder is not None else "are not here"
+    partly = "are here in part" if state.folder is not None else "are not here"
     return Finding(
         subject=preset.name,
         state="note",

@@ -157,22 +157,22 @@ def _nvidia_card() -> tuple[_Card | None, str]:
     if visible is not None:
         command.append(f"--id={visible.split(',')[0].strip()}")
     try:
-        said = subprocess.run(
+        answer = subprocess.run(
             command, capture_output=True, text=True, timeout=NVIDIA_SMI_SECONDS, check=True, stdin=subprocess.DEVNULL
         )
     except subprocess.TimeoutExpired:
         return None, f"nvidia-smi did not answer in {NVIDIA_SMI_SECONDS} s; the graphics driver may be hung."
     except (OSError, subprocess.CalledProcessError):
         return None, "nvidia-smi is installed but reports no usable card."
-    card = _read_card(said.stdout)
+    card = _read_card(answer.stdout)
     if card is not None and torch_cuda() is None:
         return None, f"{card.name} is here, but the installed torch was built without CUDA. Install one with it."
     return card, ""
 
 
-def _read_card(said: str) -> _Card | None:
+def _read_card(csv: str) -> _Card | None:
     """The first line of nvidia-smi's CSV: name, MiB in all, MiB free, compute capability."""
-    fields = [field.strip() for field in (said.strip().splitlines() or [""])[0].split(",")]
+    fields = [field.strip() for field in (csv.strip().splitlines() or [""])[0].split(",")]
     if len(fields) != 4 or not fields[0]:
         return None
     name, total, free, capability = fields
@@ -192,19 +192,19 @@ def _number(text: str) -> float:
 
 def torch_version_file() -> str:
     """The text of the installed torch's `version.py`; empty where torch is not installed."""
-    found = importlib.util.find_spec("torch")
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
         return ""
     try:
-        return (Path(found.origin).parent / "version.py").read_text(encoding="utf-8")
+        return (Path(spec.origin).parent / "version.py").read_text(encoding="utf-8")
     except OSError:
         return ""
 
 
 def torch_cuda() -> str | None:
     """The CUDA (or ROCm) release that the installed torch was built for; None for one that knows only processors."""
-    found = re.search(r"^(?:cuda|hip)\b[^=\n]*=\s*['\"]([^'\"]+)['\"]", torch_version_file(), re.MULTILINE)
-    return found.group(1) if found else None
+    match = re.search(r"^(?:cuda|hip)\b[^=\n]*=\s*['\"]([^'\"]+)['\"]", torch_version_file(), re.MULTILINE)
+    return match.group(1) if match else None
 
 
 def _memory(cgroups: Path = Path("/sys/fs/cgroup"), own_groups: Path = Path("/proc/self/cgroup")) -> tuple[int, int]:
@@ -233,10 +233,10 @@ def _container_memory(cgroups: Path, own_groups: Path) -> Iterator[tuple[int, in
 def _reclaimable(statistics: Path) -> int:
     """File pages that the kernel drops when memory is short; they count as used though nobody holds them."""
     try:
-        found = re.search(r"^(?:total_)?inactive_file (\d+)$", statistics.read_text(), re.MULTILINE)
+        match = re.search(r"^(?:total_)?inactive_file (\d+)$", statistics.read_text(), re.MULTILINE)
     except OSError:
         return 0
-    return int(found.group(1)) if found else 0
+    return int(match.group(1)) if match else 0
 
 
 def _groups(cgroups: Path, own_groups: Path, *, controller: str) -> Iterator[Path]:
@@ -290,8 +290,8 @@ def _quota(group: Path) -> float | None:
 def _cpu_name() -> str:
     if platform.system() == "Darwin":
         return _sysctl("machdep.cpu.brand_string") or platform.machine()
-    found = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", _cpuinfo(), re.MULTILINE)
-    return found.group(1).strip() if found else platform.processor() or platform.machine()
+    match = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", _cpuinfo(), re.MULTILINE)
+    return match.group(1).strip() if match else platform.processor() or platform.machine()
 
 
 @functools.cache

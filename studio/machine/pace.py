@@ -1,10 +1,10 @@
-"""Calibration: what finished runs teach about how long the next one takes.
+"""Pace: what finished runs teach about how long the next one takes.
 
 Knows one small JSON file beside the runs and a scaling rule. Refuses to know torch and what is being made.
 
-A measurement is one run's timings; a prediction scales the nearest measurement (same preset, device and number
-format) to another size. Denoising grows a little faster than the clip's volume, because attention is quadratic in it
-while the rest is linear: the exponent between is `STEP_EXPONENT`. Decoding is convolutional, so it is linear.
+A run's pace is its timings; a prediction scales the nearest (same preset, device and number format) to another size.
+Denoising grows a little faster than the clip's volume, because attention is quadratic in it while the rest is linear:
+the exponent between is `STEP_EXPONENT`. Decoding is convolutional, so it is linear.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from studio.requests.generation import GenerationRequest
 from studio.storage import write_atomically
 
 FILE_NAME = "calibration.json"
+"""The name it was given first, by which it is found again."""
 STEP_EXPONENT = 1.2
 KEPT_PER_KEY = 12
-"""Measurements kept for one preset, device and number format; the newest are kept."""
+"""Paces kept for one preset, device and number format; the newest are kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measurement:
+class RunPace:
     """What one finished run took. Volume is frames × rows × columns."""
 
     preset: str
@@ -71,7 +72,7 @@ def remember(run: Run, folder: Path) -> None:
     if run.partial or run.placement is None:
         return
     request, stages = run.request, run.stage_seconds
-    measurement = Measurement(
+    pace = RunPace(
         preset=request.preset,
         device_name=run.placement.device_name,
         torch_dtype=run.placement.torch_dtype,
@@ -82,13 +83,13 @@ def remember(run: Run, folder: Path) -> None:
         step_seconds=median_step(run.step_seconds),
         finish_seconds=stages.get("decoding", 0.0) + stages.get("writing", 0.0),
     )
-    record(measurement, folder)
+    add(pace, folder)
 
 
-def record(measurement: Measurement, folder: Path) -> None:
-    """Keep a measurement. A file that cannot be read is started anew; one that cannot be written is let be."""
-    kept = [*measurements(folder), measurement]
-    key = _key(measurement)
+def add(pace: RunPace, folder: Path) -> None:
+    """Keep a run's pace. A file that cannot be read is started anew; one that cannot be written is let be."""
+    kept = [*paces(folder), pace]
+    key = _key(pace)
     mine = [each for each in kept if _key(each) == key][-KEPT_PER_KEY:]
     others = [each for each in kept if _key(each) != key]
     # A prediction is a courtesy: a full disk is told of where the clip is written.
@@ -107,7 +108,7 @@ def predict(
         device_name: Only count runs on this device; None takes the device of the newest run.
         torch_dtype: Only count runs in this number format; None takes the newest run's.
     """
-    known = [each for each in measurements(folder) if each.preset == request.preset]
+    known = [each for each in paces(folder) if each.preset == request.preset]
     if request.torch_dtype != "auto":
         torch_dtype = request.torch_dtype
     if device_name is not None:
@@ -124,7 +125,7 @@ def predict(
     peers = [each for each in known if each.volume == nearest.volume]
     growth = volume / nearest.volume
 
-    def total(each: Measurement) -> tuple[float, float, float]:
+    def total(each: RunPace) -> tuple[float, float, float]:
         step = each.step_seconds * growth**STEP_EXPONENT * passes / (2 if each.guided else 1)
         finish = each.finish_seconds * growth
         return each.encode_seconds + step * request.num_inference_steps + finish, step, finish
@@ -151,13 +152,13 @@ def predict(
     )
 
 
-def _key(each: Measurement) -> tuple[str, str, str]:
+def _key(each: RunPace) -> tuple[str, str, str]:
     return each.preset, each.device_name, each.torch_dtype
 
 
-def measurements(folder: Path) -> list[Measurement]:
+def paces(folder: Path) -> list[RunPace]:
     """What has been measured, the oldest first; nothing where the file is absent or damaged."""
     try:
-        return from_json(list[Measurement], json.loads((folder / FILE_NAME).read_text(encoding="utf-8")))
+        return from_json(list[RunPace], json.loads((folder / FILE_NAME).read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError):
         return []

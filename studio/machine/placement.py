@@ -106,22 +106,22 @@ def _plan_for_processor(
             way_out="Leave offload at auto.",
         )
     room, has = usable(machine.ram_total), gigabytes(machine.ram_total)
-    asked = _asked_dtype(request)
+    wanted = _asked_dtype(request)
     # float32 is asked for where 16 bits gave NaN, so it is meant for everything.
-    vae_dtype: Dtype = "bfloat16" if machine.bf16 and asked != "float32" else "float32"
+    vae_dtype: Dtype = "bfloat16" if machine.bf16 and wanted != "float32" else "float32"
     if vae_dtype == "bfloat16":
         reasons.append(
             "The autoencoder runs in bfloat16, channels-last: this processor multiplies bfloat16 in hardware, and its "
             "convolutions are then several times faster."
         )
-    whole = _need(preset, request, asked or "float32", vae_dtype, tiled=False)
+    whole = _need(preset, request, wanted or "float32", vae_dtype, tiled=False)
     tiled = _in_tiles(family, request, needed=whole.working > room // 2)
     if tiled and request.vae_tiling == "auto" and not family.decodes_in_tiles_only:
         reasons.append(f"Decoding in tiles: whole frames would take more than half of {has}.")
 
     int8 = _asked_int8(request, machine)
-    dtype: Dtype = "bfloat16" if int8 else asked or "float32"
-    if asked is None and _need(preset, request, dtype, vae_dtype, tiled=tiled, int8=int8).weights > room:
+    dtype: Dtype = "bfloat16" if int8 else wanted or "float32"
+    if wanted is None and _need(preset, request, dtype, vae_dtype, tiled=tiled, int8=int8).weights > room:
         dtype = "bfloat16"
         reasons.append(f"Weights in bfloat16: in float32 they would not fit {has} of memory.")
     need = _need(preset, request, dtype, vae_dtype, tiled=tiled, int8=int8)

@@ -131,11 +131,11 @@ def folder_of(preset: Preset, *, cache: Path | None = None) -> Path:
         WeightsMissing: not here, or not fetched to the end.
         WeightsCorrupt: it ships with the studio and files of it are gone.
     """
-    found = state(preset, cache=cache)
-    if found.ready and found.folder is not None:
-        return found.folder
+    known = state(preset, cache=cache)
+    if known.ready and known.folder is not None:
+        return known.folder
     if preset.weights.folder is not None:
-        if found.folder is None:
+        if known.folder is None:
             raise WeightsMissing(
                 f"{preset.title} ships with the studio, and {preset.weights.folder} is not there.",
                 field="weights.folder",
@@ -143,14 +143,14 @@ def folder_of(preset: Preset, *, cache: Path | None = None) -> Path:
                 way_out="Get the project again with its assets, or train the model (python -m studio pocket train).",
             )
         raise WeightsCorrupt(
-            f"{preset.weights.folder} lacks {_some(found.missing)}.",
+            f"{preset.weights.folder} lacks {_some(known.missing)}.",
             field="weights.folder",
             value=preset.weights.folder,
             way_out=f"Restore it: git checkout -- {preset.weights.folder}",
         )
-    partly = f" only in part: {_some(found.missing)} {'is' if len(found.missing) == 1 else 'are'} missing"
+    partly = f" only in part: {_some(known.missing)} {'is' if len(known.missing) == 1 else 'are'} missing"
     raise WeightsMissing(
-        f"The weights of {preset.title} are {'here' + partly if found.folder else 'not on this machine'}.",
+        f"The weights of {preset.title} are {'here' + partly if known.folder else 'not on this machine'}.",
         field="weights",
         value=preset.weights.repo,
         way_out=f"Download them with the button on the preset's card, or: python -m studio download {preset.name}",
@@ -260,12 +260,12 @@ def plan_download(preset: Preset, *, cache: Path | None = None, snapshot: Snapsh
         # The commit just resolved, not `main` again: the plan and the download must speak of the same files.
         wanted["revision"] = folder.name
         patterns = [INDEX, *(f"{component}/{pattern}" for component in components for pattern in COMPONENT_FILES)]
-        found: list[DryRunFileInfo] = snapshot(
+        offered: list[DryRunFileInfo] = snapshot(
             preset.weights.repo, allow_patterns=patterns, dry_run=True, tqdm_class=_bar(None, None), **wanted
         )
     except Exception as error:
         _explain(error, preset, cache)
-    sizes = {info.filename: info for info in found}
+    sizes = {info.filename: info for info in offered}
     files = tuple(
         PlannedFile(name=name, bytes=sizes[name].file_size or 0, cached=sizes[name].is_cached)
         for name in needed_files(sizes, components, preset.weights.variant)
@@ -358,8 +358,8 @@ def _of_variant(names: Sequence[str], variant: str | None) -> list[str]:
     """The files of that variant, or the plain ones where there are none."""
 
     def of(name: str) -> str | None:
-        found = _VARIANT.search(name.rpartition("/")[2])
-        return found.group("variant") if found else None
+        match = _VARIANT.search(name.rpartition("/")[2])
+        return match.group("variant") if match else None
 
     chosen = [name for name in names if variant is not None and of(name) == variant]
     return chosen or [name for name in names if of(name) is None]
@@ -522,11 +522,11 @@ def verify(preset: Preset, *, cache: Path | None = None) -> int:
     for name, digest in expected.items():
         path = folder / name
         try:
-            found = sha256_of(path)
+            actual = sha256_of(path)
         except OSError as error:
             raise _corrupt(preset, name, f"cannot be read: {error.strerror or error}") from error
-        if found != digest:
-            raise _corrupt(preset, name, f"has the checksum {found[:12]}…, not {digest[:12]}…")
+        if actual != digest:
+            raise _corrupt(preset, name, f"has the checksum {actual[:12]}…, not {digest[:12]}…")
     return len(expected)
 
 

@@ -43,7 +43,7 @@ def open_adapters(model: VideoModel, request: FinetuneRequest) -> dict[str, nn.P
     }
     if request.train_decoder:
         places["vae"] = (model.vae, model.decoder_targets)
-    found: dict[str, nn.Parameter] = {}
+    parameters: dict[str, nn.Parameter] = {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(request.seed)  # peft draws the first factor
         for part, (module, layers) in places.items():
@@ -51,8 +51,8 @@ def open_adapters(model: VideoModel, request: FinetuneRequest) -> dict[str, nn.P
             for name, parameter in module.named_parameters():
                 if parameter.requires_grad:
                     parameter.data = parameter.data.float()
-                    found[f"{part}.{name}"] = parameter
-    return found
+                    parameters[f"{part}.{name}"] = parameter
+    return parameters
 
 
 def close_adapters(model: VideoModel) -> None:

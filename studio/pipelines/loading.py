@@ -253,9 +253,9 @@ def _check_sums(folder: Path) -> None:
         file = (folder / str(name)).resolve()
         if folder.resolve() not in file.parents or not file.is_file():
             raise _corrupt(folder / str(name), f"is listed in {CHECKSUMS} and not there")
-        found = sha256_of(file)
-        if found != expected:
-            raise _corrupt(file, f"is not what {CHECKSUMS} says: {found[:12]}… instead of {str(expected)[:12]}…")
+        actual = sha256_of(file)
+        if actual != expected:
+            raise _corrupt(file, f"is not what {CHECKSUMS} says: {actual[:12]}… instead of {str(expected)[:12]}…")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

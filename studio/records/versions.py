@@ -177,15 +177,15 @@ class VersionStore:
 
     def list(self, *, preset: str | None = None) -> list[Version]:
         """All that can be read, newest first."""
-        found = []
+        versions = []
         for path in self.folder.glob("*/version.json"):
             try:
                 version = self.get(path.parent.name)
             except VersionError:
                 continue
             if preset in (None, version.request.preset):
-                found.append(version)
-        return sorted(found, key=lambda version: (version.created, version.id), reverse=True)
+                versions.append(version)
+        return sorted(versions, key=lambda version: (version.created, version.id), reverse=True)
 
     def delete(self, version_id: str) -> None:
         """Remove a version; one that is promoted is rolled back first.

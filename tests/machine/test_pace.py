@@ -1,10 +1,10 @@
-"""Calibration: finished runs teach how long the next one takes, and nothing is claimed before one was measured."""
+"""Pace: finished runs teach how long the next one takes, and nothing is claimed before one was measured."""
 
 from pathlib import Path
 
 import pytest
 
-from studio.machine.pace import FILE_NAME, KEPT_PER_KEY, Measurement, median_step, predict, record
+from studio.machine.pace import FILE_NAME, KEPT_PER_KEY, RunPace, add, median_step, predict
 from studio.requests.generation import GenerationRequest
 
 VOLUME = 17 * 128 * 128
@@ -27,7 +27,7 @@ def _request(**fields: object) -> GenerationRequest:
     )
 
 
-def _measurement(**fields: object) -> Measurement:
+def _pace(**fields: object) -> RunPace:
     values: dict[str, object] = {
         "preset": "pocket",
         "device_name": "a processor",
@@ -39,17 +39,17 @@ def _measurement(**fields: object) -> Measurement:
         "step_seconds": 0.2,
         "finish_seconds": 0.5,
     }
-    return Measurement(**(values | fields))  # type: ignore[arg-type]
+    return RunPace(**(values | fields))  # type: ignore[arg-type]
 
 
 def test_nothing_is_predicted_before_a_run_was_measured(tmp_path: Path) -> None:
     assert predict(_request(), tmp_path) is None
-    record(_measurement(preset="another"), tmp_path)
+    add(_pace(preset="another"), tmp_path)
     assert predict(_request(), tmp_path) is None
 
 
 def test_the_same_request_is_predicted_to_take_what_it_took(tmp_path: Path) -> None:
-    record(_measurement(), tmp_path)
+    add(_pace(), tmp_path)
     prediction = predict(_request(), tmp_path)
     assert prediction is not None
     assert prediction.seconds == pytest.approx(0.1 + 30 * 0.2 + 0.5)
@@ -58,7 +58,7 @@ def test_the_same_request_is_predicted_to_take_what_it_took(tmp_path: Path) -> N
 
 
 def test_steps_and_guidance_scale_the_denoising_alone(tmp_path: Path) -> None:
-    record(_measurement(), tmp_path)
+    add(_pace(), tmp_path)
     half = predict(_request(guidance_scale=1), tmp_path)
     short = predict(_request(num_inference_steps=15), tmp_path)
     assert half is not None
@@ -68,7 +68,7 @@ def test_steps_and_guidance_scale_the_denoising_alone(tmp_path: Path) -> None:
 
 
 def test_a_larger_clip_takes_more_than_its_share_and_is_less_certain(tmp_path: Path) -> None:
-    record(_measurement(), tmp_path)
+    add(_pace(), tmp_path)
     known, doubled = predict(_request(), tmp_path), predict(_request(width=256), tmp_path)
     assert known is not None
     assert doubled is not None
@@ -78,9 +78,9 @@ def test_a_larger_clip_takes_more_than_its_share_and_is_less_certain(tmp_path: P
 
 
 def test_the_nearest_size_counts_and_the_newest_device(tmp_path: Path) -> None:
-    record(_measurement(device_name="an old one", step_seconds=9.0), tmp_path)
-    record(_measurement(volume=VOLUME // 8, step_seconds=0.01), tmp_path)
-    record(_measurement(), tmp_path)
+    add(_pace(device_name="an old one", step_seconds=9.0), tmp_path)
+    add(_pace(volume=VOLUME // 8, step_seconds=0.01), tmp_path)
+    add(_pace(), tmp_path)
     prediction = predict(_request(), tmp_path)
     assert prediction is not None
     assert prediction.step_seconds == pytest.approx(0.2)
@@ -91,7 +91,7 @@ def test_the_nearest_size_counts_and_the_newest_device(tmp_path: Path) -> None:
 
 def test_old_measurements_make_room(tmp_path: Path) -> None:
     for step in range(KEPT_PER_KEY + 5):
-        record(_measurement(step_seconds=float(step)), tmp_path)
+        add(_pace(step_seconds=float(step)), tmp_path)
     prediction = predict(_request(), tmp_path)
     assert prediction is not None
     assert prediction.basis.startswith(f"{KEPT_PER_KEY} runs")
@@ -101,7 +101,7 @@ def test_old_measurements_make_room(tmp_path: Path) -> None:
 def test_a_damaged_file_is_started_anew(tmp_path: Path, damage: str) -> None:
     (tmp_path / FILE_NAME).write_text(damage)
     assert predict(_request(), tmp_path) is None
-    record(_measurement(), tmp_path)
+    add(_pace(), tmp_path)
     assert predict(_request(), tmp_path) is not None
 
 

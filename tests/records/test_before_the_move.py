@@ -124,7 +124,7 @@ def test_the_queue_is_read_and_what_waited_beside_it_waits_in_it(store: RunStore
 def test_uploads_paces_and_profiles_are_read(store: RunStore) -> None:
     for then in THEN["uploads"]:
         assert Uploads(store.folder).find(then["sha256"]) == store.folder / then["path"]
-    assert [asdict(each) for each in pace.measurements(store.folder)] == THEN["measurements"]
+    assert [asdict(each) for each in pace.paces(store.folder)] == THEN["measurements"]
     (then,) = THEN["profiles"]
     files = [file for file in profile_files("pocket", store.folder / "profiles") if not file.shipped]
     assert [(str(file.path.relative_to(store.folder)), file.total_steps) for file in files] == [

@@ -5,7 +5,7 @@ import threading
 from pathlib import Path
 
 from studio.events import RunFinished, RunStarted, StepFinished
-from studio.machine.pace import Measurement, record
+from studio.machine.pace import RunPace, add
 from studio.preset import find_preset
 from studio.records.runs import RunStore
 from studio.remote import zero_gpu
@@ -49,8 +49,8 @@ def test_what_goes_into_the_fork_can_be_pickled(tmp_path: Path) -> None:
 def test_the_card_is_asked_for_as_long_as_was_measured(tmp_path: Path) -> None:
     store, request = RunStore(tmp_path), request_for(find_preset("pocket"), prompt="a road", seed=1)
     assert zero_gpu.seconds_to_ask_for(request, store, "local", tmp_path) == zero_gpu.UNMEASURED_SECONDS
-    record(
-        Measurement(
+    add(
+        RunPace(
             preset="pocket",
             device_name="a card",
             torch_dtype="bfloat16",
