@@ -95,6 +95,13 @@ class Family:
         """What it can be fine-tuned by; a decoder that takes a clip as a whole leaves the model's own loss."""
         return ("latent",) if self.decoding == "whole" else ("latent", "pixel", "mixed")
 
+    def num_blocks(self, configuration: Mapping[str, object]) -> int | None:
+        """How many blocks a transformer of this configuration has; None where it does not say."""
+        keys = ("num_single_layers" if name.startswith("single_") else "num_layers" for name in self.block_lists)
+        counts = [configuration.get(key) for key in keys]
+        known = [count for count in counts if isinstance(count, int)]
+        return sum(known) if len(known) == len(counts) else None
+
     def why_not_cached(self, method: str) -> str | None:
         """Why a cache method does not work on this family, as a clause; None where it does."""
         return self.refused_caches.get(method)

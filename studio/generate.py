@@ -39,6 +39,7 @@ from studio.events import (
 from studio.machine import hardware, pace, weights
 from studio.machine.environment import environment
 from studio.preset import Preset, find_preset
+from studio.records.profiles import Profile, find_profile
 from studio.records.run_writer import RunWriter
 from studio.records.runs import RunStore
 from studio.records.versions import VersionStore
@@ -84,6 +85,12 @@ def generate(
     preset = find_preset(request.preset, presets_folder)
     check_request(request, preset)
     check_files(request)
+    profile = None
+    if request.cache is not None or cache_for is not None:
+        steps, shift = request.num_inference_steps, request.flow_shift
+        profile = find_profile(request.preset, store.folder / PROFILES, total_steps=steps, flow_shift=shift)
+    if request.cache is not None:
+        request.cache.check_model(measured=profile is not None, blocks=weights.num_blocks(preset))
     adapter = None
     if request.adapter is not None:
         adapter = VersionStore(store.folder).adapter_folder(request.adapter, request.preset)
@@ -92,7 +99,8 @@ def generate(
 
     writer = store.begin(request, preset=preset, owner=owner, environment=environment(torch))
     stream = _Stream(writer, stop)
-    making = {"adapter": adapter, "store": store, "writer": writer, "stream": stream, "cache_for": cache_for}
+    make_cache = partial(_cache, request, stream=stream, profile=profile, cache_for=cache_for)
+    making = {"adapter": adapter, "store": store, "writer": writer, "stream": stream, "make_cache": make_cache}
     make = partial(_make, request, preset, **making)
     work = threading.Thread(target=stream.run, args=(make,))
     work.start()
@@ -111,7 +119,7 @@ def _make(
     store: RunStore,
     writer: RunWriter,
     stream: _Stream,
-    cache_for: CacheMaker | None,
+    make_cache: Callable[[LoadedPipeline], Cache | None],
 ) -> RunFinished:
     """From the request to the finished folder; `adapter` is that of the fine-tuned version that is put in."""
     import torch
@@ -138,7 +146,7 @@ def _make(
         model = pipelines.load(preset, placement, folder=folder, adapter=adapter, check=stream.check)
     stream.emit(ModelReady(blocks=len(model.blocks), branches=branches_of(model, request)))
 
-    cache = _cache(request, model, store, stream, cache_for)
+    cache = make_cache(model)
     finish_seconds = prediction.finish_seconds if prediction else 0.0
     watch = BlockWatch(model, request, stream, cache=cache, finish_seconds=finish_seconds)
     try:
@@ -165,7 +173,12 @@ def _make(
 
 
 def _cache(
-    request: GenerationRequest, model: LoadedPipeline, store: RunStore, stream: _Stream, cache_for: CacheMaker | None
+    request: GenerationRequest,
+    model: LoadedPipeline,
+    *,
+    stream: _Stream,
+    profile: Profile | None,
+    cache_for: CacheMaker | None,
 ) -> Cache | None:
     """The cache that the request asks for, ready to be attached."""
     if request.cache is None and cache_for is None:
@@ -173,12 +186,6 @@ def _cache(
     from studio import caching
     from studio.block_watch import passes_of
 
-    profile = caching.find_profile(
-        request.preset,
-        store.folder / PROFILES,
-        total_steps=request.num_inference_steps,
-        flow_shift=request.flow_shift,
-    )
     if request.cache is not None and request.cache.reads_profile and profile is not None:
         if request.adapter is not None:
             stream.emit(Notice(text=_OTHER_WEIGHTS.format("without the fine-tuned version")))

@@ -361,6 +361,7 @@ def test_a_codebook_that_nobody_measured_is_refused_with_the_way_to_measure_it(s
     with pytest.raises(RequestError, match="calibrate PRESET") as caught:
         _walk(request, store, presets_folder=tmp_path / "presets")
     assert caught.value.field == "cache.codebook"
+    assert not list(store.folder.glob("2*")), "refused before a run is begun"
 
 
 def test_layers_that_the_model_does_not_have_are_refused_by_number(store: RunStore) -> None:
@@ -368,6 +369,7 @@ def test_layers_that_the_model_does_not_have_are_refused_by_number(store: RunSto
     with pytest.raises(RequestError, match="names 99; this model's blocks are 0 to 7") as caught:
         _walk(_request(cache=cache), store)
     assert caught.value.field == "cache.metric_layers"
+    assert not list(store.folder.glob("2*")), "refused before a run is begun"
 
 
 @pytest.mark.parametrize(("measured_on", "told"), [("these", False), ("others", True)])

@@ -27,13 +27,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from studio.caching.block_stack import Action, Decision, Stack, StackCache
 from studio.family import Family, family_of
-from studio.records.profiles import Profile, find_profile
+from studio.records.profiles import Profile
 from studio.requests.caches import CacheConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Action", "Cache", "CacheRun", "Decision", "Stack", "cache_for", "find_profile"]
+__all__ = ["Action", "Cache", "CacheRun", "Decision", "Stack", "cache_for"]
 
 
 @dataclass(frozen=True, kw_only=True)

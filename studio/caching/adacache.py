@@ -32,7 +32,6 @@ from studio.caching.motion_regularization import (
     window_of,
     zeros_like_parts,
 )
-from studio.errors import RequestError
 from studio.records.profiles import Profile
 from studio.requests.caches import AdaCache
 
@@ -71,15 +70,7 @@ def policy_for(settings: AdaCache, run: CacheRun) -> AdaCachePolicy:
     Raises:
         RequestError: a codebook that nobody has measured, or layers that this model does not have.
     """
-    blocks = min(len(stack.blocks) for stack in run.stacks)
-    beyond = [layer for layer in settings.metric_layers if not 0 <= layer < blocks]
-    if beyond:
-        raise RequestError(
-            f"metric_layers names {', '.join(map(str, beyond))}; this model's blocks are 0 to {blocks - 1}.",
-            field="cache.metric_layers",
-            value=settings.metric_layers,
-            way_out=f"Choose among 0 to {blocks - 1}, or leave it empty for the middle one.",
-        )
+    settings.check_model(measured=run.profile is not None, blocks=min(len(stack.blocks) for stack in run.stacks))
     measured = None if run.profile is None else calibrated(run.profile, run.total_steps)
     codebook = codebook_of(settings, measured)
     return AdaCachePolicy(settings, codebook, total_steps=run.total_steps, blocks=len(run.stacks[0].blocks))
@@ -208,25 +199,12 @@ def metric_layer(blocks: int) -> int:
 
 
 def codebook_of(settings: AdaCache, calibrated: Codebook | None) -> Codebook:
-    """The codebook that the settings ask for.
-
-    Raises:
-        RequestError: a calibrated one was asked for, and there is none.
-    """
+    """The codebook that the settings ask for; where it must be a calibrated one, `check_model` has seen to it."""
     if settings.codebook == "custom":
         return Codebook(thresholds=settings.thresholds, rates=settings.rates)
     if settings.codebook in AUTHORS:
         return AUTHORS[settings.codebook]
-    if calibrated is not None:
-        return calibrated
-    if settings.codebook == "calibrated":
-        raise RequestError(
-            "Nobody has measured this model, so it has no calibrated codebook.",
-            field="cache.codebook",
-            value=settings.codebook,
-            way_out="Measure this model first (python -m studio calibrate PRESET), or set codebook to auto.",
-        )
-    return FAST
+    return FAST if calibrated is None else calibrated
 
 
 def _number(value: float | int | None) -> float | None:

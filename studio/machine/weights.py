@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, cast
 
 from studio.errors import DiskFull, DownloadError, WeightsCorrupt, WeightsError, WeightsMissing
+from studio.family import family_of
 from studio.machine.hardware import disk_free, gigabytes
 from studio.preset import Preset
 from studio.storage import sha256_of
@@ -122,6 +123,16 @@ def fingerprint(preset: Preset, *, cache: Path | None = None) -> str:
         return _cached_snapshot(preset, cache or hub_cache())[1] or ""
     sums = preset.weights_folder / CHECKSUMS
     return sha256_of(sums)[:16] if sums.is_file() else ""
+
+
+def num_blocks(preset: Preset, *, cache: Path | None = None) -> int | None:
+    """Blocks of the checkpoint's transformer, as its configuration says; None where it is not here or does not say."""
+    folder = state(preset, cache=cache).folder
+    try:
+        configuration = json.loads(((folder or Path()) / "transformer" / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    return family_of(preset.pipeline).num_blocks(configuration) if isinstance(configuration, dict) else None
 
 
 def folder_of(preset: Preset, *, cache: Path | None = None) -> Path:

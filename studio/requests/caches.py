@@ -33,6 +33,17 @@ class CacheSettings(BaseModel):
         """Whether its figures come from what was measured of the model, where that was."""
         return False
 
+    def check_model(self, *, measured: bool, blocks: int | None) -> None:
+        """Refuse what a model lacks that these settings want.
+
+        Args:
+            measured: Whether there is a profile of it.
+            blocks: Of its transformer; None where that is not known.
+
+        Raises:
+            RequestError: the setting is named.
+        """
+
 
 class AdaCache(CacheSettings):
     """AdaCache (Kahatapitiya et al., ICCV 2025, arXiv 2411.02397), by the rule of the authors' code.
@@ -71,6 +82,23 @@ class AdaCache(CacheSettings):
     @property
     def reads_profile(self) -> bool:
         return self.codebook in ("auto", "calibrated")
+
+    def check_model(self, *, measured: bool, blocks: int | None) -> None:
+        if self.codebook == "calibrated" and not measured:
+            raise RequestError(
+                "Nobody has measured this model, so it has no calibrated codebook.",
+                field="cache.codebook",
+                value=self.codebook,
+                way_out="Measure this model first (python -m studio calibrate PRESET), or set codebook to auto.",
+            )
+        beyond = [] if blocks is None else [layer for layer in self.metric_layers if not 0 <= layer < blocks]
+        if blocks is not None and beyond:
+            raise RequestError(
+                f"metric_layers names {', '.join(map(str, beyond))}; this model's blocks are 0 to {blocks - 1}.",
+                field="cache.metric_layers",
+                value=self.metric_layers,
+                way_out=f"Choose among 0 to {blocks - 1}, or leave it empty for the middle one.",
+            )
 
     @model_validator(mode="after")
     def _complete(self) -> AdaCache:

@@ -143,7 +143,10 @@ def test_the_papers_distance_is_absolute() -> None:
 
 
 def test_a_codebook_that_is_not_there_is_refused() -> None:
+    for settings in (AdaCache(codebook="calibrated"), AdaCache(codebook="auto")):
+        settings.check_model(measured=True, blocks=None)
+    AdaCache(codebook="auto").check_model(measured=False, blocks=None)
     with pytest.raises(RequestError, match="no calibrated codebook"):
-        codebook_of(AdaCache(codebook="calibrated"), None)
+        AdaCache(codebook="calibrated").check_model(measured=False, blocks=None)
     assert codebook_of(AdaCache(), None) == FAST
     assert codebook_of(AdaCache(codebook="custom", thresholds=(0.5,), rates=(4, 1)), None).rates == (4, 1)

@@ -27,6 +27,7 @@ from studio.errors import (
     WeightsMissing,
 )
 from studio.family import family_of
+from studio.machine import weights
 from studio.machine.hardware import GB, Machine, int8_backend
 from studio.pipelines import LoadedPipeline, StepStart, StepState, schedules
 from studio.pipelines.loaded import SYNCHRONIZE, out_of_memory
@@ -105,6 +106,14 @@ def _run(
 
 
 # Every family, the same promises
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_how_many_blocks_a_family_has_is_known_before_it_is_loaded(
+    name: str, checkpoint: Callable[[str], Path]
+) -> None:
+    ready, _ = _load(name, checkpoint)
+    assert weights.num_blocks(preset_for(name, checkpoint(name))) == min(len(blocks) for blocks in ready.stacks)
 
 
 @pytest.mark.parametrize("name", TINY)
