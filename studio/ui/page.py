@@ -20,8 +20,8 @@ from studio.jobs import JobQueue
 from studio.machine import hardware
 from studio.preset import list_presets
 from studio.records.runs import RunStore, runs_folder
-from studio.ui.components import masthead as masthead_line
 from studio.ui.components import message
+from studio.ui.components.static_html import masthead as masthead_line
 from studio.ui.server.guard import Guard, Janitor
 from studio.ui.server.page_context import PageContext
 from studio.ui.server.visitor import is_hosted
@@ -45,7 +45,7 @@ def build_page(context: PageContext) -> gr.Blocks:
     with gr.Blocks(title="Dailies", analytics_enabled=False, delete_cache=CACHE_SECONDS, fill_width=True) as page:
         # The secret goes to the browser with everything else: it keeps the value readable after a restart, no more.
         browser = gr.BrowserState({"owner": "", "job": ""}, storage_key="dailies", secret="dailies")
-        masthead = masthead_line.masthead({"machine": machine_line(context.machine)}, elem_id="masthead")
+        masthead = masthead_line({"machine": machine_line(context.machine)}, elem_id="masthead")
         if faults:
             message.message(message.warn(" ".join(str(fault) for fault in faults)), elem_id="preset-faults")
         if context.hosted:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
 from studio.compare import Comparisons
 from studio.errors import StudioError
@@ -20,6 +19,7 @@ from studio.records.versions import Version, VersionStore
 from studio.requests.caches import AdaCache, Budget, CacheConfig, title_of
 from studio.requests.generation import GenerationRequest
 from studio.requests.work import ProfileModel, TrainVersion, WalkComparison, WorkKind
+from studio.ui.components.values import Fact, Facts, QueuedJob, RunTile
 
 FAILED = ("failed", "interrupted")
 WATCHED: tuple[WorkKind, ...] = ("clip", "comparison")
@@ -138,7 +138,7 @@ def worker_words(worker: WorkerState, *, paused: bool) -> str:
             return f"Ready, {worker.preset} is loaded" if worker.preset else "Ready"
 
 
-def job_row(job: Job, store: RunStore, *, shown: str, may_move: bool) -> dict[str, Any]:
+def job_row(job: Job, store: RunStore, *, shown: str, may_move: bool) -> QueuedJob:
     """One row of a `QueueList`."""
     words = words_of(job, store)
     actions = ["show"] if job.id != shown and job.kind in WATCHED else []
@@ -161,7 +161,7 @@ def job_row(job: Job, store: RunStore, *, shown: str, may_move: bool) -> dict[st
     }
 
 
-def result_facts(run: Run) -> dict[str, Any]:
+def result_facts(run: Run) -> Facts:
     """The value of `Facts` for a finished run: the seconds by stage, the seed, the memory, the placement and why."""
     stages = {
         "model": "loading",
@@ -170,7 +170,7 @@ def result_facts(run: Run) -> dict[str, Any]:
         "decoding": "decoding",
         "writing": "writing",
     }
-    rows = [{"name": "seed", "value": str(run.request.seed), "strong": True}]
+    rows: list[Fact] = [{"name": "seed", "value": str(run.request.seed), "strong": True}]
     if run.total_seconds:
         rows.append({"name": "in all", "value": seconds_text(run.total_seconds), "strong": True})
     if run.step_seconds:
@@ -179,7 +179,7 @@ def result_facts(run: Run) -> dict[str, Any]:
     if run.peak_bytes:
         rows.append({"name": "peak memory", "value": size_text(run.peak_bytes), "strong": True})
     rows += [
-        {"name": name, "value": seconds_text(run.stage_seconds[stage])}
+        Fact(name=name, value=seconds_text(run.stage_seconds[stage]))
         for name, stage in stages.items()
         if stage in run.stage_seconds
     ]
@@ -190,10 +190,10 @@ def result_facts(run: Run) -> dict[str, Any]:
     return {"title": "", "note": "", "rows": rows, "notes": notes}
 
 
-def settings_facts(run: Run, preset_title: str) -> dict[str, Any]:
+def settings_facts(run: Run, preset_title: str) -> Facts:
     """The value of `Facts` for what a run was asked."""
     request = run.request
-    rows = [
+    rows: list[Fact] = [
         {"name": "preset", "value": preset_title},
         {"name": "made", "value": run.created[:16].replace("T", " ") + " UTC"},
         {"name": "size", "value": f"{request.width}×{request.height} × {request.num_frames}"},
@@ -210,7 +210,7 @@ def settings_facts(run: Run, preset_title: str) -> dict[str, Any]:
     return {"title": title, "note": note, "rows": rows, "notes": []}
 
 
-def run_tile(run: Run, poster: str) -> dict[str, Any]:
+def run_tile(run: Run, poster: str) -> RunTile:
     """One tile of a `RunGrid`."""
     took = f" · {seconds_text(run.total_seconds)}" if run.total_seconds else ""
     return {

@@ -23,7 +23,7 @@ from studio.preset import find_preset, list_presets
 from studio.records.run import Run
 from studio.requests.generation import request_for
 from studio.requests.work import WalkComparison
-from studio.ui.components import masthead
+from studio.ui.components.static_html import masthead
 from studio.ui.forms.comparison import GridForm, method_choices
 from studio.ui.panels.comparison import name_of, plot_value, status_of, table_value
 from studio.ui.server.page_context import PageContext
@@ -46,7 +46,7 @@ def tab_of(context: PageContext) -> CompareTab:
     presets, _ = list_presets()
     with gr.Blocks():
         browser = gr.BrowserState(AT_HOME, storage_key="test", secret="test")
-        generate = GenerateTab(context, presets, masthead.masthead(elem_id="masthead"), browser)
+        generate = GenerateTab(context, presets, masthead(elem_id="masthead"), browser)
         generate.build()
         tab = CompareTab(context, browser, generate.form, generate)
         tab.build()

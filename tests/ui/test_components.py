@@ -47,7 +47,7 @@ def test_a_template_that_interpolates_is_refused(tmp_path: Path, monkeypatch: py
     (tmp_path / "bad.html").write_text("<p>${value}</p>", encoding="utf-8")
     (tmp_path / "bad.js").write_text("", encoding="utf-8")
     with pytest.raises(ValueError, match="interpolates"):
-        static_html.static_html("bad", elem_id="bad")
+        static_html.StaticHtml("bad")(elem_id="bad")
 
 
 def test_importing_the_components_leaves_no_files_behind() -> None:

@@ -28,7 +28,7 @@ from studio.records.runs import RunStore
 from studio.records.versions import LORA_FILE, VersionStore
 from studio.requests.generation import request_for, request_to_json
 from studio.requests.training import TrainingClip, finetune_request_for
-from studio.ui.components import masthead
+from studio.ui.components.static_html import masthead
 from studio.ui.page import build_page, launch_options
 from studio.ui.server.page_context import PageContext
 from studio.ui.server.visitor import introduced
@@ -62,7 +62,7 @@ def tabs_of(context: PageContext) -> tuple[GenerateTab, RunsTab]:
     presets, _ = list_presets()
     with gr.Blocks():
         browser = gr.BrowserState(AT_HOME, storage_key="test", secret="test")
-        generate = GenerateTab(context, presets, masthead.masthead(elem_id="masthead"), browser)
+        generate = GenerateTab(context, presets, masthead(elem_id="masthead"), browser)
         runs = RunsTab(context, presets, browser)
         generate.build()
         runs.build()

@@ -11,10 +11,14 @@ a stub file beside every component class that it sees, in the middle of an impor
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Generic, TypeVar
 
 import gradio as gr
+
+from studio.ui.components import values
 
 FOLDER = Path(__file__).parent
 SCRIPTS = {
@@ -25,25 +29,44 @@ SCRIPTS = {
 """Whose script is more than one file; `dom` stands before every one."""
 
 
-def static_html(name: str, value: dict[str, Any] | None = None, *, elem_id: str) -> gr.HTML:
-    """A component whose value is JSON-able data, drawn by `<name>.js` into `<name>.html`.
+Value = TypeVar("Value", bound=Mapping[str, object])
 
-    Raises:
-        ValueError: the template interpolates.
-    """
-    template = (FOLDER / f"{name}.html").read_text(encoding="utf-8")
-    if "{{" in template or "${" in template:
-        raise ValueError(f"{name}.html interpolates; write the value with textContent in {name}.js instead")
-    return gr.HTML(
-        value=value or {},
-        elem_id=elem_id,
-        html_template=template,
-        js_on_load=script_of(name),
-        apply_default_css=False,
-    )
+
+@dataclass(frozen=True)
+class StaticHtml(Generic[Value]):
+    """A component whose value `<name>.js` draws into `<name>.html`; called, it puts itself on the page."""
+
+    name: str
+
+    def __call__(self, value: Value | None = None, *, elem_id: str) -> gr.HTML:
+        """Raises ValueError where the template interpolates."""
+        template = (FOLDER / f"{self.name}.html").read_text(encoding="utf-8")
+        if "{{" in template or "${" in template:
+            raise ValueError(f"{self.name}.html interpolates; let {self.name}.js write the value with textContent")
+        return gr.HTML(
+            value=value or {},
+            elem_id=elem_id,
+            html_template=template,
+            js_on_load=script_of(self.name),
+            apply_default_css=False,
+        )
 
 
 def script_of(name: str) -> str:
     """A component's whole script."""
     parts = ("dom", *SCRIPTS.get(name, (name,)))
     return "\n".join((FOLDER / f"{part}.js").read_text(encoding="utf-8") for part in parts)
+
+
+clip_list = StaticHtml[values.ClipList]("clip_list")
+comparison_table = StaticHtml[values.ComparisonTable]("comparison_table")
+facts = StaticHtml[values.Facts]("facts")
+live_status = StaticHtml[values.LiveStatus]("live_status")
+masthead = StaticHtml[values.Masthead]("masthead")
+pareto_plot = StaticHtml[values.ParetoPlot]("pareto_plot")
+prompt_ideas = StaticHtml[values.PromptIdeas]("prompt_ideas")
+queue_list = StaticHtml[values.QueueList]("queue_list")
+run_grid = StaticHtml[values.RunGrid]("run_grid")
+step_timeline = StaticHtml[values.StepTimeline]("step_timeline")
+training_plot = StaticHtml[values.TrainingPlot]("training_plot")
+version_list = StaticHtml[values.VersionList]("version_list")

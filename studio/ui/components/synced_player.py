@@ -1,19 +1,6 @@
-"""The synced comparison player: two to four clips under one clock, as wipe, side by side, or difference.
+"""The synced comparison player's value, from clips and their scores.
 
-Value:
-    fps: float                  frames a second, of all clips
-    num_frames: int             frames of the comparison; a shorter clip's last frame stays
-    cache_megabytes: float      room for decoded frames; clips that need more are sought frame by frame
-    clips: list of              the reference first, then one to three others
-        title: str
-        url: str | file         an address of this server, or what `served` makes of a path
-        facts: list[str]        short words under the title, such as "2.1×"
-        scores: {name, unit, higher_is_better, values} | None
-            values: list        a number per frame, "inf" for a perfect frame, None where there is no figure
-
-Each clip's frames are decoded once and drawn from one clock, so that the pictures cannot drift apart; each canvas says
-in `data-frames` which frames it shows. Knows how clips are laid side by side; refuses to know where they come from, and
-to compute a score.
+Knows how clips are laid side by side; refuses to know where they come from, and to compute a score.
 """
 
 from __future__ import annotations
@@ -22,12 +9,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 
 from studio.errors import RequestError
-from studio.ui.components.static_html import FOLDER, static_html
+from studio.ui.components.static_html import FOLDER, StaticHtml
+from studio.ui.components.values import Figure, PlayedClip, PlayedScores, ServedFile, SyncedPlayer
 
 MOST_CLIPS = 4
 CACHE_MEGABYTES = 400.0
@@ -53,26 +40,22 @@ class PlayerClip:
     """One clip of a comparison."""
 
     title: str
-    url: str | dict[str, Any]
+    url: str | ServedFile
     """Where the browser fetches it: an address on this server, or what `served` returns."""
     facts: Sequence[str] = field(default=())
     """Short words under the title, such as "2.1×" and "PSNR 31.2 dB"."""
     scores: FrameScores | None = None
 
 
-def synced_player(value: dict[str, Any] | None = None, *, elem_id: str) -> gr.HTML:
+def synced_player(value: SyncedPlayer | None = None, *, elem_id: str) -> gr.HTML:
     """The player, hidden while its value (see `player_record`) is empty."""
-    player = static_html("synced_player", value, elem_id=elem_id)
+    player = StaticHtml[SyncedPlayer]("synced_player")(value, elem_id=elem_id)
     player.css_template = (FOLDER / "synced_player.css").read_text(encoding="utf-8")
     return player
 
 
-def served(path: str | Path) -> dict[str, Any]:
-    """A `url` for a file that Gradio may serve, such as the copy that `serving.clip_to_serve` makes.
-
-    Gradio recognises the record on its way to the browser and writes the address into it, whatever folder or proxy the
-    page lives behind.
-    """
+def served(path: str | Path) -> ServedFile:
+    """A `url` for a file that Gradio may serve, such as the copy that `serving.clip_to_serve` makes."""
     return {"path": str(path), "meta": {"_type": "gradio.FileData"}}
 
 
@@ -83,7 +66,7 @@ def player_record(
     fps: float,
     num_frames: int,
     cache_megabytes: float = CACHE_MEGABYTES,
-) -> dict[str, Any]:
+) -> SyncedPlayer:
     """The player's value.
 
     Args:
@@ -117,7 +100,7 @@ def player_record(
     }
 
 
-def _clip(clip: PlayerClip, num_frames: int) -> dict[str, Any]:
+def _clip(clip: PlayerClip, num_frames: int) -> PlayedClip:
     return {
         "title": clip.title,
         "url": clip.url,
@@ -126,7 +109,7 @@ def _clip(clip: PlayerClip, num_frames: int) -> dict[str, Any]:
     }
 
 
-def _scores(scores: FrameScores, title: str, num_frames: int) -> dict[str, Any]:
+def _scores(scores: FrameScores, title: str, num_frames: int) -> PlayedScores:
     if len(scores.values) != num_frames:
         raise RequestError(
             f"{title} has {len(scores.values)} figures of {scores.name} for {num_frames} frames.",
@@ -143,7 +126,7 @@ def _scores(scores: FrameScores, title: str, num_frames: int) -> dict[str, Any]:
     }
 
 
-def _figure(value: float, perfect: float) -> float | str | None:
+def _figure(value: float, perfect: float) -> Figure:
     """JSON has no infinity and no NaN."""
     if math.isfinite(value):
         return value

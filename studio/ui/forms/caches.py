@@ -12,6 +12,7 @@ import gradio as gr
 
 from studio.requests.caches import METHODS, CacheConfig, title_of, why_not
 from studio.ui.components import message
+from studio.ui.components.values import Message
 from studio.ui.forms.fields import FieldControls
 from studio.ui.listeners import Part, Updates, Values
 
@@ -130,10 +131,10 @@ def rivals(pipeline: str) -> list[tuple[str, str]]:
     ]
 
 
-def about(method: str | None, pipeline: str) -> dict[str, Any]:
+def about(method: str | None, pipeline: str) -> Message:
     """One line under the choice: what the method does, or why it does not work here."""
     if method is None:
-        return {}
+        return message.quiet("")
     reason = why_not(method, pipeline)
     if reason is not None:
         return message.warn(f"Does not work with this model: {reason}")

@@ -6,7 +6,6 @@ Knows records and scores. Refuses to know pages, files and how anything was meas
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from studio.compare import (
     FULL,
@@ -22,7 +21,7 @@ from studio.compare import (
 )
 from studio.compare.figures import speed_by_cell
 from studio.compare.wording import error_text, ratio_text, score_text, title_of
-from studio.ui.components import message
+from studio.ui.components import message, values
 from studio.ui.components.synced_player import FrameScores, PlayerClip, player_record
 from studio.ui.wording import seconds_text, settings_line
 
@@ -46,7 +45,7 @@ def name_of(comparison: Comparison) -> str:
     return f"{comparison.created[5:16].replace('T', ' ')} · {', '.join(methods[:2])}{more} · {short}"
 
 
-def status_of(comparison: Comparison) -> dict[str, Any]:
+def status_of(comparison: Comparison) -> values.Message:
     """The value of the message over the table."""
     total, ended = len(comparison.cells), comparison.ended
     failures = sum(cell.state == "failed" for cell in comparison.cells)
@@ -59,7 +58,7 @@ def status_of(comparison: Comparison) -> dict[str, Any]:
     now = f" Making {title_of(cell.method)}, seed {cell.request.seed}." if cell else ""
     if ended == total:
         now = " Measuring the last scores."
-    return message.quiet(f"{words}.{now}") | {"share": ended / total}
+    return {**message.quiet(f"{words}.{now}"), "share": ended / total}
 
 
 def _metrics_of(comparison: Comparison, names: tuple[str, ...]) -> list[str]:
@@ -70,12 +69,12 @@ def _heads(names: list[str]) -> list[str]:
     return [METRICS[name].title + (f", {METRICS[name].unit}" if METRICS[name].unit else "") for name in names]
 
 
-def table_value(comparison: Comparison, picked: list[int]) -> dict[str, Any]:
+def table_value(comparison: Comparison, picked: list[int]) -> values.ComparisonTable:
     """The value of `comparison_table`."""
     names = _metrics_of(comparison, SHOWN_IN_TABLE)
     speeds = speed_by_cell(comparison)
     repeated = any(cell.repeat for cell in comparison.cells)
-    groups: list[dict[str, Any]] = []
+    groups: list[values.ComparedGroup] = []
     for cell in comparison.cells:
         if not groups or groups[-1]["number"] != cell.group:
             request = cell.request
@@ -123,7 +122,7 @@ def _parts_of(cell: Cell) -> str:
     return f"text {text}, denoising {steps}, decoding {decoding}"
 
 
-def _summary_line(comparison: Comparison, line: MethodSummary, names: list[str]) -> dict[str, Any]:
+def _summary_line(comparison: Comparison, line: MethodSummary, names: list[str]) -> values.MethodRow:
     return {
         "shape": comparison.methods.index(line.method),
         "title": title_of(line.method),
@@ -135,7 +134,7 @@ def _summary_line(comparison: Comparison, line: MethodSummary, names: list[str])
     }
 
 
-def plot_value(comparison: Comparison, chosen: int | None) -> dict[str, Any]:
+def plot_value(comparison: Comparison, chosen: int | None) -> values.ParetoPlot:
     """The value of `pareto_plot`. Where there are several groups the front is that of the methods' medians."""
     points, medians = plotted(comparison)
     names = _metrics_of(comparison, tuple(METRICS))
@@ -164,7 +163,7 @@ def plot_value(comparison: Comparison, chosen: int | None) -> dict[str, Any]:
     }
 
 
-def _point(comparison: Comparison, point: Point) -> dict[str, Any]:
+def _point(comparison: Comparison, point: Point) -> values.PlottedPoint:
     line = ""
     if point.cell >= 0:
         request = comparison.cells[point.cell].request
@@ -184,7 +183,7 @@ def _median(point: Point, pace: Pace) -> float | None:
     return None if ratio is None else ratio.median
 
 
-def _front(points: list[Point], metric: str, pace: Pace) -> list[list[Any]]:
+def _front(points: list[Point], metric: str, pace: Pace) -> list[list[values.Figure]]:
     front = pareto_front(points, metric, pace)
     return [
         [_median(point, pace), "inf" if point.scores[metric] == math.inf else point.scores[metric]] for point in front
@@ -192,13 +191,13 @@ def _front(points: list[Point], metric: str, pace: Pace) -> list[list[Any]]:
 
 
 def player_value(
-    comparison: Comparison, reference: Cell, cells: list[Cell], addresses: list[dict[str, Any]]
-) -> dict[str, Any]:
+    comparison: Comparison, reference: Cell, cells: list[Cell], addresses: list[values.ServedFile]
+) -> values.SyncedPlayer:
     """The player's value: the reference first, then the cells, each with speed, scores and PSNR by frame."""
     speeds = speed_by_cell(comparison)
     num_frames = max([len(cell.frame_psnr) for cell in cells] + [0]) or reference.request.num_frames
 
-    def clip(cell: Cell, url: dict[str, Any]) -> PlayerClip:
+    def clip(cell: Cell, url: values.ServedFile) -> PlayerClip:
         denoising, _ = speeds[cell.number]
         facts = [] if cell.is_reference or denoising is None else [f"{denoising:.1f}× as fast"]
         facts += [

@@ -11,11 +11,11 @@ import html
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from studio.errors import ClipError, RequestError
 from studio.palette import by_the_readers_choice
 from studio.ui.components.static_html import FOLDER, script_of
+from studio.ui.components.values import PlayedClip, SyncedPlayer
 
 MAX_CLIP_BYTES = 200 * 10**6
 """All clips of one file together; base64 makes them a third larger, and a browser holds the page in memory."""
@@ -64,7 +64,7 @@ main { max-width: 1180px; margin: 0 auto; padding: 16px clamp(12px, 2vw, 24px) 2
 h1 { font-size: 19px; font-weight: 600; letter-spacing: -.01em; margin: 0 0 12px; overflow-wrap: anywhere; }"""  # noqa: E501
 
 
-def export_html(record: dict[str, Any], clips: Sequence[Path], *, title: str = "Comparison") -> str:
+def export_html(record: SyncedPlayer, clips: Sequence[Path], *, title: str = "Comparison") -> str:
     """One self-contained page.
 
     Args:
@@ -76,7 +76,7 @@ def export_html(record: dict[str, Any], clips: Sequence[Path], *, title: str = "
         RequestError: Not one file for each clip of the record, or more than a browser would open.
         ClipError: A file that is missing or no kind of clip that browsers play.
     """
-    shown = record.get("clips", [])
+    shown = record["clips"]
     if len(clips) != len(shown) or len(shown) < 2:
         raise RequestError(
             f"{len(clips)} files do not make a comparison of {len(shown)} clips.",
@@ -85,14 +85,14 @@ def export_html(record: dict[str, Any], clips: Sequence[Path], *, title: str = "
             way_out="Give one file for each clip, the reference first.",
         )
     addresses = _embedded(clips)
-    whole = {**record, "clips": [{**clip, "url": url} for clip, url in zip(shown, addresses, strict=True)]}
+    clips_inside: list[PlayedClip] = [{**clip, "url": url} for clip, url in zip(shown, addresses, strict=True)]
     return _PAGE.format(
         policy=_POLICY,
         title=html.escape(title),
         shell=by_the_readers_choice() + _SHELL,
         style=_part("css"),
         template=_part("html"),
-        record=_as_data(whole),
+        record=_as_data({**record, "clips": clips_inside}),
         script=script_of("synced_player"),
     )
 
@@ -126,6 +126,6 @@ def _embedded(clips: Sequence[Path]) -> list[str]:
     return [f"data:{KINDS[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}" for path in clips]
 
 
-def _as_data(record: dict[str, Any]) -> str:
+def _as_data(record: SyncedPlayer) -> str:
     """JSON that no HTML parser can leave: `<` is what begins an end tag or a comment."""
     return json.dumps(record, allow_nan=False).replace("<", "\\u003c")

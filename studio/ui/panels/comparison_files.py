@@ -9,7 +9,6 @@ import secrets
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 from gradio.utils import get_upload_folder
@@ -18,6 +17,7 @@ from studio.compare import Cell, Comparison
 from studio.compare.export import to_csv, to_json_text
 from studio.compare.page import to_html
 from studio.records.runs import RunStore
+from studio.ui.components.values import SyncedPlayer
 from studio.ui.listeners import Part, Updates
 from studio.ui.panels.comparison_export import export_html
 
@@ -66,7 +66,7 @@ class ComparisonFiles:
         return {button: gr.update(visible=False) for button in self.figures.values()}
 
     def shows_player(
-        self, comparison: Comparison, reference: Cell, record: dict[str, Any], clips: Sequence[str]
+        self, comparison: Comparison, reference: Cell, record: SyncedPlayer, clips: Sequence[str]
     ) -> Updates:
         """The player with its clips inside, where they are not too large.
 

@@ -6,7 +6,6 @@ Knows the form and what was measured on this machine. Refuses to measure anythin
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 from gradio.events import Dependency
@@ -14,6 +13,7 @@ from gradio.events import Dependency
 from studio.errors import StudioError
 from studio.machine.pace import predict
 from studio.ui.components import message
+from studio.ui.components.values import Message
 from studio.ui.forms.generation import Form, label_of
 from studio.ui.listeners import LIGHT, Updates, Values
 from studio.ui.wording import seconds_text
@@ -50,7 +50,7 @@ class EstimatePanel:
         """Say it anew once something else has happened, which may have taught something."""
         event.then(self.of, self._form.inputs, [self.line], **LIGHT)
 
-    def of(self, values: Values) -> dict[str, Any]:
+    def of(self, values: Values) -> Message:
         try:
             request, _ = self._form.request_of(values, prompt="a prompt")
         except StudioError as error:

@@ -8,9 +8,7 @@ from __future__ import annotations
 import gradio as gr
 
 from studio.ui.attachment import News
-from studio.ui.components.facts import facts
-from studio.ui.components.live_status import live_status
-from studio.ui.components.step_timeline import step_timeline
+from studio.ui.components.static_html import facts, live_status, step_timeline
 from studio.ui.listeners import Part, Updates
 from studio.ui.panels.run_progress import idle_status, timeline_of
 from studio.ui.server.serving import clip_to_serve

@@ -11,8 +11,8 @@ import gradio as gr
 from studio.errors import StudioError
 from studio.preset import Preset, find_preset
 from studio.ui.components import message
-from studio.ui.components.facts import facts
-from studio.ui.components.prompt_ideas import prompt_ideas
+from studio.ui.components.static_html import facts, prompt_ideas
+from studio.ui.components.values import PromptIdeas
 from studio.ui.forms.generation import Form
 from studio.ui.listeners import LIGHT, Part, Sent, Updates, sent_by
 from studio.ui.panels.preset_card import card, verdict_line
@@ -38,10 +38,10 @@ class PresetPanel:
     def place_card(self) -> None:
         first = self._first
         with gr.Column(elem_classes="tight"):
-            self.verdict = message.message(verdict_line(first, self._machine) if first else {}, elem_id="verdict")
+            self.verdict = message.message(verdict_line(first, self._machine) if first else None, elem_id="verdict")
             self.weights.build(first)
         with gr.Accordion("About this preset", open=False, elem_id="about-preset"):
-            self.card = facts(card(first, self._machine) if first else {}, elem_id="preset-card")
+            self.card = facts(card(first, self._machine) if first else None, elem_id="preset-card")
 
     def place_measuring(self) -> None:
         self.measuring.build(self._first)
@@ -62,7 +62,7 @@ class PresetPanel:
             {
                 self.card: card(preset, self._machine),
                 self.verdict: verdict_line(preset, self._machine),
-                self.ideas: {"prompts": list(preset.defaults.prompts)},
+                self.ideas: PromptIdeas(prompts=list(preset.defaults.prompts)),
             }
             | self.weights.shows(preset.name)
             | self.measuring.shows(preset.name)

@@ -5,16 +5,15 @@ Knows presets, the machine and the state of the weights. Refuses to load anythin
 
 from __future__ import annotations
 
-from typing import Any
-
 from studio.machine.hardware import Machine
 from studio.machine.placement import verdict
 from studio.preset import Preset
 from studio.ui.components import message
+from studio.ui.components.values import Fact, Facts, Message
 from studio.ui.wording import licence_text
 
 
-def verdict_line(preset: Preset, machine: Machine) -> dict[str, Any]:
+def verdict_line(preset: Preset, machine: Machine) -> Message:
     """The value of a message: whether the preset runs here, in a sentence."""
     judged = verdict(preset, machine)
     if not judged.fits:
@@ -27,13 +26,13 @@ def verdict_line(preset: Preset, machine: Machine) -> dict[str, Any]:
     )
 
 
-def card(preset: Preset, machine: Machine) -> dict[str, Any]:
+def card(preset: Preset, machine: Machine) -> Facts:
     """The value of `Facts` for a preset."""
     judged = verdict(preset, machine)
     fits = f"yes, {judged.how}" if judged.fits and judged.how != "plain" else "yes" if judged.fits else "no"
     if judged.slow:
         fits += ", but it takes hours"
-    rows = [
+    rows: list[Fact] = [
         {"name": "runs here", "value": fits, "strong": True},
         {"name": "parameters", "value": count_text(preset.memory.parameters), "strong": True},
         {"name": "licence", "value": licence_text(preset)},

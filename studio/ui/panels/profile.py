@@ -22,6 +22,7 @@ from studio.records.profiles import ProfileFile, profile_files, profiling_log
 from studio.requests.generation import read_as
 from studio.requests.work import ProfileModel
 from studio.ui.components import message
+from studio.ui.components.values import Message
 from studio.ui.listeners import LIGHT
 from studio.ui.server.page_context import PageContext
 
@@ -54,7 +55,7 @@ class MeasurePanel:
     def build(self, first: Preset | None) -> None:
         now, files = self._now(), self._files(first)
         with gr.Accordion("What the caches know of this model", open=False, elem_id="measured"):
-            self.line = message.message(_line(first, now, files) if first else {}, elem_id="measured-line")
+            self.line = message.message(_line(first, now, files) if first else None, elem_id="measured-line")
             self.plot = gr.HTML(_plot_of(files), elem_id="measured-plot")
             with gr.Row(elem_classes="actions"):
                 self.measure = gr.Button("Measure this model", size="sm", elem_id="measure", visible=self._may())
@@ -145,13 +146,13 @@ class MeasurePanel:
         return profile_files(preset.name, self._context.store.folder / PROFILES) if preset is not None else []
 
 
-def _line(preset: Preset, now: Profiling | None, files: list[ProfileFile]) -> dict[str, Any]:
+def _line(preset: Preset, now: Profiling | None, files: list[ProfileFile]) -> Message:
     """What is under way comes first, whichever model it is for: its button stands below."""
     if now is not None and now.state == "running":
         what = "Measuring" if now.preset == preset.name else f"Measuring {now.preset}"
         share = now.done / now.total if now.total else 0.0
         words = f"{what}: {now.done} of {now.total or '…'} clips. Clips asked for meanwhile wait."
-        return message.quiet(words) | {"share": share}
+        return {**message.quiet(words), "share": share}
     if now is not None and now.state == "queued":
         what = "The measuring" if now.preset == preset.name else f"The measuring of {now.preset}"
         return message.quiet(f"{what} begins when it is its turn.")

@@ -22,6 +22,7 @@ from studio.errors import DownloadError, StudioError
 from studio.finetune.publish import publish
 from studio.records.versions import Version, VersionStore
 from studio.ui.components import message
+from studio.ui.components.values import Message
 from studio.ui.listeners import LIGHT
 from studio.ui.server.page_context import PageContext
 
@@ -95,7 +96,7 @@ class PushPanel:
                 private=private is not False,
             )
             address = await asyncio.get_running_loop().run_in_executor(self._senders, send)
-            said = message.good(f"{version.title} was sent:") | {"link": address}
+            said: Message = {**message.good(f"{version.title} was sent:"), "link": address}
         except StudioError as error:
             label = "Repository" if error.field == "repo" else ""
             said = message.of_error(error, label=label)

@@ -5,14 +5,13 @@ Knows the queue and whose a job is. Refuses to know what a job does, and to let 
 
 from __future__ import annotations
 
-from typing import Any
-
 import gradio as gr
 
 from studio.compare import Comparisons
 from studio.jobs import Job, Ready
 from studio.requests.work import WalkComparison
-from studio.ui.components.queue_list import queue_list
+from studio.ui.components.static_html import queue_list
+from studio.ui.components.values import Masthead, QueueList
 from studio.ui.listeners import Part, Sent, Updates, text_of
 from studio.ui.server.page_context import PageContext
 from studio.ui.server.visitor import Visitor
@@ -45,7 +44,7 @@ class QueuePanel:
         """Both, with the job marked that is in the live area."""
         return {self.list: self._listed(visitor, shown), self.masthead: self._headed()}
 
-    def _listed(self, visitor: Visitor, shown: str) -> dict[str, Any]:
+    def _listed(self, visitor: Visitor, shown: str) -> QueueList:
         jobs = visitor.jobs(ended=ENDED_JOBS_LISTED)
         return {
             "paused": self._context.queue.paused,
@@ -53,7 +52,7 @@ class QueuePanel:
             "jobs": [job_row(job, self._context.store, shown=shown, may_move=True) for job in jobs],
         }
 
-    def _headed(self) -> dict[str, Any]:
+    def _headed(self) -> Masthead:
         worker = self._context.queue.worker_state()
         paused = self._context.queue.paused
         return {

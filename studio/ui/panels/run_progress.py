@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from studio.events import (
     BlockComputed,
@@ -28,8 +28,7 @@ from studio.events import (
     StepStarted,
 )
 from studio.records.run import Run
-
-StepKind = Literal["computed", "reused", "half", "extrapolated"]
+from studio.ui.components.values import LiveStatus, StepKind, StepTimeline, TimelineStep
 
 STAGE_WORDS = {
     "loading": "loading the model",
@@ -71,7 +70,7 @@ class _Step:
     """By branch and block, one letter: c(omputed), r(eused), h(alf of its layers reused), (e)x(trapolated)."""
     decision: CacheDecided | None = None
 
-    def record(self, branches: list[str]) -> dict[str, Any]:
+    def record(self, branches: list[str]) -> TimelineStep:
         words = ["".join(letter for _, letter in sorted(self.blocks.get(branch, {}).items())) for branch in branches]
         return {
             "ms": round(self.milliseconds or 0.0, 1),
@@ -187,19 +186,19 @@ class Progress:
         """Of the steps that have ended, in order."""
         return [step.milliseconds for _, step in sorted(self._steps.items()) if step.milliseconds is not None]
 
-    def timeline(self) -> dict[str, Any]:
+    def timeline(self) -> StepTimeline:
         """The value of a `StepTimeline`."""
         ended = [step for _, step in sorted(self._steps.items()) if step.milliseconds is not None]
-        now = None if self.current is None else self._steps.get(self.current)
+        sigma = None if self.current not in self._steps else self._steps[self.current].sigma
         return {
             "total": self.total_steps,
             "branches": self._branches,
             "steps": [step.record(self._branches) for step in ended],
-            "current": None if now is None or now.sigma is None else {"step": self.current, "sigma": now.sigma},
+            "current": None if self.current is None or sigma is None else {"step": self.current, "sigma": sigma},
             "uncached_ms": None if self.uncached_step_seconds is None else 1000 * self.uncached_step_seconds,
         }
 
-    def status(self, job: JobLike, *, title: str, worker: str = "") -> dict[str, Any]:
+    def status(self, job: JobLike, *, title: str, worker: str = "") -> LiveStatus:
         """The value of a `LiveStatus`.
 
         Args:
@@ -230,7 +229,7 @@ def picture_address(jpeg: bytes) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')}" if jpeg else ""
 
 
-def idle_status(words: str) -> dict[str, Any]:
+def idle_status(words: str) -> LiveStatus:
     """The value of a `LiveStatus` while nothing is being made."""
     invitation = "Type a prompt, or take one of those under it, and press Generate."
     return {"state": "idle", "headline": words, "detail": invitation, "prompt": "", "stages": [], "notices": []}
@@ -270,10 +269,10 @@ def _seconds_between(started: str | None, finished: str | None) -> float | None:
     return max(0.0, (end - datetime.fromisoformat(started)).total_seconds())
 
 
-def timeline_of(run: Run) -> dict[str, Any]:
+def timeline_of(run: Run) -> StepTimeline:
     """The value of a `StepTimeline` for a run on disk: its log, walked again."""
     progress = Progress()
     for event in run.events():
         progress.add(event)
     value = progress.timeline()
-    return value | {"current": None, "total": run.request.num_inference_steps if value["steps"] else 0}
+    return {**value, "current": None, "total": run.request.num_inference_steps if value["steps"] else 0}

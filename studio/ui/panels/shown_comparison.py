@@ -14,9 +14,9 @@ from studio.compare import Cell, Comparison
 from studio.errors import ComparisonError, StudioError
 from studio.ui.attachment import Signs, signs_of
 from studio.ui.components import message
-from studio.ui.components.comparison_table import comparison_table
-from studio.ui.components.pareto_plot import pareto_plot
+from studio.ui.components.static_html import comparison_table, pareto_plot
 from studio.ui.components.synced_player import served, synced_player
+from studio.ui.components.values import ComparisonTable
 from studio.ui.listeners import Part, Sent, Updates
 from studio.ui.panels.comparison import (
     MOST_PICKED,
@@ -100,7 +100,7 @@ class ComparisonPanel:
         except StudioError:
             newest = None
         if newest is None:
-            return {self.table: {"empty": NOTHING_YET}}
+            return {self.table: ComparisonTable(empty=NOTHING_YET)}
         try:
             comparison = self._jobs.get(visitor, shown)
         except ComparisonError:
@@ -180,7 +180,7 @@ class ComparisonPanel:
         emptied = (self.status, self.plot, self.player)
         updates: Updates = {part: gr.update(visible=False) for part in hidden}
         updates |= {part: {} for part in emptied}
-        updates |= {self.table: {"empty": NOTHING_YET}, self.timer: gr.Timer(active=False)}
+        updates |= {self.table: ComparisonTable(empty=NOTHING_YET), self.timer: gr.Timer(active=False)}
         updates |= {self.shown: "", self.picked: None, self.seen: ()}
         return updates | self.deletion.closed() | self.files.without_player()
 

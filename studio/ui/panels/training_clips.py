@@ -21,7 +21,8 @@ from studio.finetune.clips import LIMITS, caption_of, fault_of
 from studio.records.versions import FOLDER as VERSIONS
 from studio.requests.training import MAX_CLIPS, TrainingClip
 from studio.ui.components import message
-from studio.ui.components.clip_list import clip_list
+from studio.ui.components.static_html import clip_list
+from studio.ui.components.values import ClipList, ClipRow
 from studio.ui.listeners import Values, sent_by
 from studio.ui.panels.run_progress import picture_address
 from studio.ui.server.page_context import PageContext
@@ -59,6 +60,10 @@ class ListedClip:
     caption: str = ""
     picture: str = ""
     """The first frame, as a `data:` address."""
+
+
+Row = tuple[ClipRow, UploadedClip | None]
+"""A clip as the page shows it, and the upload; None while it is being read, or where it cannot be."""
 
 
 class ClipsPanel:
@@ -141,7 +146,7 @@ class ClipsPanel:
         """The clips that the browser remembers and that are still kept here, on a page that has none yet."""
         if ids or self._context.hosted or not isinstance(remembered, list):
             return gr.skip()
-        begun: dict[str, dict[str, Any]] = {}
+        begun: dict[str, dict[str, object]] = {}
         for row in remembered[:MAX_CLIPS]:
             path = self._uploads.find(str(row.get("sha256"))) if isinstance(row, dict) else None
             if path is not None:
@@ -171,38 +176,38 @@ class ClipsPanel:
             RequestError: nothing usable, files that are still being read or are gone, or a caption that is missing.
         """
         rows = self._rows(_ids(values[self.ids]), values[self.list], size)
-        if any(row["state"] == "reading" for row in rows):
+        if any(row["state"] == "reading" for row, _ in rows):
             raise RequestError("Some clips are still being read.", field="clips", way_out="Wait a moment.")
-        usable = [row for row in rows if row["state"] == "ready"]
+        usable = [(row, clip) for row, clip in rows if clip is not None and row["state"] == "ready"]
         if not usable:
             what = "None of the clips can be used." if rows else "There is nothing to learn from yet."
             raise RequestError(what, field="clips", way_out="Add MP4 or WebM clips above.")
-        for row in usable:
-            if not row["caption"].strip():
+        for row, _ in usable:
+            if not (row["caption"] or "").strip():
                 raise RequestError(
                     f"{row['name']} has no caption.", field="clips", way_out="Say in a few words what is to be seen."
                 )
-        if all(row["held_out"] for row in usable):
+        if all(row["held_out"] for row, _ in usable):
             raise RequestError(
                 "Every clip is held out.", field="clips", way_out="Untick at least one, so that there is one to learn."
             )
-        for row in usable:
+        for row, clip in usable:
             try:
-                os.utime(row["path"].parent)  # so that it stays until a version refers to it
+                os.utime(clip.path.parent)  # so that it stays until a version refers to it
             except OSError as error:
                 raise RequestError(
                     f"{row['name']} is not kept here any more.", field="clips", way_out="Remove it, and add it again."
                 ) from error
-        marked = any(row["held_out"] for row in usable)
+        marked = any(row["held_out"] for row, _ in usable)
         return tuple(
             TrainingClip(
-                path=row["path"],
-                caption=row["caption"].strip(),
+                path=clip.path,
+                caption=(row["caption"] or "").strip(),
                 origin=_line(values[self.origin]),
                 licence=_line(values[self.licence]),
                 held_out=row["held_out"] if marked else None,
             )
-            for row in usable
+            for row, clip in usable
         )
 
     # -- what is so ---------------------------------------------------------------------------------------------------
@@ -237,40 +242,46 @@ class ClipsPanel:
 
     def _shows(self, ids: list[str], listed: Any, size: tuple[Any, ...]) -> dict[Any, Any]:
         rows = self._rows(ids, listed, size)
-        seen = [(row["id"], row["state"], row["note"]) for row in rows]
-        shown = [{name: value for name, value in row.items() if name not in ("path", "sha256")} for row in rows]
+        seen = [(row["id"], row["state"], row["note"]) for row, _ in rows]
         return {
-            self.list: {"clips": shown},
+            self.list: ClipList(clips=[row for row, _ in rows]),
             self.ids: ids,
             self.seen: seen,
             self.remembered: self._to_remember(rows),
         }
 
-    def _to_remember(self, rows: list[dict[str, Any]]) -> Any:
+    def _to_remember(self, rows: list[Row]) -> Any:
         """Nothing new while clips are being read, some of which may have been remembered before."""
-        if any(row["state"] == "reading" for row in rows):
+        if any(row["state"] == "reading" for row, _ in rows):
             return gr.skip()
-        return [{name: row[name] for name in ("sha256", "caption", "held_out")} for row in rows if row["sha256"]]
+        return [
+            {"sha256": clip.sha256, "caption": row["caption"], "held_out": row["held_out"]}
+            for row, clip in rows
+            if clip is not None
+        ]
 
-    def _rows(self, ids: list[str], listed: Any, size: tuple[Any, ...]) -> list[dict[str, Any]]:
-        """The list's rows, with the captions and ticks that the page has given them, and where each clip lies."""
+    def _rows(self, ids: list[str], listed: Any, size: tuple[Any, ...]) -> list[Row]:
+        """The list's rows, with the captions and ticks that the page has given them."""
         typed = _typed(listed)
-        rows: list[dict[str, Any]] = []
+        rows: list[Row] = []
         names: dict[str, str] = {}
         for clip_id in ids:
             known = self._known(clip_id)
-            row: dict[str, Any] = {"id": clip_id, "state": "reading", "name": "", "line": "", "picture": "", "note": ""}
+            clip = known.clip if known is not None else None
             caption, held_out = typed.get(clip_id, (None, False))
-            row |= {"caption": caption, "held_out": held_out, "path": None, "sha256": ""}
+            row = ClipRow(
+                id=clip_id, state="reading", name="", line="", note="", picture="", caption=caption, held_out=held_out
+            )
             if known is not None:
-                fault, clip = known.fault, known.clip
+                fault = known.fault
                 if clip is not None:
                     fault = _fault(clip, names.get(clip.sha256), SampleSize(*size))
                     names.setdefault(clip.sha256, known.name)
-                    row |= {"path": clip.path, "sha256": clip.sha256, "line": _line_of(clip, SampleSize(*size))}
-                row |= {"state": "left out" if fault else "ready", "name": known.name[:120], "note": fault}
-                row |= {"picture": known.picture, "caption": known.caption if caption is None else caption}
-            rows.append(row)
+                    row["line"] = _line_of(clip, SampleSize(*size))
+                row["state"] = "left out" if fault else "ready"
+                row["name"], row["note"], row["picture"] = known.name[:120], fault, known.picture
+                row["caption"] = known.caption if caption is None else caption
+            rows.append((row, clip))
         return rows
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from studio.events import (
     Event,
@@ -20,6 +19,7 @@ from studio.events import (
     TrainingStep,
 )
 from studio.records.event_log import Numbered
+from studio.ui.components.values import DecoderMemory, Fact, Facts, TrainingLine, TrainingPlot
 from studio.ui.wording import seconds_text, size_text
 
 MOST_POINTS = 240
@@ -167,9 +167,9 @@ def prediction_of(progress: TrainingProgress, total: int) -> str:
     return words
 
 
-def facts_of(progress: TrainingProgress, *, running: bool) -> dict[str, Any]:
+def facts_of(progress: TrainingProgress, *, running: bool) -> Facts:
     """The value of `Facts`: seconds a step, what is left, memory, samples."""
-    rows: list[dict[str, Any]] = []
+    rows: list[Fact] = []
     typical = step_seconds(progress) or (progress.predicted[0] if progress.predicted else None)
     if typical is not None:
         rows.append({"name": "a step", "value": seconds_text(typical), "strong": True})
@@ -185,17 +185,17 @@ def facts_of(progress: TrainingProgress, *, running: bool) -> dict[str, Any]:
     return {"title": "", "note": "", "rows": rows, "notes": list(progress.notices[:12])}
 
 
-def plot_of(progress: TrainingProgress, total: int) -> dict[str, Any]:
+def plot_of(progress: TrainingProgress, total: int) -> TrainingPlot:
     """The value of `training_plot`."""
     steps = sorted(progress.steps)
     width = -(-len(steps) // MOST_POINTS) if steps else 1
-    lines = []
+    lines: list[TrainingLine] = []
     for name, part in (("latent", 1), ("pixel", 2)):
         values = {step: progress.steps[step][part] for step in steps}
         known = [(step, value) for step, value in values.items() if value is not None]
         if known:
             lines.append({"name": name, "points": _thinned(known, width)})
-    memory = None
+    memory: DecoderMemory | None = None
     if progress.full_decoder_bytes:
         memory = {
             "held": progress.decoder_bytes,

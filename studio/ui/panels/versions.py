@@ -23,8 +23,9 @@ from studio.records.runs import RunStore
 from studio.records.versions import DECODER_FILE, LORA_2_FILE, LORA_FILE, Scores, Version, VersionState, VersionStore
 from studio.requests.work import TrainVersion
 from studio.ui.components import message
+from studio.ui.components.static_html import version_list
 from studio.ui.components.synced_player import PlayerClip, player_record, served, synced_player
-from studio.ui.components.version_list import version_list
+from studio.ui.components.values import ListedVersion, VersionList
 from studio.ui.panels.push import PushPanel
 from studio.ui.panels.training_progress import TrainingProgress, before_and_after
 from studio.ui.server.page_context import PageContext
@@ -156,7 +157,7 @@ class VersionsPanel:
         promoted = {name: self._promoted(name) for name in {version.request.preset for version in versions}}
         rows = [self._row(version, promoted[version.request.preset]) for version in versions]
         updates: dict[Any, Any] = {
-            self.list: {"versions": rows, "chosen": chosen.id if chosen else "", "empty": NOTHING_YET},
+            self.list: VersionList(versions=rows, chosen=chosen.id if chosen else "", empty=NOTHING_YET),
             self.actions: gr.update(visible=chosen is not None),
             self.about: gr.update(visible=chosen is not None),
         }
@@ -183,7 +184,7 @@ class VersionsPanel:
         version = self.versions.promoted(preset)
         return version.id if version else ""
 
-    def _row(self, version: Version, promoted: str) -> dict[str, Any]:
+    def _row(self, version: Version, promoted: str) -> ListedVersion:
         state = self.state_of(version)
         job = training_job(self._context, version.id)
         waits = job is not None and job.state == "queued"

@@ -18,6 +18,7 @@ from studio.machine import weights
 from studio.machine.weights import DownloadPlan, Snapshot
 from studio.preset import Preset, find_preset
 from studio.ui.components import message
+from studio.ui.components.values import Message
 from studio.ui.listeners import LIGHT
 from studio.ui.wording import licence_text, size_text
 
@@ -62,7 +63,7 @@ class WeightsPanel:
         self._downloads: dict[str, _Download] = {}
 
     def build(self, first: Preset | None) -> None:
-        self.line = message.message(self._line(first) if first else {}, elem_id="weights")
+        self.line = message.message(self._line(first) if first else None, elem_id="weights")
         with gr.Row(elem_classes="actions"):
             self.fetch = gr.Button("Download", size="sm", visible=self._may_fetch(first), elem_id="download-weights")
             self.cancel = gr.Button("Cancel the download", size="sm", visible=False, elem_id="cancel-download")
@@ -140,15 +141,16 @@ class WeightsPanel:
     def _may_fetch(self, preset: Preset | None) -> bool:
         return preset is not None and not self._hosted and preset.weights.repo is not None and not _is_here(preset)
 
-    def _line(self, preset: Preset) -> dict[str, Any]:
+    def _line(self, preset: Preset) -> Message:
         download = self._downloads.get(preset.name)
         if download is not None and download.error is not None:
             return message.of_error(download.error)
         if download is not None and not download.done:
             whole = download.plan.missing_bytes
             stopping = "Stopping the download" if download.cancelled.is_set() else "Fetching the weights"
-            return message.quiet(f"{stopping}: {size_text(download.fetched)} of {size_text(whole)}.") | {
-                "share": download.fetched / whole if whole else 1.0
+            return {
+                **message.quiet(f"{stopping}: {size_text(download.fetched)} of {size_text(whole)}."),
+                "share": download.fetched / whole if whole else 1.0,
             }
         if _is_here(preset):
             return message.quiet("Weights: here." if preset.weights.repo else "Weights: part of the studio.")

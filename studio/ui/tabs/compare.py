@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import gradio as gr
 
@@ -19,6 +19,7 @@ from studio.errors import StudioError
 from studio.machine.pace import predict
 from studio.records.run import Run
 from studio.ui.components import message
+from studio.ui.components.values import Message
 from studio.ui.forms.comparison import GridForm, grid_label, method_choices, ticked_of
 from studio.ui.forms.generation import Form, Restoring, label_of
 from studio.ui.listeners import LIGHT, Sent, Updates, Values, sent_by, text_of
@@ -144,7 +145,7 @@ class CompareTab:
             self.grid.methods: gr.update(choices=choices, value=kept),
         }
 
-    def count(self, values: Values) -> dict[str, Any]:
+    def count(self, values: Values) -> Message:
         """How much the grid is, before the click."""
         try:
             cells = cells_of(self.grid.read(values, prompt="a prompt"))

@@ -20,8 +20,8 @@ from studio.records.versions import LOG, Version
 from studio.requests.work import TrainVersion
 from studio.ui.attachment import Signs, signs_of
 from studio.ui.components import message
-from studio.ui.components.facts import facts
-from studio.ui.components.training_plot import training_plot
+from studio.ui.components.static_html import facts, training_plot
+from studio.ui.components.values import Message
 from studio.ui.forms.training import FinetuneForm, finetune_label
 from studio.ui.listeners import LIGHT, Sent, Values, sent_by
 from studio.ui.panels.training_clips import ClipsPanel
@@ -60,7 +60,7 @@ class FinetuneTab:
                 if not self.context.hosted:
                     message.message(message.quiet(ABOUT_PREDICT), elem_id="training-about-predict")
                 self.trouble = message.message(
-                    message.quiet(self._why_not()) if self.context.hosted else {}, elem_id="training-trouble"
+                    message.quiet(self._why_not()) if self.context.hosted else None, elem_id="training-trouble"
                 )
             with gr.Column(scale=7, min_width=320, elem_classes="stage", elem_id="training-stage"):
                 self._build_shown()
@@ -281,7 +281,7 @@ def _line(version: Version) -> str:
     )
 
 
-def status_of(version: Version, state: str, progress: TrainingProgress, *, waits: bool) -> dict[str, Any]:
+def status_of(version: Version, state: str, progress: TrainingProgress, *, waits: bool) -> Message:
     """The value of the message over the plot."""
     total = version.request.max_train_steps
     if state == "training":
@@ -289,7 +289,7 @@ def status_of(version: Version, state: str, progress: TrainingProgress, *, waits
             return message.quiet("It begins.")
         words = f"{words_of(progress, total)} Clips asked for meanwhile wait."
         share = progress.stage_share if progress.stage and not progress.steps else None
-        return message.quiet(words) | {"share": progress.step / total if share is None else share}
+        return {**message.quiet(words), "share": progress.step / total if share is None else share}
     if waits:
         return message.quiet("It begins when it is its turn in the queue.")
     if state == "waiting":

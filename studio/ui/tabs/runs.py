@@ -17,11 +17,10 @@ from studio.preset import Preset, find_preset
 from studio.records.run import Run, request_in_settings
 from studio.requests.generation import GenerationRequest
 from studio.ui.components import message
-from studio.ui.components.facts import facts
-from studio.ui.components.run_grid import run_grid
-from studio.ui.components.step_timeline import step_timeline
+from studio.ui.components.static_html import facts, run_grid, step_timeline
+from studio.ui.components.values import RunGrid
 from studio.ui.forms.generation import Restoring
-from studio.ui.listeners import LIGHT, Sent, Updates, sent_by
+from studio.ui.listeners import LIGHT, Sent, Updates, sent_by, text_of
 from studio.ui.panels.deletion import DeletionPanel
 from studio.ui.panels.run_progress import picture_address, timeline_of
 from studio.ui.server.page_context import PageContext
@@ -166,11 +165,11 @@ class RunsTab:
             runs = self.context.store.search(text, owner=owner, preset=wanted, limit=limit)
             total = self.context.store.count(text, owner=owner, preset=wanted)
         except StudioError as error:
-            return {self.grid: {"runs": [], "total": 0, "empty": str(error)}, self.more: gr.update(visible=False)}
+            return {self.grid: RunGrid(runs=[], total=0, empty=str(error)), self.more: gr.update(visible=False)}
         tiles = [run_tile(run, picture_address(poster_bytes(run))) for run in runs]
         empty = "No run matches." if text or wanted else "No runs yet: generate a clip."
         return {
-            self.grid: {"runs": tiles, "total": total, "chosen": chosen, "empty": empty},
+            self.grid: RunGrid(runs=tiles, total=total, chosen=text_of(chosen), empty=empty),
             self.more: gr.update(visible=total > len(runs)),
             self.limit: limit,
         }
