@@ -89,20 +89,23 @@ def settings(tab: FinetuneTab, ids: Any, listed: Any, **changes: Any) -> dict[An
     return given(tab, ids, listed) | values_of(form.inputs) | changed
 
 
-def given(tab: FinetuneTab, ids: Any, listed: Any, origin: Any = "", licence: Any = "") -> dict[Any, Any]:
-    """What the clips' own controls say."""
+def given(
+    tab: FinetuneTab, ids: Any, listed: Any, *, origin: Any = "", licence: Any = "", size: Any = SIZE, **sent: Any
+) -> dict[Any, Any]:
+    """What the clips' own controls say, and how large a sample is to be; by name whatever else of theirs is sent."""
     clips = tab.clips
-    return {clips.ids: ids, clips.list: listed, clips.origin: origin, clips.licence: licence}
+    own = {clips.ids: ids, clips.list: listed, clips.origin: origin, clips.licence: licence}
+    return own | dict(zip(tab.form.size, size, strict=True)) | {getattr(clips, name): sent[name] for name in sent}
 
 
 def uploaded(tab: FinetuneTab, *files: str, ids: Any = None) -> tuple[list[str], dict[str, Any]]:
     """Ids and the list's value, once every file was read."""
-    updates = tab.clips.add(list(files), ids or [], {}, *SIZE)
+    updates = tab.clips.add(given(tab, ids or [], {}, files=list(files)))
     ids, listed = updates[tab.clips.ids], updates[tab.clips.list]
     deadline = time.monotonic() + 60
     while any(row["state"] == "reading" for row in listed["clips"]) and time.monotonic() < deadline:
         time.sleep(0.05)
-        updates = tab.clips.look(None, ids, listed, *SIZE)
+        updates = tab.clips.look(given(tab, ids, listed, seen=None))
         listed = updates[tab.clips.list]
     return ids, listed
 
@@ -179,10 +182,10 @@ def test_clips_get_a_picture_and_a_caption_and_bad_ones_a_reason(tab: FinetuneTa
     assert "fewer than the 9" in short["note"]
     assert {row["state"] for row in (second, short, bad)} == {"left out"}
     assert bad["note"]
-    assert len(tab.clips.clips(given(tab, ids, listed), *SIZE)) == 1
+    assert len(tab.clips.clips(given(tab, ids, listed))) == 1
 
     # Without the first, its copy takes its place; a shorter sample makes room for the short one.
-    updates = tab.clips.remove(pressed(clip=ids[0]), ids, listed, 4, *SIZE[1:])
+    updates = tab.clips.remove(given(tab, ids, listed, size=(4, *SIZE[1:])), pressed(clip=ids[0]))
     assert [row["state"] for row in updates[tab.clips.list]["clips"]] == ["ready", "ready", "left out"]
 
 
@@ -190,29 +193,29 @@ def test_what_was_typed_and_ticked_goes_into_the_request(tab: FinetuneTab, film:
     ids, listed = uploaded(tab, film("a.mp4"), film("b.mp4", seed=1))
     listed["clips"][0] |= {"caption": " <b>a tram</b> "}
     listed["clips"][1] |= {"held_out": True}
-    clips = tab.clips.clips(given(tab, ids, listed, " by\nme ", "CC0"), *SIZE)
+    clips = tab.clips.clips(given(tab, ids, listed, origin=" by\nme ", licence="CC0"))
     assert [clip.caption for clip in clips] == ["<b>a tram</b>", "b"]
     assert [clip.held_out for clip in clips] == [False, True]
     assert {(clip.origin, clip.licence) for clip in clips} == {("by me", "CC0")}
     assert all(UPLOADS in clip.path.parts for clip in clips)
     listed["clips"][0] |= {"held_out": True}
     with pytest.raises(RequestError, match="held out"):
-        tab.clips.clips(given(tab, ids, listed), *SIZE)
+        tab.clips.clips(given(tab, ids, listed))
     listed["clips"][0] |= {"caption": "  "}
     with pytest.raises(RequestError, match=r"a\.mp4 has no caption"):
-        tab.clips.clips(given(tab, ids, listed), *SIZE)
+        tab.clips.clips(given(tab, ids, listed))
 
 
 @pytest.mark.parametrize("sent", [None, [], "x", {"clips": 3}, {"clips": [None, {"id": 1}, {"id": "x"}]}])
 def test_whatever_a_browser_sends_as_the_list_is_borne(tab: FinetuneTab, sent: Any, film: Callable[..., str]) -> None:
     ids, _ = uploaded(tab, film())
-    assert [clip.caption for clip in tab.clips.clips(given(tab, ids, sent, None, 3), *SIZE)] == ["drive"]
-    updates = tab.clips.look(None, [*ids, "0123", 7], sent, None, "nothing", -1, 0)
+    assert [clip.caption for clip in tab.clips.clips(given(tab, ids, sent, origin=None, licence=3))] == ["drive"]
+    updates = tab.clips.look(given(tab, [*ids, "0123", 7], sent, size=(None, "nothing", -1, 0), seen=None))
     assert [row["state"] for row in updates[tab.clips.list]["clips"]] == ["ready", "left out"]
 
 
 def test_more_than_fifty_clips_are_not_taken(tab: FinetuneTab, film: Callable[..., str]) -> None:
-    updates = tab.clips.add([film("one.mp4"), film("two.mp4")], [f"{n}" for n in range(49)], {}, *SIZE)
+    updates = tab.clips.add(given(tab, [f"{n}" for n in range(49)], {}, files=[film("one.mp4"), film("two.mp4")]))
     assert len(updates[tab.clips.ids]) == 50
     assert "two.mp4" in updates[tab.clips.said]["words"]
 
@@ -222,32 +225,33 @@ def once_read(tab: FinetuneTab, ids: Any, shown: Any) -> Any:
     deadline = time.monotonic() + 60
     while any(row["state"] == "reading" for row in shown[tab.clips.list]["clips"]) and time.monotonic() < deadline:
         time.sleep(0.05)
-        shown = tab.clips.look(None, ids, shown[tab.clips.list], *SIZE)
+        shown = tab.clips.look(given(tab, ids, shown[tab.clips.list], seen=None))
     return shown
 
 
 def test_a_reloaded_page_finds_its_clips_again_and_no_other_file(
     tab: FinetuneTab, context: PageContext, film: Callable[..., str]
 ) -> None:
-    updates = tab.clips.add([film("a.mp4"), film("b.mp4", seed=1)], [], {}, *SIZE)
+    updates = tab.clips.add(given(tab, [], {}, files=[film("a.mp4"), film("b.mp4", seed=1)]))
     ids = updates[tab.clips.ids]
     listed = once_read(tab, ids, updates)[tab.clips.list]
     listed["clips"][1] |= {"caption": "<b>rain</b>", "held_out": True}
-    remembered = tab.clips.edited(ids, listed, *SIZE)
+    remembered = tab.clips.edited(given(tab, ids, listed))[tab.clips.remembered]
     assert [set(row) for row in remembered] == [{"sha256", "caption", "held_out"}] * 2
     remembered += [None, {"sha256": "../" * 9}, {"sha256": "f" * 64, "caption": "gone"}, {"sha256": 7}, "x"]
 
     for later in (tab, tab_of(context)):  # the same server, and one that was started anew
-        shown = later.clips.recall(remembered, [], *SIZE)
+        shown = later.clips.recall(given(later, [], {}, remembered=remembered))
         ids = shown[later.clips.ids]
         shown = once_read(later, ids, shown)
         listed = shown[later.clips.list]
         assert [(row["caption"], row["held_out"]) for row in listed["clips"]] == [("a", False), ("<b>rain</b>", True)]
         assert shown[later.clips.remembered] == remembered[:2]
-        assert len(later.clips.clips(given(later, ids, listed), *SIZE)) == 2
-        assert later.clips.recall(remembered, ids, *SIZE) == gr.skip(), "a page that has clips keeps them"
+        assert len(later.clips.clips(given(later, ids, listed))) == 2
+        again = later.clips.recall(given(later, ids, {}, remembered=remembered))
+        assert again == gr.skip(), "a page that has clips keeps them"
     for sent in (None, {}, 3, [[]]):
-        assert tab.clips.recall(sent, [], *SIZE) == gr.skip()
+        assert tab.clips.recall(given(tab, [], {}, remembered=sent)) == gr.skip()
 
 
 def test_old_uploads_are_swept_save_those_that_a_version_needs(tab: FinetuneTab, film: Callable[..., str]) -> None:
@@ -265,7 +269,7 @@ def test_old_uploads_are_swept_save_those_that_a_version_needs(tab: FinetuneTab,
     ids, listed = uploaded(tab, film("2.mp4", seed=102))
     shutil.rmtree(again.parent)
     with pytest.raises(RequestError, match="not kept here any more"):
-        tab.clips.clips(given(tab, ids, listed), *SIZE)
+        tab.clips.clips(given(tab, ids, listed))
 
 
 def test_clips_that_will_not_do_say_why_and_what_to_do_and_the_others_stay(
@@ -299,7 +303,7 @@ def test_clips_that_will_not_do_say_why_and_what_to_do_and_the_others_stay(
     ids, listed = uploaded(tab, film("one-more.mp4", seed=7), ids=ids)
     assert "room" in listed["clips"][-1]["note"]
     assert picture.is_file()
-    assert len(tab.clips.clips(given(tab, ids, listed), *SIZE)) == 3
+    assert len(tab.clips.clips(given(tab, ids, listed))) == 3
 
 
 def test_a_full_disk_at_the_start_loses_nothing(
@@ -330,7 +334,7 @@ def test_only_models_that_can_be_fine_tuned_are_offered_the_pocket_one_first(tab
 
 def test_every_default_of_a_request_is_what_the_form_starts_from(tab: FinetuneTab, film: Callable[..., str]) -> None:
     ids, listed = uploaded(tab, film(num_frames=40))
-    clips = tab.clips.clips(given(tab, ids, listed), *SIZE)
+    clips = tab.clips.clips(given(tab, ids, listed))
     request, preset = tab.form.request_of(values_of(tab.form.inputs), clips)
     drawn = {name: field for name, field in FinetuneRequest.model_fields.items() if name != "clips"}
     assert set(tab.form.controls) == set(drawn)
@@ -416,13 +420,13 @@ def test_start_writes_a_version_down_and_asks_the_worker(tab: FinetuneTab, film:
 
 def test_a_hosted_page_says_why_it_starts_nothing(hosted: PageContext, film: Callable[..., str]) -> None:
     tab = tab_of(hosted)
-    assert tab.clips.add([film()], [], {}, *SIZE) == {tab.clips.files: None}
+    assert tab.clips.add(given(tab, [], {}, files=[film()])) == {tab.clips.files: None}
     assert "shared page" in tab.begin(settings(tab, [], {}))[tab.trouble]["words"]
     version = begun(tab_of(replace(hosted, hosted=False)), film)
     learnt(tab, version, base=18, own=19)
     updates = tab.open("", TrainingProgress(), None)
     assert updates[tab.panel.list]["versions"][0]["gain"] == "+1.00", "everything is shown"
-    for button in (tab.panel.promote, tab.panel.delete, tab.panel.roll_back):
+    for button in (tab.panel.promote, tab.panel.deletion.button, tab.panel.roll_back):
         assert updates[button]["interactive"] is False
     for act in (tab.panel.put_forward, tab.panel.undo, tab.panel.remove):
         assert "shared" in act(version.id)[tab.panel.said]["words"]
@@ -565,7 +569,7 @@ def test_versions_are_promoted_rolled_back_and_deleted(tab: FinetuneTab, film: C
     assert "as it came" in tab.panel.undo(better.id)[tab.panel.said]["words"]
     assert tab.panel.undo(better.id)[tab.panel.said]["tone"] == "error"
 
-    assert tab.panel.ask()[tab.panel.confirm]["visible"]
+    assert tab.panel.deletion.asked()[tab.panel.deletion.question]["visible"]
     assert "Deleted" in tab.panel.remove(worse.id)[tab.panel.said]["words"]
     assert [each.id for each in tab.versions.list()] == [better.id]
     assert tab.panel.remove("../" + better.id)[tab.panel.said]["tone"] == "error"

@@ -77,7 +77,7 @@ class CacheForm:
                     self.settings[method].drawn(name)
 
     @property
-    def inputs(self) -> set[Any]:
+    def inputs(self) -> set[Part]:
         """The controls that `read` wants the values of."""
         return {self.choice, self.rival}.union(*(each.by_field.values() for each in self.settings.values()))
 

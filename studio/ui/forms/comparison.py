@@ -6,7 +6,7 @@ Knows the grid and the Generate tab's form. Refuses to know pages, and what beco
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeAlias
 
 import gradio as gr
 
@@ -16,7 +16,7 @@ from studio.requests.caches import METHODS, why_not
 from studio.requests.generation import MAX_SEED, GenerationRequest
 from studio.ui.forms.caches import MOREG
 from studio.ui.forms.generation import Form, label_of
-from studio.ui.listeners import Values
+from studio.ui.listeners import Part, Values
 
 LABELS = {
     "prompt": "Prompts",
@@ -30,6 +30,7 @@ LABELS = {
 AS_ON_THE_FORM = "form"
 
 
+Own: TypeAlias = gr.Textbox | gr.Number | gr.CheckboxGroup
 USUAL = ("adacache", MOREG)
 """Methods that are ticked on a new page."""
 
@@ -49,12 +50,12 @@ class GridForm:
         self.form = form
 
     @property
-    def controls(self) -> list[Any]:
+    def controls(self) -> list[Own]:
         """The grid's own."""
         return [self.prompts, self.seeds, self.repeats, self.methods, self.steps, self.rows, self.axes]
 
     @property
-    def inputs(self) -> set[Any]:
+    def inputs(self) -> set[Part]:
         """The controls that `read` wants the values of."""
         return {*self.controls} | self.form.inputs
 

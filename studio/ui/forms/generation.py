@@ -68,7 +68,7 @@ class Form:
         return self._presets[0] if self._presets else None
 
     @property
-    def inputs(self) -> set[Any]:
+    def inputs(self) -> set[Part]:
         """The controls that `read` wants the values of."""
         return {*self.controls.values(), *self.cache.inputs}
 

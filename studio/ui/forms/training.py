@@ -6,7 +6,7 @@ wrong with one is found in the words' own way, and names the control it is wrong
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -21,7 +21,7 @@ from studio.requests.training import (
     finetune_request_for,
 )
 from studio.ui.forms.fields import Control, FieldControls
-from studio.ui.listeners import LIGHT, Updates, Values
+from studio.ui.listeners import LIGHT, Part, Sent, Updates, Values
 
 OBJECTIVES = [
     ("Mixed: the model's own loss, and pixels through the decoder", "mixed"),
@@ -40,8 +40,15 @@ KEPT = [
     ("on disk", "disk"),
 ]
 MOST_PROMPTS = 4
-SIZE = ("num_frames", "fps", "height", "width")
-"""What decides how many samples a clip gives."""
+
+
+class SampleSize(NamedTuple):
+    """What a training sample is to be, which decides how many a clip gives; 0 where the form does not say."""
+
+    num_frames: float
+    fps: float
+    height: float
+    width: float
 
 
 class FinetuneForm:
@@ -65,14 +72,14 @@ class FinetuneForm:
         return self.presets[0] if self.presets else None
 
     @property
-    def inputs(self) -> set[Any]:
+    def inputs(self) -> set[Part]:
         """The controls that `request_of` wants the values of."""
         return {*self.controls.values()}
 
     @property
     def size(self) -> list[Control]:
         """The controls that say what a sample is."""
-        return [self.controls[field] for field in SIZE]
+        return [self.controls[field] for field in SampleSize._fields]
 
     def place_main(self) -> None:
         place, first = self._fields, self.first
@@ -140,7 +147,7 @@ class FinetuneForm:
         controls["objective"].change(self.fits, [controls["objective"]], [self.decoder], **LIGHT)
         controls["mode"].change(self.windows, [controls["mode"]], [self.truncated], **LIGHT)
 
-    def starts_from(self, name: object, objective: object) -> Updates:
+    def starts_from(self, name: Sent, objective: Sent) -> Updates:
         """A preset was chosen: its size, length and rate, and the objectives that it can be trained with."""
         preset = next((each for each in self.presets if each.name == name), None)
         if preset is None:
@@ -151,18 +158,18 @@ class FinetuneForm:
         updates: Updates = {self.controls[name]: value for name, value in defaults.items()}
         return updates | {self.controls["objective"]: gr.update(choices=offered, value=kept)}
 
-    def fits(self, objective: object) -> Updates:
+    def fits(self, objective: Sent) -> Updates:
         """Without pixel losses nothing goes through the decoder."""
         return {self.decoder: gr.update(visible=objective != "latent")}
 
-    def windows(self, mode: object) -> Updates:
+    def windows(self, mode: Sent) -> Updates:
         return {self.truncated: gr.update(visible=mode == "truncated")}
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
-    def size_of(self, values: Values) -> tuple[object, ...]:
-        """What a sample is to be, in the order of `SIZE`."""
-        return tuple(values[control] for control in self.size)
+    def size_of(self, values: Values) -> SampleSize:
+        """What a sample is to be."""
+        return SampleSize(**{field: _size(values[self.controls[field]]) for field in SampleSize._fields})
 
     def request_of(self, values: Values, clips: tuple[TrainingClip, ...]) -> tuple[FinetuneRequest, Preset]:
         """What the controls say, checked against the preset that they name.
@@ -187,6 +194,10 @@ class FinetuneForm:
         request = finetune_request_for(preset, clips=clips, **written)
         check_finetune_request(request, preset)
         return request, preset
+
+
+def _size(value: Sent) -> float:
+    return value if isinstance(value, (int, float)) and 0 < value < 1e6 else 0
 
 
 def _objectives(preset: Preset | None) -> list[tuple[str, str]]:

@@ -44,7 +44,7 @@ class EstimatePanel:
             trigger_mode="always_last",
             **LIGHT,
         )
-        self.until_measured.tick(self.again, self._form.inputs, [self.line, self.until_measured], **LIGHT)
+        self.until_measured.tick(self.again, {*self._form.inputs}, [self.line, self.until_measured], **LIGHT)
 
     def after(self, event: Dependency) -> None:
         """Say it anew once something else has happened, which may have taught something."""

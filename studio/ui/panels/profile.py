@@ -7,7 +7,6 @@ a hosted page, whose visitors share one set of profiles.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import gradio as gr
 from gradio.components import Component
@@ -23,7 +22,7 @@ from studio.requests.generation import read_as
 from studio.requests.work import ProfileModel
 from studio.ui.components import message
 from studio.ui.components.values import Message
-from studio.ui.listeners import LIGHT
+from studio.ui.listeners import LIGHT, Part, Sent, Updates
 from studio.ui.server.page_context import PageContext
 
 
@@ -64,7 +63,7 @@ class MeasurePanel:
             self.seen = gr.State(None)
 
     @property
-    def outputs(self) -> list[Any]:
+    def outputs(self) -> list[Part]:
         return [self.line, self.plot, self.measure, self.cancel, self.seen]
 
     def wire(self, preset: Component, steps: Component, flow_shift: Component, timer: gr.Timer) -> None:
@@ -75,7 +74,7 @@ class MeasurePanel:
 
     # -- what the buttons do ------------------------------------------------------------------------------------------
 
-    def begin(self, name: Any, steps: Any, flow_shift: Any) -> dict[Any, Any]:
+    def begin(self, name: Sent, steps: Sent, flow_shift: Sent) -> Updates:
         """Ask for the preset to be measured at the form's number of steps and shift."""
         if not self._may():
             return self.shows(name)
@@ -86,7 +85,7 @@ class MeasurePanel:
             return self.shows(name) | {self.line: message.of_error(error)}
         return self.shows(name)
 
-    def stop(self, name: Any) -> dict[Any, Any]:
+    def stop(self, name: Sent) -> Updates:
         if not self._may():
             return self.shows(name)
         now = self._now()
@@ -95,16 +94,16 @@ class MeasurePanel:
         stopping = {self.line: message.quiet("Stopping.")} if now is not None and now.state == "running" else {}
         return self._shows(name, self._now()) | stopping
 
-    def look(self, name: Any, seen: Any) -> Any:
+    def look(self, name: Sent, seen: Sent) -> Updates:
         """What a tab has not seen yet; nothing otherwise, so that an answer given stays to be read."""
         now = self._now()
         return dict.fromkeys(self.outputs, gr.skip()) if now == seen else self._shows(name, now)
 
-    def shows(self, name: Any) -> dict[Any, Any]:
+    def shows(self, name: Sent) -> Updates:
         """The line, the plot and the buttons for the preset of that name."""
         return self._shows(name, self._now())
 
-    def _shows(self, name: Any, now: Profiling | None) -> dict[Any, Any]:
+    def _shows(self, name: Sent, now: Profiling | None) -> Updates:
         try:
             preset = find_preset(str(name))
         except StudioError:

@@ -13,7 +13,6 @@ import os
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
 
 import gradio as gr
 from gradio.utils import get_space
@@ -23,7 +22,7 @@ from studio.finetune.publish import publish
 from studio.records.versions import Version, VersionStore
 from studio.ui.components import message
 from studio.ui.components.values import Message
-from studio.ui.listeners import LIGHT
+from studio.ui.listeners import LIGHT, Part, Sent, Updates
 from studio.ui.server.page_context import PageContext
 
 AT_ONCE = 2
@@ -59,24 +58,24 @@ class PushPanel:
             self.said = message.message(elem_id="push-said")
 
     @property
-    def outputs(self) -> list[Any]:
+    def outputs(self) -> list[Part]:
         return [self.part, self.repo, self.said]
 
     def wire(self, chosen: gr.State) -> None:
         self.button.click(self.push, [chosen, self.repo, self.private], [self.said, self.button], **LIGHT)
 
-    def shows(self, chosen: Version | None) -> dict[Any, Any]:
+    def shows(self, chosen: Version | None) -> Updates:
         """Whether there is something to send."""
         may = self._signs_in or not self._context.hosted
         return {self.part: gr.update(visible=may and chosen is not None and chosen.state == "complete")}
 
-    def offers(self, chosen: Version, name: str) -> dict[Any, Any]:
+    def offers(self, chosen: Version, name: str) -> Updates:
         """Another version was chosen: the repository that it might go to."""
         return {self.repo: f"{name}-{chosen.request.preset}-lora", self.said: {}}
 
     async def push(
-        self, chosen: Any, repo: Any, private: Any, token: gr.OAuthToken | None = None
-    ) -> AsyncIterator[dict[Any, Any]]:
+        self, chosen: Sent, repo: Sent, private: Sent, token: gr.OAuthToken | None = None
+    ) -> AsyncIterator[Updates]:
         """Send the version behind the page, and say where it is; a page that is closed meanwhile stops nothing."""
         try:
             if self._context.hosted and token is None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import secrets
 from collections import OrderedDict
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -23,7 +23,8 @@ from studio.requests.training import MAX_CLIPS, TrainingClip
 from studio.ui.components import message
 from studio.ui.components.static_html import clip_list
 from studio.ui.components.values import ClipList, ClipRow
-from studio.ui.listeners import Values, sent_by
+from studio.ui.forms.training import FinetuneForm, SampleSize
+from studio.ui.listeners import LIGHT, Part, Sent, Updates, Values, sent_by
 from studio.ui.panels.run_progress import picture_address
 from studio.ui.server.page_context import PageContext
 from studio.ui.wording import seconds_text, size_text
@@ -36,15 +37,6 @@ PATIENCE_SECONDS = 1.5
 MAX_CAPTION = 2000
 GLANCE = replace(LIMITS, area=512 * 512, frames=120)
 """An upload is only looked at, so small pictures do."""
-
-
-class SampleSize(NamedTuple):
-    """What a training sample is to be, as the form has it: whatever a browser may send."""
-
-    num_frames: Any
-    fps: Any
-    height: Any
-    width: Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,12 +62,13 @@ class ClipsPanel:
     """The upload, the list and two fields that go for all clips.
 
     A page knows its clips by ids that only the server hands out; captions and ticks come back with the list's value.
-    The browser remembers clips by their content, with what was typed, so that a reload finds them again. Everything
-    takes the form's values of `SampleSize` last.
+    The browser remembers clips by their content, with what was typed, so that a reload finds them again.
     """
 
-    def __init__(self, context: PageContext) -> None:
+    def __init__(self, context: PageContext, form: FinetuneForm) -> None:
+        """Args: form: says what a sample is to be."""
         self._context = context
+        self._form = form
         self._uploads = Uploads(context.store.folder)
         self._readers = ThreadPoolExecutor(1, thread_name_prefix="training-clips")
         self._listed: OrderedDict[str, Future[ListedClip]] = OrderedDict()
@@ -114,21 +107,36 @@ class ClipsPanel:
         self.remembered = gr.BrowserState([], storage_key="dailies-clips", secret="dailies")
 
     @property
-    def inputs(self) -> set[Any]:
+    def inputs(self) -> set[Part]:
         """The components that `clips` wants the values of."""
-        return {self.ids, self.list, self.origin, self.licence}
+        return {*self._listing, self.origin, self.licence}
 
     @property
-    def outputs(self) -> list[Any]:
+    def _listing(self) -> set[Part]:
+        """What the list depends on."""
+        return {self.ids, self.list, *self._form.size}
+
+    @property
+    def outputs(self) -> list[Part]:
         return [self.files, self.said, self.list, self.ids, self.seen, self.remembered]
+
+    def wire(self, tab: gr.Tab, timer: gr.Timer) -> None:
+        """Args: tab: looks anew whenever it is opened. timer: ticks when there may be news."""
+        self.files.upload(self.add, {self.files, *self._listing}, self.outputs, **LIGHT)
+        self.list.remove(self.remove, {*self._listing}, self.outputs, **LIGHT)
+        self.list.edit(self.edited, {*self._listing}, [self.remembered], trigger_mode="always_last", **LIGHT)
+        tab.select(self.recall, {self.remembered, self.ids, *self._form.size}, self.outputs, **LIGHT)
+        timer.tick(self.look, {self.seen, *self._listing}, self.outputs, **LIGHT)
+        sizes = [control.change for control in self._form.size]
+        gr.on(sizes, self.look, {self.seen, *self._listing}, self.outputs, trigger_mode="always_last", **LIGHT)
 
     # -- what happens -------------------------------------------------------------------------------------------------
 
-    def add(self, files: Any, ids: Any, listed: Any, *size: Any) -> dict[Any, Any]:
+    def add(self, values: Values) -> Updates:
         """Files have arrived: they are read behind the page, and the quick ones are shown at once."""
         if self._context.hosted:
             return {self.files: None}
-        ids = _ids(ids)
+        files, ids = values[self.files], _ids(values[self.ids])
         paths = [Path(file) for file in files if isinstance(file, str)] if isinstance(files, list) else []
         room = max(0, MAX_CLIPS - len(ids))
         begun = {secrets.token_hex(8): path for path in paths[:room]}
@@ -140,11 +148,13 @@ class ClipsPanel:
         if len(paths) > room:
             left = ", ".join(path.name for path in paths[room:])
             warning = message.warn(f"A fine-tune takes {MAX_CLIPS} clips at most. Not taken: {left[:300]}.")
-        return self._shows([*ids, *begun], listed, size) | {self.files: None, self.said: warning}
+        rows = self._rows([*ids, *begun], values[self.list], self._form.size_of(values))
+        return self._shows(rows) | {self.files: None, self.said: warning}
 
-    def recall(self, remembered: Any, ids: Any, *size: Any) -> Any:
+    def recall(self, values: Values) -> Updates:
         """The clips that the browser remembers and that are still kept here, on a page that has none yet."""
-        if ids or self._context.hosted or not isinstance(remembered, list):
+        remembered = values[self.remembered]
+        if values[self.ids] or self._context.hosted or not isinstance(remembered, list):
             return gr.skip()
         begun: dict[str, dict[str, object]] = {}
         for row in remembered[:MAX_CLIPS]:
@@ -154,28 +164,30 @@ class ClipsPanel:
                 self._listed[clip_id] = self._known_by(path.parent.name) or self._readers.submit(self._read, path)
                 begun[clip_id] = {**row, "id": clip_id, "state": "ready"}
         self._wait_for(begun)
-        return self._shows(list(begun), {"clips": list(begun.values())}, size) if begun else gr.skip()
+        rows = self._rows([*begun], {"clips": [*begun.values()]}, self._form.size_of(values))
+        return self._shows(rows) if begun else gr.skip()
 
-    def remove(self, event: gr.EventData, ids: Any, listed: Any, *size: Any) -> dict[Any, Any]:
-        sent = sent_by(event)
-        return self._shows([each for each in _ids(ids) if each != sent.get("clip")], listed, size)
+    def remove(self, values: Values, event: gr.EventData) -> Updates:
+        gone = sent_by(event).get("clip")
+        ids = [each for each in _ids(values[self.ids]) if each != gone]
+        return self._shows(self._rows(ids, values[self.list], self._form.size_of(values)))
 
-    def edited(self, ids: Any, listed: Any, *size: Any) -> Any:
+    def edited(self, values: Values) -> Updates:
         """What the browser is to remember after something was typed or ticked."""
-        return self._to_remember(self._rows(_ids(ids), listed, size))
+        return self._remembers(self._rows_of(values))
 
-    def look(self, seen: Any, ids: Any, listed: Any, *size: Any) -> Any:
+    def look(self, values: Values) -> Updates:
         """What a page has not been told yet; nothing where there is nothing new."""
-        shown = self._shows(_ids(ids), listed, size)
-        return gr.skip() if shown[self.seen] == seen else shown
+        shown = self._shows(self._rows_of(values))
+        return gr.skip() if shown[self.seen] == values[self.seen] else shown
 
-    def clips(self, values: Values, *size: Any) -> tuple[TrainingClip, ...]:
+    def clips(self, values: Values) -> tuple[TrainingClip, ...]:
         """What there is to learn from, as the controls of `inputs` say it.
 
         Raises:
             RequestError: nothing usable, files that are still being read or are gone, or a caption that is missing.
         """
-        rows = self._rows(_ids(values[self.ids]), values[self.list], size)
+        rows = self._rows_of(values)
         if any(row["state"] == "reading" for row, _ in rows):
             raise RequestError("Some clips are still being read.", field="clips", way_out="Wait a moment.")
         usable = [(row, clip) for row, clip in rows if clip is not None and row["state"] == "ready"]
@@ -235,32 +247,33 @@ class ClipsPanel:
         done = [(each, each.result().clip) for each in list(self._listed.values()) if each.done()]
         return next((each for each, clip in done if clip is not None and clip.sha256 == sha256), None)
 
-    def _wait_for(self, begun: Any) -> None:
+    def _wait_for(self, begun: Iterable[str]) -> None:
         while len(self._listed) > REMEMBERED:
             self._listed.popitem(last=False)
         wait([self._listed[clip_id] for clip_id in begun if clip_id in self._listed], PATIENCE_SECONDS)
 
-    def _shows(self, ids: list[str], listed: Any, size: tuple[Any, ...]) -> dict[Any, Any]:
-        rows = self._rows(ids, listed, size)
+    def _shows(self, rows: list[Row]) -> Updates:
         seen = [(row["id"], row["state"], row["note"]) for row, _ in rows]
-        return {
-            self.list: ClipList(clips=[row for row, _ in rows]),
-            self.ids: ids,
-            self.seen: seen,
-            self.remembered: self._to_remember(rows),
-        }
+        ids = [row["id"] for row, _ in rows]
+        listed: Updates = {self.list: ClipList(clips=[row for row, _ in rows]), self.ids: ids, self.seen: seen}
+        return listed | self._remembers(rows)
 
-    def _to_remember(self, rows: list[Row]) -> Any:
+    def _remembers(self, rows: list[Row]) -> Updates:
         """Nothing new while clips are being read, some of which may have been remembered before."""
         if any(row["state"] == "reading" for row, _ in rows):
-            return gr.skip()
-        return [
+            return {self.remembered: gr.skip()}
+        known = [
             {"sha256": clip.sha256, "caption": row["caption"], "held_out": row["held_out"]}
             for row, clip in rows
             if clip is not None
         ]
+        return {self.remembered: known}
 
-    def _rows(self, ids: list[str], listed: Any, size: tuple[Any, ...]) -> list[Row]:
+    def _rows_of(self, values: Values) -> list[Row]:
+        """The list's rows as the page has them."""
+        return self._rows(_ids(values[self.ids]), values[self.list], self._form.size_of(values))
+
+    def _rows(self, ids: list[str], listed: Sent, size: SampleSize) -> list[Row]:
         """The list's rows, with the captions and ticks that the page has given them."""
         typed = _typed(listed)
         rows: list[Row] = []
@@ -275,9 +288,9 @@ class ClipsPanel:
             if known is not None:
                 fault = known.fault
                 if clip is not None:
-                    fault = _fault(clip, names.get(clip.sha256), SampleSize(*size))
+                    fault = _fault(clip, names.get(clip.sha256), size)
                     names.setdefault(clip.sha256, known.name)
-                    row["line"] = _line_of(clip, SampleSize(*size))
+                    row["line"] = _line_of(clip, size)
                 row["state"] = "left out" if fault else "ready"
                 row["name"], row["note"], row["picture"] = known.name[:120], fault, known.picture
                 row["caption"] = known.caption if caption is None else caption
@@ -289,23 +302,22 @@ def _line_of(clip: UploadedClip, size: SampleSize) -> str:
     """What a clip is, and how much of a long one is used."""
     info = clip.info
     line = f"{info.width}×{info.height} · {seconds_text(info.seconds)} · {size_text(info.file_bytes)}"
-    if not isinstance(size.fps, (int, float)) or not 0 < size.fps < 1e6 or info.seconds * size.fps <= LIMITS.frames:
+    if info.seconds * size.fps <= LIMITS.frames:
         return line
     return f"{line} · its first {seconds_text(LIMITS.frames / size.fps)} are used"
 
 
 def _fault(clip: UploadedClip, twin: str | None, size: SampleSize) -> str:
     """Why a clip gives nothing to learn from, as far as the form says what a sample is."""
-    complete = all(isinstance(each, (int, float)) and 0 < each < 1e6 for each in size)
-    fault = fault_of(size, twin=twin, frames=clip.info.frames_at(size.fps) if complete else None)
+    fault = fault_of(size, twin=twin, frames=clip.info.frames_at(size.fps) if all(size) else None)
     return fault[:1].upper() + fault[1:]
 
 
-def _ids(ids: Any) -> list[str]:
+def _ids(ids: Sent) -> list[str]:
     return [each for each in ids if isinstance(each, str)][:MAX_CLIPS] if isinstance(ids, list) else []
 
 
-def _typed(listed: Any) -> dict[str, tuple[str | None, bool]]:
+def _typed(listed: Sent) -> dict[str, tuple[str | None, bool]]:
     """Captions and ticks by id, of what a browser sent as the list's value; it may be anything."""
     rows = listed.get("clips") if isinstance(listed, dict) else None
     typed = {}
@@ -319,5 +331,5 @@ def _typed(listed: Any) -> dict[str, tuple[str | None, bool]]:
     return typed
 
 
-def _line(text: Any) -> str:
+def _line(text: Sent) -> str:
     return " ".join(text.split())[:200] if isinstance(text, str) else ""

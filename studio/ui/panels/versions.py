@@ -12,7 +12,6 @@ import secrets
 import shutil
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 from gradio.utils import get_upload_folder
@@ -26,6 +25,8 @@ from studio.ui.components import message
 from studio.ui.components.static_html import version_list
 from studio.ui.components.synced_player import PlayerClip, player_record, served, synced_player
 from studio.ui.components.values import ListedVersion, VersionList
+from studio.ui.listeners import Part, Sent, Updates, text_of
+from studio.ui.panels.deletion import DeletionPanel
 from studio.ui.panels.push import PushPanel
 from studio.ui.panels.training_progress import TrainingProgress, before_and_after
 from studio.ui.server.page_context import PageContext
@@ -43,8 +44,9 @@ class VersionsPanel:
     def __init__(self, context: PageContext) -> None:
         self._context = context
         self.versions = VersionStore(context.store.folder)
-        self._downloads: dict[tuple[Any, ...], str] = {}
+        self._downloads: dict[tuple[str | int, ...], str] = {}
         self.push = PushPanel(context, self.versions)
+        self.deletion = DeletionPanel("version", "Delete this version, its weights and its clips for good?")
 
     # -- layout -------------------------------------------------------------------------------------------------------
 
@@ -69,13 +71,8 @@ class VersionsPanel:
             self.promote = gr.Button("Promote", size="sm", elem_id="version-promote")
             self.roll_back = gr.Button("Roll back", size="sm", elem_id="version-roll-back")
             self.download = gr.DownloadButton("Download LoRA", size="sm", visible=False, elem_id="version-download")
-            self.delete = gr.Button("Delete", size="sm", elem_id="version-delete")
-        with gr.Row(visible=False, elem_classes="actions", elem_id="version-confirm") as self.confirm:
-            self.question = message.message(
-                message.warn("Delete this version, its weights and its clips for good?"), elem_id="version-question"
-            )
-            self.really = gr.Button("Delete it", variant="stop", size="sm", elem_id="version-delete-really")
-            self.not_really = gr.Button("Keep it", size="sm", elem_id="version-keep")
+            self.deletion.place_button()
+        self.deletion.place_question()
         self.said = message.message(elem_id="version-said")
         self.push.build()
         with gr.Accordion("Model card", open=False, visible=False, elem_id="version-card") as self.about:
@@ -89,25 +86,25 @@ class VersionsPanel:
             )
 
     @property
-    def outputs(self) -> list[Any]:
+    def outputs(self) -> list[Part]:
         return [
             *(self.prompt, self.player, self.alone, self.paired, self.list, self.actions, self.promote),
-            *(self.roll_back, self.download, self.delete, self.about, self.card, *self.push.outputs),
+            *(self.roll_back, self.download, self.deletion.button, self.about, self.card, *self.push.outputs),
         ]
 
     # -- what the buttons do; the caller then shows what is so ---------------------------------------------------------
 
-    def put_forward(self, chosen: Any) -> dict[Any, Any]:
+    def put_forward(self, chosen: Sent) -> Updates:
         """New requests of its preset start from the chosen version."""
         try:
             self._refuse_strangers()
-            version = self.versions.promote(chosen)
+            version = self.versions.promote(text_of(chosen))
         except StudioError as error:
             return {self.said: message.of_error(error)}
         words = f"Promoted: choose the preset {version.request.preset} on the Generate tab, and it starts from this."
         return {self.said: message.good(words)}
 
-    def undo(self, chosen: Any) -> dict[Any, Any]:
+    def undo(self, chosen: Sent) -> Updates:
         """The last promotion of the chosen version's preset is undone."""
         try:
             self._refuse_strangers()
@@ -117,14 +114,8 @@ class VersionsPanel:
         what = f"{now.title} is promoted again" if now else "new clips start from the model as it came"
         return {self.said: message.good(f"Rolled back: {what}.")}
 
-    def ask(self) -> dict[Any, Any]:
-        return {self.confirm: gr.update(visible=True)}
-
-    def keep(self) -> dict[Any, Any]:
-        return {self.confirm: gr.update(visible=False)}
-
-    def remove(self, chosen: Any) -> dict[Any, Any]:
-        closed = {self.confirm: gr.update(visible=False)}
+    def remove(self, chosen: Sent) -> Updates:
+        closed = self.deletion.closed()
         try:
             self._refuse_strangers()
             version = self.versions.get(chosen)
@@ -143,8 +134,8 @@ class VersionsPanel:
     # -- what is so ---------------------------------------------------------------------------------------------------
 
     def shows(
-        self, versions: list[Version], chosen: Version | None, progress: TrainingProgress, paired: Any, prompt: Any
-    ) -> dict[Any, Any]:
+        self, versions: list[Version], chosen: Version | None, progress: TrainingProgress, paired: Sent, prompt: Sent
+    ) -> Updates:
         """The list, and everything about the chosen version.
 
         Args:
@@ -156,7 +147,7 @@ class VersionsPanel:
         """
         promoted = {name: self._promoted(name) for name in {version.request.preset for version in versions}}
         rows = [self._row(version, promoted[version.request.preset]) for version in versions]
-        updates: dict[Any, Any] = {
+        updates: Updates = {
             self.list: VersionList(versions=rows, chosen=chosen.id if chosen else "", empty=NOTHING_YET),
             self.actions: gr.update(visible=chosen is not None),
             self.about: gr.update(visible=chosen is not None),
@@ -170,7 +161,7 @@ class VersionsPanel:
         return updates | {
             self.promote: gr.update(interactive=mine and usable and at != chosen.id),
             self.roll_back: gr.update(interactive=mine and bool(at)),
-            self.delete: gr.update(interactive=mine),
+            self.deletion.button: gr.update(interactive=mine),
             self.download: gr.update(value=weights, visible=weights is not None),
             self.card: self._card(chosen),
         }
@@ -202,18 +193,18 @@ class VersionsPanel:
             "promoted": version.id == promoted,
         }
 
-    def offers(self, chosen: Version) -> dict[Any, Any]:
+    def offers(self, chosen: Version) -> Updates:
         """What is offered anew with another version."""
         return self.push.offers(chosen, _slug(chosen))
 
-    def _plays(self, chosen: Version | None, progress: TrainingProgress, paired: Any, prompt: Any) -> dict[Any, Any]:
+    def _plays(self, chosen: Version | None, progress: TrainingProgress, paired: Sent, prompt: Sent) -> Updates:
         """A prompt's clips under one clock, or the first alone; a player that has them already goes on where it is."""
         every = before_and_after(progress) if chosen else {}
-        prompt = prompt if prompt in every else next(iter(every), "")
+        prompt = prompt if isinstance(prompt, str) and prompt in every else next(iter(every), "")
         key = [chosen.id, [*every], *every[prompt]] if chosen and every else None
         if key is not None and key == paired:
             return {}
-        updates: dict[Any, Any] = {
+        updates: Updates = {
             self.prompt: gr.update(
                 choices=[(each[:120], each) for each in every], value=prompt or None, visible=len(every) > 1
             ),

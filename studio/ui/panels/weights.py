@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import gradio as gr
 
@@ -19,7 +18,7 @@ from studio.machine.weights import DownloadPlan, Snapshot
 from studio.preset import Preset, find_preset
 from studio.ui.components import message
 from studio.ui.components.values import Message
-from studio.ui.listeners import LIGHT
+from studio.ui.listeners import LIGHT, Part, Sent, Updates
 from studio.ui.wording import licence_text, size_text
 
 
@@ -69,7 +68,7 @@ class WeightsPanel:
             self.cancel = gr.Button("Cancel the download", size="sm", visible=False, elem_id="cancel-download")
 
     @property
-    def outputs(self) -> list[Any]:
+    def outputs(self) -> list[Part]:
         return [self.line, self.fetch, self.cancel]
 
     def wire(self, preset: gr.Dropdown, timer: gr.Timer) -> None:
@@ -79,7 +78,7 @@ class WeightsPanel:
 
     # -- what the buttons do ------------------------------------------------------------------------------------------
 
-    def go_on(self, name: Any) -> Iterator[dict[Any, Any]]:
+    def go_on(self, name: Sent) -> Iterator[Updates]:
         """First click: what it would take. Second click: do it."""
         yield {self.line: gr.skip()}
         if self._hosted:
@@ -99,13 +98,13 @@ class WeightsPanel:
         else:
             yield self.shows(name)
 
-    def stop(self, name: Any) -> dict[Any, Any]:
+    def stop(self, name: Sent) -> Updates:
         download = self._running(str(name))
         if download is not None:
             download.cancelled.set()
         return self.shows(name)
 
-    def look(self, name: Any) -> Any:
+    def look(self, name: Sent) -> Updates:
         """News of a download under way; nothing otherwise, so that an answer given stays to be read."""
         download = self._downloads.get(str(name))
         if download is None:
@@ -117,7 +116,7 @@ class WeightsPanel:
             self._plans.pop(str(name), None)
         return shown
 
-    def shows(self, name: Any) -> dict[Any, Any]:
+    def shows(self, name: Sent) -> Updates:
         """The line and the buttons for the preset of that name."""
         try:
             preset = find_preset(str(name))

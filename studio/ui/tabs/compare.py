@@ -104,7 +104,7 @@ class CompareTab:
 
     def _wire_grid(self, tab: gr.Tab) -> None:
         grid = self.grid
-        tab.select(self.introduce, grid.inputs, [self.base, grid.methods, self.estimate], **LIGHT)
+        tab.select(self.introduce, {*grid.inputs}, [self.base, grid.methods, self.estimate], **LIGHT)
         gr.on(
             [control.change for control in grid.controls],
             self.count,
@@ -113,7 +113,7 @@ class CompareTab:
             trigger_mode="always_last",
             **LIGHT,
         )
-        self.start.click(self.begin, grid.inputs | {self.browser}, [*self.panel.outputs, self.trouble], **LIGHT)
+        self.start.click(self.begin, {*grid.inputs, self.browser}, [*self.panel.outputs, self.trouble], **LIGHT)
 
     def _wire_twin(self, twin: TwinButton, tabs: gr.Tabs) -> None:
         def compare_with_full(browser: Sent, shown: Sent) -> Updates:

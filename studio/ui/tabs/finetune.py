@@ -8,7 +8,6 @@ model is trained, and to start anything on a hosted page.
 from __future__ import annotations
 
 import html
-from typing import Any
 
 import gradio as gr
 
@@ -23,7 +22,7 @@ from studio.ui.components import message
 from studio.ui.components.static_html import facts, training_plot
 from studio.ui.components.values import Message
 from studio.ui.forms.training import FinetuneForm, finetune_label
-from studio.ui.listeners import LIGHT, Sent, Values, sent_by
+from studio.ui.listeners import LIGHT, Part, Sent, Updates, Values, sent_by
 from studio.ui.panels.training_clips import ClipsPanel
 from studio.ui.panels.training_progress import TrainingProgress, facts_of, plot_of, prediction_of, words_of
 from studio.ui.panels.versions import VersionsPanel, training_job, trainings
@@ -41,7 +40,7 @@ class FinetuneTab:
     def __init__(self, context: PageContext, presets: list[Preset]) -> None:
         self.context = context
         self.form = FinetuneForm(presets)
-        self.clips = ClipsPanel(context)
+        self.clips = ClipsPanel(context, self.form)
         self.panel = VersionsPanel(context)
         self.versions = self.panel.versions
 
@@ -83,7 +82,7 @@ class FinetuneTab:
         self.panel.build_list()
 
     @property
-    def _shown(self) -> list[Any]:
+    def _shown(self) -> list[Part]:
         """Everything that `_shows` may change."""
         return [
             *(
@@ -105,51 +104,40 @@ class FinetuneTab:
         """Connect the tab, which looks anew whenever it is opened."""
         clips, panel, form = self.clips, self.panel, self.form
         form.wire()
-        listed = [clips.ids, clips.list, *form.size]
-        clips.files.upload(clips.add, [clips.files, *listed], clips.outputs, **LIGHT)
-        clips.list.remove(clips.remove, listed, clips.outputs, **LIGHT)
-        clips.list.edit(clips.edited, listed, [clips.remembered], trigger_mode="always_last", **LIGHT)
-        tab.select(clips.recall, [clips.remembered, clips.ids, *form.size], clips.outputs, **LIGHT)
-        asked = [clips.seen, *listed]
-        self.timer.tick(clips.look, asked, clips.outputs, **LIGHT)
-        for control in form.size:
-            control.change(clips.look, asked, clips.outputs, trigger_mode="always_last", **LIGHT)
-
+        clips.wire(tab, self.timer)
         following = [self.chosen, self.progress, panel.paired, panel.prompt]
         tab.select(self.open, following, self._shown, **LIGHT)
         panel.prompt.input(self.open, following, self._shown, **LIGHT)
         self.timer.tick(self.look, [*following, self.seen], self._shown, **LIGHT)
-        asked_for = clips.inputs | form.inputs
-        self.start.click(self.begin, asked_for, [*self._shown, self.trouble], **LIGHT)
-        self.predict.click(self.foretell, asked_for, [*self._shown, self.trouble], **LIGHT)
+        for button, start in ((self.start, self.begin), (self.predict, self.foretell)):
+            button.click(start, {*clips.inputs, *form.inputs}, [*self._shown, self.trouble], **LIGHT)
         self.stop.click(self.leave_off, [self.chosen], [self.answer], **LIGHT)
         self.go_on.click(self.take_up, following, self._shown, **LIGHT)
-        panel.list.choose(self.choose, [panel.paired], [*self._shown, panel.said, panel.confirm], **LIGHT)
+        panel.list.choose(self.choose, [panel.paired], [*self._shown, panel.said, panel.deletion.question], **LIGHT)
         panel.push.wire(self.chosen)
-        panel.delete.click(panel.ask, None, [panel.confirm], **LIGHT)
-        panel.not_really.click(panel.keep, None, [panel.confirm], **LIGHT)
+        panel.deletion.wire()
         for button, act in (
             (panel.promote, panel.put_forward),
             (panel.roll_back, panel.undo),
-            (panel.really, panel.remove),
+            (panel.deletion.really, panel.remove),
         ):
-            acted = button.click(act, [self.chosen], [panel.said, panel.confirm], **LIGHT)
+            acted = button.click(act, [self.chosen], [panel.said, panel.deletion.question], **LIGHT)
             acted.then(self.open, following, self._shown, **LIGHT)
 
     # -- the buttons --------------------------------------------------------------------------------------------------
 
-    def begin(self, values: Values) -> dict[Any, Any]:
+    def begin(self, values: Values) -> Updates:
         """The version is written down, and a job that trains it; the form stays as it is."""
         return self._begin(values, predict=False)
 
-    def foretell(self, values: Values) -> dict[Any, Any]:
+    def foretell(self, values: Values) -> Updates:
         """The version is written down, and a job that says what training it would take."""
         return self._begin(values, predict=True)
 
-    def _begin(self, values: Values, *, predict: bool) -> dict[Any, Any]:
+    def _begin(self, values: Values, *, predict: bool) -> Updates:
         try:
             self._refuse_strangers()
-            clips = self.clips.clips(values, *self.form.size_of(values))
+            clips = self.clips.clips(values)
             request, preset = self.form.request_of(values, clips)
             weights.folder_of(preset)
             version = begin(request, store=self.context.store)
@@ -165,7 +153,7 @@ class FinetuneTab:
             return {self.trouble: message.of_error(error, label=label)}
         return self._shows(version.id, TrainingProgress(), None) | {self.trouble: {}, self.answer: {}}
 
-    def leave_off(self, chosen: Any) -> dict[Any, Any]:
+    def leave_off(self, chosen: Sent) -> Updates:
         try:
             self._refuse_strangers()
         except StudioError as error:
@@ -176,7 +164,7 @@ class FinetuneTab:
         self.context.queue.cancel(job.id)
         return {self.answer: message.quiet("Stopping after the step under way. What was learnt is kept.")}
 
-    def take_up(self, chosen: Any, progress: Any, paired: Any, prompt: Any = "") -> dict[Any, Any]:
+    def take_up(self, chosen: Sent, progress: Sent, paired: Sent, prompt: Sent = "") -> Updates:
         """A stopped or failed version goes on from its last checkpoint."""
         try:
             self._refuse_strangers()
@@ -188,9 +176,9 @@ class FinetuneTab:
             return {self.answer: message.of_error(error)}
         return self._shows(version.id, progress, paired, prompt) | {self.answer: {}}
 
-    def choose(self, paired: Any, event: gr.EventData) -> dict[Any, Any]:
+    def choose(self, paired: Sent, event: gr.EventData) -> Updates:
         sent = sent_by(event)
-        closed = {self.panel.said: {}, self.panel.confirm: gr.update(visible=False), self.answer: {}}
+        closed = self.panel.deletion.closed() | {self.panel.said: {}, self.answer: {}}
         return self._shows(sent.get("version"), TrainingProgress(), paired) | closed
 
     def _refuse_strangers(self) -> None:
@@ -207,15 +195,15 @@ class FinetuneTab:
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
-    def open(self, chosen: Any, progress: Any, paired: Any, prompt: Any = "") -> dict[Any, Any]:
+    def open(self, chosen: Sent, progress: Sent, paired: Sent, prompt: Sent = "") -> Updates:
         """The tab was opened, or something was done: all as it is now."""
         return self._shows(chosen, progress, paired, prompt)
 
-    def look(self, chosen: Any, progress: Any, paired: Any, prompt: Any, seen: Any) -> Any:
+    def look(self, chosen: Sent, progress: Sent, paired: Sent, prompt: Sent, seen: Sent) -> Updates:
         """What has changed since the page looked last; nothing where nothing has."""
         return gr.skip() if self._signs(chosen) == seen else self._shows(chosen, progress, paired, prompt)
 
-    def _shows(self, chosen: Any, progress: Any, paired: Any, prompt: Any = "") -> dict[Any, Any]:
+    def _shows(self, chosen: Sent, progress: Sent, paired: Sent, prompt: Sent = "") -> Updates:
         signs = self._signs(chosen)  # before anything is read, so that what comes meanwhile is seen the next time
         versions = self.versions.list()
         now = next(iter(trainings(self.context)), None)
@@ -231,25 +219,24 @@ class FinetuneTab:
                 | self.panel.shows(versions, None, TrainingProgress(), paired, "")
             )
         else:
-            another = not isinstance(progress, TrainingProgress) or progress.version != version.id
-            progress = TrainingProgress(version=version.id) if another else progress
-            progress = progress.with_events(self.versions.events(version.id, after=progress.read))
-            updates = self._shows_training(version, progress) | self.panel.shows(
-                versions, version, progress, paired, prompt
-            )
-            if another:
+            begun = TrainingProgress(version=version.id)
+            known = progress if isinstance(progress, TrainingProgress) and progress.version == version.id else begun
+            same = known is progress
+            known = known.with_events(self.versions.events(version.id, after=known.read))
+            updates = self._shows_training(version, known) | self.panel.shows(versions, version, known, paired, prompt)
+            if not same:
                 updates |= self.panel.offers(version)
             if version.id != chosen:
                 signs = self._signs(version.id)
         return updates | {self.seen: signs, self.timer: gr.Timer(active=True)}
 
-    def _shows_training(self, version: Version, progress: TrainingProgress) -> dict[Any, Any]:
+    def _shows_training(self, version: Version, progress: TrainingProgress) -> Updates:
         state, request = self.panel.state_of(version), version.request
         job = training_job(self.context, version.id)
         waits = job is not None and job.state == "queued"
         running = state == "training"
         mine = not self.context.hosted
-        updates: dict[Any, Any] = {
+        updates: Updates = {
             self.chosen: version.id,
             self.progress: progress,
             self.heading: {"title": version.title, "note": _line(version), "rows": [], "notes": []},

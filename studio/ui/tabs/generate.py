@@ -83,7 +83,7 @@ class GenerateTab:
         submitting = gr.on(
             [self.generate.click, form.prompt.submit],
             self.submit,
-            form.inputs | {self.browser},
+            {*form.inputs, self.browser},
             [self.browser, self.trouble],
             **LIGHT,
         )
