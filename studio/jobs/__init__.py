@@ -14,7 +14,8 @@ say is in the log of the thing that is made.
     worker.py     takes the next job, walks its verb, says how it ended
     preload.py    loads a model ahead of time
     process.py    processes and their ends
-    queue.py      what the page sees; keeps a worker process alive, and kills one that will not stop
+    keeper.py     keeps a worker process alive, and kills one that will not stop
+    queue.py      what the page sees
 
 Two workers never overlap: whoever works holds `worker.lock`, which the operating system takes back only when that
 process is gone. A job is stopped softly first, by its `stop`; a worker that has not answered in time is killed with

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from studio.clips.clip import Clip
 from studio.clips.write import thumbnail_jpeg, write_clip
@@ -28,7 +28,18 @@ from studio.events import (
     StepFinished,
 )
 from studio.records.event_log import PREVIEW, EventLog
-from studio.records.run import COMPUTED, EVENTS, BlockTrace, Output, Run, settings_of, utc_now, write_run
+from studio.records.run import (
+    COMPUTED,
+    EVENTS,
+    BlockTrace,
+    Output,
+    Run,
+    read_events,
+    read_run,
+    settings_of,
+    utc_now,
+    write_run,
+)
 from studio.records.run_index import RunIndex
 from studio.storage import FileLock, disk_trouble, write_atomically
 
@@ -197,6 +208,34 @@ class RunWriter:
         self._index.remember(run)
         self._lock.release()
         return run
+
+
+def end_without_writer(
+    run: Run, index: RunIndex, state: Literal["interrupted", "cancelled", "failed"], error: StudioError | None
+) -> Run | None:
+    """End a run whose writer died without a word; None where it is final or its writer lives."""
+    lock = FileLock(run.folder / "lock")
+    if run.state != "running" or not lock.try_acquire():
+        return None
+    try:
+        run = read_run(run.folder)
+        if run.state != "running":
+            return None
+        tally = Tally()
+        for event in read_events(run.folder):
+            tally.add(event)
+        if error is None and state == "interrupted":
+            error = RunError("The studio stopped while this run was being made.", way_out="Run it again.")
+        run = replace(
+            tally.onto(run), state=state, finished=utc_now(), error=None if error is None else error.to_json()
+        )
+        lock.reserve(0)
+        drop_outputs(run.folder)
+        write_run(run)
+        index.remember(run)
+        return run
+    finally:
+        lock.release()
 
 
 def drop_outputs(folder: Path) -> None:

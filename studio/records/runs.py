@@ -32,9 +32,9 @@ from typing import Any, Literal
 
 from studio.errors import DiskFull, RunError, StudioError
 from studio.preset import Preset
-from studio.records.run import RUN_ID, Output, Run, RunState, read_events, read_run, utc_now, write_run
+from studio.records.run import RUN_ID, Output, Run, RunState, read_run, utc_now, write_run
 from studio.records.run_index import RunIndex
-from studio.records.run_writer import RunWriter, Tally, drop_outputs
+from studio.records.run_writer import RunWriter, end_without_writer
 from studio.requests.generation import GenerationRequest
 from studio.storage import MORE_ROOM, FileLock, disk_trouble, rename
 
@@ -229,7 +229,7 @@ class RunStore:
         Half-made and half-deleted folders go away. The index is brought into line with the folders where they can
         differ: folders it does not know, folders that are gone, and runs it holds to be running.
         """
-        self._remove_abandoned()
+        _remove_abandoned(self.folder)
         known = self._index.states()
         doubtful = [name for name in self._folder_names() if known.get(name, "running") == "running"]
         interrupted = [
@@ -251,29 +251,7 @@ class RunStore:
 
         The figures come from the events it had logged.
         """
-        run = self.get(run_id)
-        lock = FileLock(run.folder / "lock")
-        if run.state != "running" or not lock.try_acquire():
-            return None
-        try:
-            run = read_run(run.folder)
-            if run.state != "running":
-                return None
-            tally = Tally()
-            for event in read_events(run.folder):
-                tally.add(event)
-            if error is None and state == "interrupted":
-                error = RunError("The studio stopped while this run was being made.", way_out="Run it again.")
-            run = replace(
-                tally.onto(run), state=state, finished=utc_now(), error=None if error is None else error.to_json()
-            )
-            lock.reserve(0)
-            drop_outputs(run.folder)
-            write_run(run)
-            self._index.remember(run)
-            return run
-        finally:
-            lock.release()
+        return end_without_writer(self.get(run_id), self._index, state, error)
 
     def _folder_names(self) -> list[str]:
         return sorted(path.name for path in self.folder.iterdir() if path.is_dir() and not path.name.startswith("."))
@@ -299,15 +277,17 @@ class RunStore:
         self.skipped = tuple(skipped)
         return runs
 
-    def _remove_abandoned(self) -> None:
-        for folder in (*self.folder.glob(".new-*"), *self.folder.glob(".deleted-*")):
-            with contextlib.suppress(OSError):
-                if time.time() - folder.stat().st_mtime < ABANDONED_SECONDS:
-                    continue
-                lock = FileLock(folder / "lock")
-                if lock.try_acquire():
-                    shutil.rmtree(folder, ignore_errors=True)
-                    lock.release()
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove half-made and half-deleted runs that nobody holds any more."""
+    for remains in (*folder.glob(".new-*"), *folder.glob(".deleted-*")):
+        with contextlib.suppress(OSError):
+            if time.time() - remains.stat().st_mtime < ABANDONED_SECONDS:
+                continue
+            lock = FileLock(remains / "lock")
+            if lock.try_acquire():
+                shutil.rmtree(remains, ignore_errors=True)
+                lock.release()
 
 
 def _no_such_run(run_id: Any) -> RunError:

@@ -289,7 +289,7 @@ def test_cancelling_takes_effect_within_a_block_and_keeps_the_worker(store: RunS
     with working(store, in_process=in_process, cancel_seconds=20) as queue:
         job = queue.submit(ask("steps=200 blocks=10 pause=0.02"))
         until(lambda: len(queue.events(job.id)) > 10)
-        worker = queue._worker_pid
+        worker = queue.worker_pid
         seen = len(queue.events(job.id))
         queue.cancel(job.id)
         (job,) = ended(queue, job)
@@ -298,7 +298,7 @@ def test_cancelling_takes_effect_within_a_block_and_keeps_the_worker(store: RunS
         assert len(said(queue, job)) - seen < 40
         again = queue.submit(ask("steps=1"))
         assert ended(queue, again)[0].state == "complete"
-        assert queue._worker_pid == worker, "the worker, and the model it holds, was not lost"
+        assert queue.worker_pid == worker, "the worker, and the model it holds, was not lost"
 
 
 def test_stopping_and_keeping_ends_with_a_partial_clip(store: RunStore) -> None:
@@ -318,7 +318,7 @@ def test_a_worker_that_will_not_stop_is_killed_and_the_next_job_runs(store: RunS
     with working(store) as queue:
         stuck, following = queue.submit(ask(f"then={how} at=0")), queue.submit(ask("steps=2"))
         begun(queue, stuck)
-        worker = queue._worker_pid
+        worker = queue.worker_pid
         assert worker is not None
         asked = time.monotonic()
         queue.cancel(stuck.id)
@@ -333,7 +333,7 @@ def test_a_worker_that_will_not_stop_is_killed_and_the_next_job_runs(store: RunS
 @pytest.mark.skipif(sys.platform == "win32", reason="no niceness there")
 def test_the_worker_stands_back_behind_the_page(store: RunStore) -> None:
     with working(store) as queue:
-        worker = until(lambda: isinstance(queue.worker_state(), Ready) and queue._worker_pid)
+        worker = until(lambda: isinstance(queue.worker_state(), Ready) and queue.worker_pid)
         assert psutil.Process(worker).nice() > psutil.Process().nice()
 
 
@@ -341,8 +341,8 @@ def test_a_crash_fails_the_job_with_a_plain_reason_and_not_the_next(store: RunSt
     with working(store) as queue:
         crashed, killed = queue.submit(ask("then=segfault")), queue.submit(ask("then=hang"))
         begun(queue, killed)
-        assert queue._worker_pid is not None
-        os.kill(queue._worker_pid, signal.SIGKILL)
+        assert queue.worker_pid is not None
+        os.kill(queue.worker_pid, signal.SIGKILL)
         wrong, odd, fine = (queue.submit(ask(prompt)) for prompt in ("then=raise", "then=oddity", "steps=1"))
         crashed, killed, wrong, odd, fine = ended(queue, crashed, killed, wrong, odd, fine)
         assert [job.state for job in (crashed, killed, wrong, odd, fine)] == ["failed"] * 4 + ["complete"]
@@ -362,8 +362,8 @@ def test_a_worker_that_cannot_work_says_why_and_is_tried_again(store: RunStore) 
         job = queue.submit(ask("a"))
         state = until(lambda: now if isinstance(now := queue.worker_state(), Dead) else None)
         assert "No module named 'no_such_module'" in state.reason
-        first = queue._worker_pid
-        until(lambda: queue._worker_pid not in (None, first))
+        first = queue.worker_pid
+        until(lambda: queue.worker_pid not in (None, first))
         assert queue.get(job.id).state == "queued"
 
 
@@ -416,13 +416,13 @@ def test_twenty_random_cancels_leave_no_overlap_and_no_orphan(store: RunStore) -
         for job in jobs:
             if chance.random() < 0.8:
                 begun(queue, job)
-            workers.add(queue._worker_pid)
+            workers.add(queue.worker_pid)
             time.sleep(chance.uniform(0, 0.1))
             queue.cancel(job.id)
             if chance.random() < 0.5:
                 ended(queue, job)
         jobs = ended(queue, *jobs)
-        workers.add(queue._worker_pid)
+        workers.add(queue.worker_pid)
     assert {job.state for job in jobs} == {"cancelled"}
     assert overlaps(store) == []
     assert len(workers - {None}) > 1
@@ -465,7 +465,7 @@ def test_closing_interrupts_what_runs_and_keeps_what_waits(store: RunStore) -> N
     with working(store) as queue:
         running, waiting = queue.submit(ask("steps=1000 pause=0.02")), queue.submit(ask("steps=1"))
         begun(queue, running)
-        worker = queue._worker_pid
+        worker = queue.worker_pid
     assert worker is not None
     assert group_is_gone(worker)
     queue = JobQueue(store=store, verbs=VERBS)
