@@ -130,7 +130,8 @@ class Form:
         self._fields.choice(name, filterable=False, min_width=140, **look)
 
     def _default(self, name: str) -> Any:
-        return getattr(self.first.defaults, name) if self.first else None
+        """What the first preset proposes, or else the field's own default."""
+        return fields.defaults_of(self.first, GenerationRequest).get(name, _unset(name)) if self.first else None
 
     # -- showing ------------------------------------------------------------------------------------------------------
 
