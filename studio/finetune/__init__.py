@@ -15,6 +15,7 @@ since the last checkpoint; what goes on from there is, on a CPU, bit for bit wha
     preparing.py     samples as the model sees them
     sampling.py      clips that the model makes meanwhile
     training.py      steps, scores, state
+    decoder_memory.py what the way back through the decoder holds
     objectives.py    what is minimised
     clips.py         files become samples
     notebook.py      what is written of a training, by the first process alone

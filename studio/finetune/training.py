@@ -25,7 +25,6 @@ from studio.chopgrad import (
     ChunkedDecoder,
     CropSize,
     Region,
-    SavedBytes,
     chunked,
     decode_backward,
     decode_values,
@@ -205,7 +204,7 @@ class Training:
         pixel = 0.0
         if self.decoder is not None:
             z = self.model.denormalised(estimate)
-            how, part = self._how(z, generator)
+            how, part = self.way_back(z, generator)
             target = self.prepared.target(chosen).to(z.device)
             loss = self._pixel_loss(target, weight=self._pixel_weight * share, share=part)
             vae_dtype = next(self.model.vae.parameters()).dtype
@@ -239,7 +238,7 @@ class Training:
             **how,
         )
 
-    def _how(self, z: Tensor, generator: torch.Generator) -> tuple[Backprop, float]:
+    def way_back(self, z: Tensor, generator: torch.Generator) -> tuple[Backprop, float]:
         """How to go through the decoder, and which share of the picture is looked at."""
         request = self.request
         crop, share = None, 1.0
@@ -327,32 +326,6 @@ class Training:
                 noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(1000 * number + turn))
                 estimate, latent = self._one_step(number, clean, noise, level)
                 yield estimate, float(latent), target
-
-    def decoder_bytes(self) -> tuple[int, int]:
-        """Bytes held for the way back through the decoder: as asked for, and by plain backpropagation.
-
-        The second is measured on two and three chunks and drawn on in a straight line, which it is, for a whole clip
-        might not fit.
-        """
-        if self.decoder is None:
-            return 0, 0
-        z = self.model.denormalised(self.prepared.latents[:1].to(self.model.device))
-        z = z.to(next(self.model.vae.parameters()).dtype)
-        plan = self.decoder.plan(z.shape[2])
-
-        def held(how: Backprop, chunks: int) -> int:
-            assert self.decoder is not None
-            with SavedBytes(*self.model.vae.parameters()) as saved:
-                part = z[:, :, : plan[chunks - 1].stop]
-                decode_backward(self.decoder, part, lambda frames, _: frames.square().sum(), how)
-            return saved.peak
-
-        how, _ = self._how(z, torch.Generator().manual_seed(0))
-        full = Backprop(mode="full")
-        if len(plan) <= 3:
-            return held(how, len(plan)), held(full, len(plan))
-        two, three = held(full, 2), held(full, 3)
-        return held(how, len(plan)), two + (len(plan) - 2) * (three - two)
 
     def _decoded(self, estimate: Tensor) -> Iterator[tuple[Tensor, object]]:
         if self.decoder is None:

@@ -28,6 +28,7 @@ from studio.events import (
     TrainingStarted,
     TrainingStep,
 )
+from studio.finetune.decoder_memory import decoder_bytes
 from studio.finetune.notebook import SAMPLES, STATE, Notebook
 from studio.finetune.preparing import prepare
 from studio.finetune.room import peak_bytes, room
@@ -191,7 +192,7 @@ class _Walk:
             return training.scores()
 
     def _forecast(self, training: Training, *, done: int) -> TrainingForecast:
-        held, full = training.decoder_bytes()
+        held, full = decoder_bytes(training)
         return TrainingForecast(
             step_seconds=self._typical_seconds(),
             eta_seconds=self._eta(done),
