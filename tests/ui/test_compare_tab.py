@@ -259,7 +259,7 @@ def test_delete_asks_first_and_the_newest_left_takes_its_place(tab: CompareTab) 
     assert update[tab.panel.deletion.button]["visible"] is True
     assert update[tab.panel.deletion.question]["visible"] is False
     page = Path(update[tab.panel.files.figures["html"]]["value"])
-    assert tab.panel.deletion.asked()[tab.panel.deletion.question]["visible"] is True
+    assert tab.panel.deletion.opened()[tab.panel.deletion.question]["visible"] is True
     assert tab.panel.deletion.closed()[tab.panel.deletion.question]["visible"] is False
     assert len(tab.jobs.book.list()) == 2, "asked about is not deleted"
 

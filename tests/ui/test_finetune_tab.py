@@ -17,6 +17,7 @@ import gradio as gr
 import numpy as np
 import pytest
 from support import clip_corpus
+from support.patience import until
 from test_form import values_of
 from test_tabs import context, hosted, pressed
 
@@ -217,7 +218,7 @@ def test_whatever_a_browser_sends_as_the_list_is_borne(tab: FinetuneTab, sent: A
 def test_more_than_fifty_clips_are_not_taken(tab: FinetuneTab, film: Callable[..., str]) -> None:
     updates = tab.clips.add(given(tab, [f"{n}" for n in range(49)], {}, files=[film("one.mp4"), film("two.mp4")]))
     assert len(updates[tab.clips.ids]) == 50
-    assert "two.mp4" in updates[tab.clips.said]["words"]
+    assert "two.mp4" in updates[tab.clips.answer]["words"]
 
 
 def once_read(tab: FinetuneTab, ids: Any, shown: Any) -> Any:
@@ -265,6 +266,7 @@ def test_old_uploads_are_swept_save_those_that_a_version_needs(tab: FinetuneTab,
     unreadable.parent.mkdir()
     unreadable.write_text("{torn", encoding="utf-8")
     uploaded(tab, film("one-more.mp4", seed=9))
+    until(lambda: not old.is_file())  # the sweeping comes after the reading
     assert [path.is_file() for path in (needed, old, fresh, again)] == [True, False, True, True]
     ids, listed = uploaded(tab, film("2.mp4", seed=102))
     shutil.rmtree(again.parent)
@@ -429,7 +431,7 @@ def test_a_hosted_page_says_why_it_starts_nothing(hosted: PageContext, film: Cal
     for button in (tab.panel.promote, tab.panel.deletion.button, tab.panel.roll_back):
         assert updates[button]["interactive"] is False
     for act in (tab.panel.put_forward, tab.panel.undo, tab.panel.remove):
-        assert "shared" in act(version.id)[tab.panel.said]["words"]
+        assert "shared" in act(version.id)[tab.panel.answer]["words"]
     assert "shared" in tab.take_up(version.id, TrainingProgress(), None)[tab.answer]["words"]
     assert trainings(hosted) == {}
     assert tab.versions.promoted("pocket") is None
@@ -565,16 +567,16 @@ def test_versions_are_promoted_rolled_back_and_deleted(tab: FinetuneTab, film: C
     promoted = tab.versions.promoted("pocket")
     assert promoted is not None
     assert promoted.id == better.id
-    assert "worse is promoted again" in tab.panel.undo(better.id)[tab.panel.said]["words"]
-    assert "as it came" in tab.panel.undo(better.id)[tab.panel.said]["words"]
-    assert tab.panel.undo(better.id)[tab.panel.said]["tone"] == "error"
+    assert "worse is promoted again" in tab.panel.undo(better.id)[tab.panel.answer]["words"]
+    assert "as it came" in tab.panel.undo(better.id)[tab.panel.answer]["words"]
+    assert tab.panel.undo(better.id)[tab.panel.answer]["tone"] == "error"
 
-    assert tab.panel.deletion.asked()[tab.panel.deletion.question]["visible"]
-    assert "Deleted" in tab.panel.remove(worse.id)[tab.panel.said]["words"]
+    assert tab.panel.deletion.opened()[tab.panel.deletion.question]["visible"]
+    assert "Deleted" in tab.panel.remove(worse.id)[tab.panel.answer]["words"]
     assert [each.id for each in tab.versions.list()] == [better.id]
-    assert tab.panel.remove("../" + better.id)[tab.panel.said]["tone"] == "error"
+    assert tab.panel.remove("../" + better.id)[tab.panel.answer]["tone"] == "error"
     tab.context.queue.submit(TrainVersion(version_id=better.id))
-    assert "about to be" in tab.panel.remove(better.id)[tab.panel.said]["words"]
+    assert "about to be" in tab.panel.remove(better.id)[tab.panel.answer]["words"]
 
 
 def test_a_failed_version_says_why_and_can_go_on(tab: FinetuneTab, film: Callable[..., str]) -> None:

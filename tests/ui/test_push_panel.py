@@ -61,20 +61,20 @@ def test_at_home_it_is_sent_with_the_machines_token_which_nobody_sees(
     assert offered[push.repo] == "night-i-rain-i-pocket-lora"
     assert push.repo not in tab.open(version.id, offered[tab.progress], None), "what was typed stays"
     begun, ended = pushed(tab, version.id, " rain ", True)
-    assert "being sent to rain" in begun[push.said]["words"]
-    assert ended[push.said]["link"] == f"{hub.endpoint}/someone/rain"
+    assert "being sent to rain" in begun[push.answer]["words"]
+    assert ended[push.answer]["link"] == f"{hub.endpoint}/someone/rain"
     assert hub.made[0]["visibility"] == "private"
     assert {LORA_FILE, "README.md"} <= set(hub.files)
     assert hub.tokens - {None} == {f"Bearer {SECRET}"}
-    assert pushed(tab, version.id, "rain", False)[-1][push.said]["tone"] == "good"
+    assert pushed(tab, version.id, "rain", False)[-1][push.answer]["tone"] == "good"
     assert hub.made[1]["visibility"] == "public"
 
     hub.refusal = 403
     refused = pushed(tab, version.id, "someone-else/rain", True)[-1]
-    assert "may not write" in refused[push.said]["words"]
+    assert "may not write" in refused[push.answer]["words"]
     assert refused[push.button]["interactive"]
-    assert pushed(tab, version.id, "", True)[-1][push.said]["field"] == "Repository"
-    assert pushed(tab, "../x", "rain", True)[-1][push.said]["tone"] == "error"
+    assert pushed(tab, version.id, "", True)[-1][push.answer]["field"] == "Repository"
+    assert pushed(tab, "../x", "rain", True)[-1][push.answer]["tone"] == "error"
     assert SECRET not in f"{offered} {begun} {ended} {refused} {caplog.text}"
     assert not [path for path in context.store.folder.rglob("*.json*") if SECRET in path.read_text(encoding="utf-8")]
 
@@ -85,7 +85,7 @@ def test_without_a_token_that_is_said_before_anything_is_sent(
     tab = tab_of(context)
     version = complete(tab, film)
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
-    assert "hf auth login" in pushed(tab, version.id, "rain", True)[-1][tab.panel.push.said]["words"]
+    assert "hf auth login" in pushed(tab, version.id, "rain", True)[-1][tab.panel.push.answer]["words"]
     assert (hub.made, hub.tokens) == ([], set())
     tab.versions.write(replace(version, state="stopped"))
     assert tab.open(version.id, TrainingProgress(), None)[tab.panel.push.part]["visible"] is False
@@ -102,7 +102,7 @@ def test_visitors_of_a_shared_page_send_with_their_own_token_and_never_with_the_
     monkeypatch.setattr("studio.ui.panels.push.can_sign_in", lambda: True)
     monkeypatch.setattr("gradio.routes.attach_oauth", lambda app: None)
     tab = tab_of(hosted)
-    said = tab.panel.push.said
+    said = tab.panel.push.answer
     assert tab.open(version.id, TrainingProgress(), None)[tab.panel.push.part]["visible"]
     assert "Sign in" in pushed(tab, version.id, "rain", True)[-1][said]["words"]
     assert hub.tokens == set()

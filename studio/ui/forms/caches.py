@@ -6,8 +6,6 @@ method needs nothing here: its fields' types and docstrings become controls.
 
 from __future__ import annotations
 
-from typing import Any
-
 import gradio as gr
 
 from studio.requests.caches import METHODS, CacheConfig, title_of, why_not
@@ -109,7 +107,7 @@ class CacheForm:
         picker = gr.update(choices=rivals(pipeline), value=rival, visible=choice == MORE)
         return updates | {self.note: about(method, pipeline), self.rival: picker}
 
-    def read(self, values: Values) -> dict[str, Any] | None:
+    def read(self, values: Values) -> dict[str, object] | None:
         """What the controls say, as a record for a request's `cache`; None for no cache.
 
         Raises:

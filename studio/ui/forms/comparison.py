@@ -148,10 +148,10 @@ def _text(name: str, label: str, info: str, placeholder: str, **look: Any) -> gr
 
 def method_choices(pipeline: str) -> list[tuple[str, str]]:
     """Methods that work on a model, by title; the last is whatever cache the Generate tab has."""
-    found = [(parse_method(name).title, name) for name in METHODS if why_not(name, pipeline) is None]
-    at = next((place + 1 for place, (_, name) in enumerate(found) if name == "adacache"), 0)
-    found.insert(at, (parse_method(MOREG).title, MOREG))
-    return [*found, ("The Generate tab's cache", AS_ON_THE_FORM)]
+    methods = [(parse_method(name).title, name) for name in METHODS if why_not(name, pipeline) is None]
+    at = next((place + 1 for place, (_, name) in enumerate(methods) if name == "adacache"), 0)
+    methods.insert(at, (parse_method(MOREG).title, MOREG))
+    return [*methods, ("The Generate tab's cache", AS_ON_THE_FORM)]
 
 
 def grid_label(error: StudioError) -> str:

@@ -75,7 +75,7 @@ class FieldControls:
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
-    def read(self, values: Values) -> dict[str, Any]:
+    def read(self, values: Values) -> dict[str, object]:
         """What the controls say, as a record for the model; what may be left out and was is None.
 
         Raises:

@@ -129,7 +129,7 @@ class Form:
     def _choice(self, name: str, **look: Any) -> None:
         self._fields.choice(name, filterable=False, min_width=140, **look)
 
-    def _default(self, name: str) -> Any:
+    def _default(self, name: str) -> object:
         """What the first preset proposes, or else the field's own default."""
         return fields.defaults_of(self.first, GenerationRequest).get(name, _unset(name)) if self.first else None
 
@@ -201,7 +201,7 @@ class Form:
         return request, preset
 
 
-def _unset(name: str) -> Any:
+def _unset(name: str) -> object:
     return GenerationRequest.model_fields[name].default
 
 

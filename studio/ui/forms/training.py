@@ -183,10 +183,10 @@ class FinetuneForm:
         """
         written = self._fields.read(values)
         preset = find_preset(str(written.pop("preset")))
-        lines = len(written["sample_prompts"])
-        if lines > MOST_PROMPTS:
+        prompts = written["sample_prompts"]
+        if isinstance(prompts, tuple) and len(prompts) > MOST_PROMPTS:
             raise RequestError(
-                f"{lines} lines are {lines} prompts.",
+                f"{len(prompts)} lines are {len(prompts)} prompts.",
                 field="sample_prompts",
                 way_out=f"Write {MOST_PROMPTS} at most.",
             )

@@ -29,10 +29,10 @@ class DeletionPanel:
             self.keep = gr.Button("Keep it", size="sm", elem_id=f"{self._name}-keep")
 
     def wire(self) -> None:
-        self.button.click(self.asked, None, [self.question], **LIGHT)
+        self.button.click(self.opened, None, [self.question], **LIGHT)
         self.keep.click(self.closed, None, [self.question], **LIGHT)
 
-    def asked(self) -> Updates:
+    def opened(self) -> Updates:
         return {self.question: gr.update(visible=True)}
 
     def closed(self) -> Updates:

@@ -79,8 +79,8 @@ class MeasurePanel:
         if not self._may():
             return self.shows(name)
         try:
-            asked = {"num_inference_steps": steps or None, "flow_shift": flow_shift or None}
-            self._context.queue.submit(read_as(ProfileModel, {"preset": find_preset(str(name)).name} | asked))
+            at = {"num_inference_steps": steps or None, "flow_shift": flow_shift or None}
+            self._context.queue.submit(read_as(ProfileModel, {"preset": find_preset(str(name)).name} | at))
         except StudioError as error:
             return self.shows(name) | {self.line: message.of_error(error)}
         return self.shows(name)

@@ -55,14 +55,14 @@ class PushPanel:
                 self.button = gr.Button("Push to Hub", size="sm", elem_id="push")
                 if self._signs_in:
                     gr.LoginButton(size="sm", elem_id="sign-in")
-            self.said = message.message(elem_id="push-said")
+            self.answer = message.message(elem_id="push-said")
 
     @property
     def outputs(self) -> list[Part]:
-        return [self.part, self.repo, self.said]
+        return [self.part, self.repo, self.answer]
 
     def wire(self, chosen: gr.State) -> None:
-        self.button.click(self.push, [chosen, self.repo, self.private], [self.said, self.button], **LIGHT)
+        self.button.click(self.push, [chosen, self.repo, self.private], [self.answer, self.button], **LIGHT)
 
     def shows(self, chosen: Version | None) -> Updates:
         """Whether there is something to send."""
@@ -71,7 +71,7 @@ class PushPanel:
 
     def offers(self, chosen: Version, name: str) -> Updates:
         """Another version was chosen: the repository that it might go to."""
-        return {self.repo: f"{name}-{chosen.request.preset}-lora", self.said: {}}
+        return {self.repo: f"{name}-{chosen.request.preset}-lora", self.answer: {}}
 
     async def push(
         self, chosen: Sent, repo: Sent, private: Sent, token: gr.OAuthToken | None = None
@@ -83,7 +83,7 @@ class PushPanel:
             version = self._versions.get(chosen)
             name = repo.strip() if isinstance(repo, str) else ""
             yield {
-                self.said: message.quiet(f"{version.title} is being sent to {name}."),
+                self.answer: message.quiet(f"{version.title} is being sent to {name}."),
                 self.button: gr.update(interactive=False),
             }
             send = partial(
@@ -95,19 +95,19 @@ class PushPanel:
                 private=private is not False,
             )
             address = await asyncio.get_running_loop().run_in_executor(self._senders, send)
-            said: Message = {**message.good(f"{version.title} was sent:"), "link": address}
+            answer: Message = {**message.good(f"{version.title} was sent:"), "link": address}
         except StudioError as error:
             label = "Repository" if error.field == "repo" else ""
-            said = message.of_error(error, label=label)
-        yield {self.said: said, self.button: gr.update(interactive=True)}
+            answer = message.of_error(error, label=label)
+        yield {self.answer: answer, self.button: gr.update(interactive=True)}
 
 
 def can_sign_in() -> bool:
     """Whether visitors can sign in: on a Space that asked for it, and with what Gradio needs for it."""
-    told = ("OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET", "OAUTH_SCOPES", "OPENID_PROVIDER_URL")
+    variables = ("OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET", "OAUTH_SCOPES", "OPENID_PROVIDER_URL")
     needed = ("authlib", "itsdangerous")
     return (
         get_space() is not None
-        and all(os.environ.get(name) for name in told)
+        and all(os.environ.get(name) for name in variables)
         and all(importlib.util.find_spec(name) for name in needed)
     )

@@ -9,8 +9,9 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Protocol
 
+from studio.errors import ErrorRecord
 from studio.events import (
     BlockComputed,
     BlockReused,
@@ -54,7 +55,7 @@ class JobLike(Protocol):
     @property
     def position(self) -> int | None: ...
     @property
-    def error(self) -> dict[str, Any] | None: ...
+    def error(self) -> ErrorRecord | None: ...
     @property
     def started(self) -> str | None: ...
     @property
@@ -258,7 +259,7 @@ def _headline(job: JobLike, progress: Progress, worker: str) -> tuple[str, str]:
         case _:
             record = job.error or {}
             words = "Interrupted" if job.state == "interrupted" else "This did not work"
-            return words, " ".join(part for part in (record.get("message"), record.get("way_out")) if part)
+            return words, " ".join(str(part) for part in (record.get("message"), record.get("way_out")) if part)
 
 
 def _seconds_between(started: str | None, finished: str | None) -> float | None:

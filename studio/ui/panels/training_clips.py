@@ -82,7 +82,7 @@ class ClipsPanel:
             visible=not self._context.hosted,
             elem_id="training-files",
         )
-        self.said = message.message(elem_id="training-clips-said")
+        self.answer = message.message(elem_id="training-clips-said")
         self.list = clip_list(elem_id="training-clips")
         with gr.Row(elem_classes="numbers"):
             self.origin = gr.Textbox(
@@ -118,7 +118,7 @@ class ClipsPanel:
 
     @property
     def outputs(self) -> list[Part]:
-        return [self.files, self.said, self.list, self.ids, self.seen, self.remembered]
+        return [self.files, self.answer, self.list, self.ids, self.seen, self.remembered]
 
     def wire(self, tab: gr.Tab, timer: gr.Timer) -> None:
         """Args: tab: looks anew whenever it is opened. timer: ticks when there may be news."""
@@ -149,7 +149,7 @@ class ClipsPanel:
             left = ", ".join(path.name for path in paths[room:])
             warning = message.warn(f"A fine-tune takes {MAX_CLIPS} clips at most. Not taken: {left[:300]}.")
         rows = self._rows([*ids, *begun], values[self.list], self._form.size_of(values))
-        return self._shows(rows) | {self.files: None, self.said: warning}
+        return self._shows(rows) | {self.files: None, self.answer: warning}
 
     def recall(self, values: Values) -> Updates:
         """The clips that the browser remembers and that are still kept here, on a page that has none yet."""

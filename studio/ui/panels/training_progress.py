@@ -128,10 +128,10 @@ def _with(progress: TrainingProgress, event: Event) -> TrainingProgress:
 
 def before_and_after(progress: TrainingProgress) -> dict[str, tuple[tuple[int, str], ...]]:
     """Of each prompt the first clip and the last, or the only one: steps done, file."""
-    found: dict[str, list[tuple[int, str]]] = {}
+    by_prompt: dict[str, list[tuple[int, str]]] = {}
     for step, prompt, path in progress.clips:
-        found.setdefault(prompt, []).append((step, path))
-    return {prompt: (clips[0], clips[-1]) if len(clips) > 1 else (clips[0],) for prompt, clips in found.items()}
+        by_prompt.setdefault(prompt, []).append((step, path))
+    return {prompt: (clips[0], clips[-1]) if len(clips) > 1 else (clips[0],) for prompt, clips in by_prompt.items()}
 
 
 def step_seconds(progress: TrainingProgress) -> float | None:

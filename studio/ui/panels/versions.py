@@ -73,7 +73,7 @@ class VersionsPanel:
             self.download = gr.DownloadButton("Download LoRA", size="sm", visible=False, elem_id="version-download")
             self.deletion.place_button()
         self.deletion.place_question()
-        self.said = message.message(elem_id="version-said")
+        self.answer = message.message(elem_id="version-said")
         self.push.build()
         with gr.Accordion("Model card", open=False, visible=False, elem_id="version-card") as self.about:
             self.card = gr.Code(
@@ -100,9 +100,9 @@ class VersionsPanel:
             self._refuse_strangers()
             version = self.versions.promote(text_of(chosen))
         except StudioError as error:
-            return {self.said: message.of_error(error)}
+            return {self.answer: message.of_error(error)}
         words = f"Promoted: choose the preset {version.request.preset} on the Generate tab, and it starts from this."
-        return {self.said: message.good(words)}
+        return {self.answer: message.good(words)}
 
     def undo(self, chosen: Sent) -> Updates:
         """The last promotion of the chosen version's preset is undone."""
@@ -110,9 +110,9 @@ class VersionsPanel:
             self._refuse_strangers()
             now = self.versions.roll_back(self.versions.get(chosen).request.preset)
         except StudioError as error:
-            return {self.said: message.of_error(error)}
+            return {self.answer: message.of_error(error)}
         what = f"{now.title} is promoted again" if now else "new clips start from the model as it came"
-        return {self.said: message.good(f"Rolled back: {what}.")}
+        return {self.answer: message.good(f"Rolled back: {what}.")}
 
     def remove(self, chosen: Sent) -> Updates:
         closed = self.deletion.closed()
@@ -124,8 +124,8 @@ class VersionsPanel:
             self.versions.delete(version.id)
         except (StudioError, OSError) as error:
             fault = error if isinstance(error, StudioError) else VersionError(f"Not all could be deleted: {error}.")
-            return closed | {self.said: message.of_error(fault)}
-        return closed | {self.said: message.good("Deleted.")}
+            return closed | {self.answer: message.of_error(fault)}
+        return closed | {self.answer: message.good("Deleted.")}
 
     def _refuse_strangers(self) -> None:
         if self._context.hosted:

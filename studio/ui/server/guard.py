@@ -13,16 +13,11 @@ import json
 import re
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 BODY_BYTES = 256 * 1024
 """Every request but an upload: a prompt has 2,000 characters, so a form is a few kilobytes."""
@@ -60,7 +55,7 @@ class Guard:
         hosts: Names under which the page may be asked for, besides localhost and plain addresses.
     """
 
-    def __init__(self, app: App, *, upload_bytes: int, hosts: tuple[str, ...] = ()) -> None:
+    def __init__(self, app: ASGIApp, *, upload_bytes: int, hosts: tuple[str, ...] = ()) -> None:
         self._app = app
         self._upload_bytes = upload_bytes
         self._hosts = tuple(host.lower() for host in hosts)
@@ -186,7 +181,7 @@ class _Counted:
         return message
 
 
-async def _guarded(app: App, scope: Scope, receive: Receive, send: Send) -> None:
+async def _guarded(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     """Run the app; a body that grows too large is answered here, unless the app has begun to answer itself."""
     begun = False
 
@@ -211,7 +206,7 @@ def _addresses_in(body: bytes) -> Iterator[str]:
     if b"://" not in body and b":\\/\\/" not in body:
         return
     try:
-        waiting: list[Any] = [json.loads(body)]
+        waiting: list[object] = [json.loads(body)]
     except (ValueError, RecursionError):
         return
     while waiting:

@@ -113,7 +113,7 @@ class FinetuneTab:
             button.click(start, {*clips.inputs, *form.inputs}, [*self._shown, self.trouble], **LIGHT)
         self.stop.click(self.leave_off, [self.chosen], [self.answer], **LIGHT)
         self.go_on.click(self.take_up, following, self._shown, **LIGHT)
-        panel.list.choose(self.choose, [panel.paired], [*self._shown, panel.said, panel.deletion.question], **LIGHT)
+        panel.list.choose(self.choose, [panel.paired], [*self._shown, panel.answer, panel.deletion.question], **LIGHT)
         panel.push.wire(self.chosen)
         panel.deletion.wire()
         for button, act in (
@@ -121,7 +121,7 @@ class FinetuneTab:
             (panel.roll_back, panel.undo),
             (panel.deletion.really, panel.remove),
         ):
-            acted = button.click(act, [self.chosen], [panel.said, panel.deletion.question], **LIGHT)
+            acted = button.click(act, [self.chosen], [panel.answer, panel.deletion.question], **LIGHT)
             acted.then(self.open, following, self._shown, **LIGHT)
 
     # -- the buttons --------------------------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ class FinetuneTab:
 
     def choose(self, paired: Sent, event: gr.EventData) -> Updates:
         sent = sent_by(event)
-        closed = self.panel.deletion.closed() | {self.panel.said: {}, self.answer: {}}
+        closed = self.panel.deletion.closed() | {self.panel.answer: {}, self.answer: {}}
         return self._shows(sent.get("version"), TrainingProgress(), paired) | closed
 
     def _refuse_strangers(self) -> None:

@@ -7,7 +7,6 @@ an attachment. Knows the form, and what each button asks of the queue. Refuses t
 from __future__ import annotations
 
 import html
-from typing import Any
 
 import gradio as gr
 from gradio.events import Dependency
@@ -181,12 +180,12 @@ class GenerateTab:
         return self._submit(Visitor(self.context, values[self.browser]), request)
 
     def submit_again(self, browser: Sent, shown: Sent) -> Updates:
-        return self._resubmit(browser, shown, {})
+        return self._resubmit(browser, shown)
 
     def submit_varied(self, browser: Sent, shown: Sent) -> Updates:
-        return self._resubmit(browser, shown, {"seed": new_seed()})
+        return self._resubmit(browser, shown, seed=new_seed())
 
-    def _resubmit(self, browser: Sent, shown: Sent, changes: dict[str, Any]) -> Updates:
+    def _resubmit(self, browser: Sent, shown: Sent, **changes: int) -> Updates:
         visitor = Visitor(self.context, browser)
         request = visitor.request_of(visitor.job(shown))
         if request is None:

@@ -110,12 +110,12 @@ class RunsTab:
             tabs: All of them, to switch to the form.
             form: What a run's settings are restored into.
         """
-        asked = [self.browser, self.search, self.preset, self.limit, self.chosen]
+        wanted = [self.browser, self.search, self.preset, self.limit, self.chosen]
         listed = [self.grid, self.more, self.limit]
         for event in (tab.select, self.search.submit, self.preset.input):
-            event(self.list, asked, listed, **LIGHT)
-        self.search.change(self.list, asked, listed, trigger_mode="always_last", **LIGHT)
-        self.more.click(self.list_more, asked, listed, **LIGHT)
+            event(self.list, wanted, listed, **LIGHT)
+        self.search.change(self.list, wanted, listed, trigger_mode="always_last", **LIGHT)
+        self.more.click(self.list_more, wanted, listed, **LIGHT)
         shown = [
             self.chosen,
             self.shown,
@@ -131,7 +131,7 @@ class RunsTab:
         self.grid.choose(self.choose, [self.browser], shown, **LIGHT)
         self.deletion.wire()
         deleted = self.deletion.really.click(self.remove, [self.browser, self.chosen], shown, **LIGHT)
-        deleted.then(self.list, asked, listed, **LIGHT)
+        deleted.then(self.list, wanted, listed, **LIGHT)
 
         def restore(browser: Sent, chosen: Sent) -> Updates:
             try:
