@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from test_page import fill_numbers
+from support.page_values import fill_numbers
 
 Open = Callable[..., Any]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.page_values import fill_numbers
 
 from studio.clips.clip import Clip
 from studio.clips.read import read_settings
@@ -26,12 +27,6 @@ def fill(page: Any, prompt: str, **fields: str) -> None:
     page.fill("#prompt textarea", prompt)
     for name, value in fields.items():
         page.fill(f"#{name.replace('_', '-')} input, #{name.replace('_', '-')} textarea", value)
-
-
-def fill_numbers(page: Any, numbers: dict[str, str]) -> None:
-    for name, value in numbers.items():
-        page.fill(f"#{name} input", value)
-    page.keyboard.press("Tab")
 
 
 def generate(page: Any, prompt: str, numbers: dict[str, str], seed: str = "7") -> None:

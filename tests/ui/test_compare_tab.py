@@ -11,11 +11,10 @@ from typing import Any
 
 import gradio as gr
 import pytest
+from support.page_values import AT_HOME, pressed, typed, values_of
 from support.patience import until
 from support.scripted_generate import SURROUNDINGS
 from support.scripted_generate import generate as scripted
-from test_form import typed, values_of
-from test_tabs import AT_HOME, context, hosted, pressed
 
 from studio.compare import FULL, Comparison, cells_of, compare, parse_method
 from studio.errors import RequestError, StudioError
@@ -30,8 +29,6 @@ from studio.ui.server.page_context import PageContext
 from studio.ui.server.visitor import introduced
 from studio.ui.tabs.compare import CompareTab
 from studio.ui.tabs.generate import GenerateTab
-
-__all__ = ["context", "hosted"]
 
 
 def asked(tab: CompareTab, browser: Any = AT_HOME, **changes: Any) -> dict[Any, Any]:

@@ -9,7 +9,7 @@ import shutil
 import time
 import zipfile
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,13 @@ import gradio as gr
 import numpy as np
 import pytest
 from support import clip_corpus
+from support.page_values import pressed, values_of
 from support.patience import until
-from test_form import values_of
-from test_tabs import context, hosted, pressed
+from support.training_tab import SIZE, begun, given, learnt, said, settings, tab_of, uploaded
 
 from studio.clips.clip import Clip
 from studio.clips.uploads import FOLDER as UPLOADS
 from studio.clips.uploads import Uploads
-from studio.clips.write import write_clip
 from studio.errors import DiskFull, NumericalError, RequestError
 from studio.events import (
     Placement,
@@ -40,7 +39,7 @@ from studio.family import family_of
 from studio.finetune import go_on
 from studio.preset import list_presets
 from studio.records.runs import RunStore
-from studio.records.versions import DECODER_FILE, LOG, LORA_FILE, Scores, Version
+from studio.records.versions import DECODER_FILE, LOG, LORA_FILE, Version
 from studio.requests.generation import request_for
 from studio.requests.training import FinetuneRequest
 from studio.requests.work import TrainVersion
@@ -50,86 +49,10 @@ from studio.ui.panels.versions import trainings
 from studio.ui.server.page_context import PageContext
 from studio.ui.tabs.finetune import FinetuneTab
 
-__all__ = ["context", "hosted"]
-SMALL = {"width": 64, "height": 64, "num_frames": 9, "max_train_steps": 8, "objective": "latent"}
-SIZE = (9, 12.0, 64, 64)
-"""Frames, rate, height and width of a sample."""
-
-
-def tab_of(context: PageContext) -> FinetuneTab:
-    presets, _ = list_presets()
-    with gr.Blocks():
-        tab = FinetuneTab(context, presets)
-        tab.build()
-    return tab
-
 
 @pytest.fixture
 def tab(context: PageContext) -> FinetuneTab:
     return tab_of(context)
-
-
-@pytest.fixture
-def film(tmp_path: Path) -> Callable[..., str]:
-    """Makes a clip as it lies in the page's upload folder."""
-
-    def make(name: str = "drive.mp4", *, seed: int = 0, num_frames: int = 20) -> str:
-        path = tmp_path / "uploads" / name
-        path.parent.mkdir(exist_ok=True)
-        frames = np.random.default_rng(seed).integers(0, 255, (1, 64, 64, 3), np.uint8).repeat(num_frames, 0)
-        write_clip(Clip(frames=frames, fps=12.0), path)
-        return str(path)
-
-    return make
-
-
-def settings(tab: FinetuneTab, ids: Any, listed: Any, **changes: Any) -> dict[Any, Any]:
-    """The clips and the form's values as Gradio hands them over."""
-    form = tab.form
-    changed = {form.controls[name]: value for name, value in (SMALL | changes).items()}
-    return given(tab, ids, listed) | values_of(form.inputs) | changed
-
-
-def given(
-    tab: FinetuneTab, ids: Any, listed: Any, *, origin: Any = "", licence: Any = "", size: Any = SIZE, **sent: Any
-) -> dict[Any, Any]:
-    """What the clips' own controls say, and how large a sample is to be; by name whatever else of theirs is sent."""
-    clips = tab.clips
-    own = {clips.ids: ids, clips.list: listed, clips.origin: origin, clips.licence: licence}
-    return own | dict(zip(tab.form.size, size, strict=True)) | {getattr(clips, name): sent[name] for name in sent}
-
-
-def uploaded(tab: FinetuneTab, *files: str, ids: Any = None) -> tuple[list[str], dict[str, Any]]:
-    """Ids and the list's value, once every file was read."""
-    updates = tab.clips.add(given(tab, ids or [], {}, files=list(files)))
-    ids, listed = updates[tab.clips.ids], updates[tab.clips.list]
-    deadline = time.monotonic() + 60
-    while any(row["state"] == "reading" for row in listed["clips"]) and time.monotonic() < deadline:
-        time.sleep(0.05)
-        updates = tab.clips.look(given(tab, ids, listed, seen=None))
-        listed = updates[tab.clips.list]
-    return ids, listed
-
-
-def begun(tab: FinetuneTab, film: Callable[..., str], **changes: Any) -> Version:
-    """A version that was written down by the button, and is not waited for any more."""
-    ids, listed = uploaded(tab, film(f"{time.monotonic_ns()}.mp4", seed=time.monotonic_ns() % 1000))
-    updates = tab.begin(settings(tab, ids, listed, **changes))
-    for job in tab.context.queue.jobs(states=("queued",)):
-        tab.context.queue.cancel(job.id)
-    return tab.versions.get(updates[tab.chosen])
-
-
-def learnt(tab: FinetuneTab, version: Version, *, base: float, own: float) -> None:
-    """As if it had been trained to its end."""
-    scores = said(Scores, psnr=base)
-    (tab.versions.path(version.id) / LORA_FILE).write_bytes(b"weights")
-    tab.versions.write(replace(version, state="complete", base_scores=scores, scores=replace(scores, psnr=own)))
-
-
-def said(kind: Any, **known: Any) -> Any:
-    """A record in which every figure that the test does not care about is 1."""
-    return kind(**{each.name: 1 for each in fields(kind)} | known)
 
 
 def log(tab: FinetuneTab, version: Version, *events: Any) -> None:

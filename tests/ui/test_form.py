@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import gradio as gr
 import pytest
+from support.page_values import typed
 
 from studio.errors import PresetError, RequestError, StudioError, WeightsMissing
 from studio.family import family_of
@@ -30,17 +30,6 @@ def placed(presets: list[Preset] | None = None) -> Form:
         form.place_cache()
         form.place_advanced()
     return form
-
-
-def values_of(controls: Iterable[Any]) -> dict[Any, Any]:
-    """What controls say as they were made."""
-    return {control: control.value for control in controls}
-
-
-def typed(form: Form, **changes: Any) -> dict[Any, Any]:
-    """The form's values as Gradio hands them over, with the pocket preset's defaults."""
-    small = {"prompt": "a red car", "num_inference_steps": 6, "seed": "7"}
-    return values_of(form.inputs) | {form.controls[name]: value for name, value in (small | changes).items()}
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,7 @@ from typing import Any
 import gradio as gr
 import pytest
 from support.loopback_hub import TakingHub, taking
-from test_finetune_tab import begun, film, learnt, tab_of
-from test_tabs import context, hosted
+from support.training_tab import begun, learnt, tab_of
 
 from studio.records.versions import LORA_FILE, Version
 from studio.ui.panels.push import can_sign_in
@@ -20,7 +19,6 @@ from studio.ui.panels.training_progress import TrainingProgress
 from studio.ui.server.page_context import PageContext
 from studio.ui.tabs.finetune import FinetuneTab
 
-__all__ = ["context", "film", "hosted"]
 SECRET = "hf_of_the_machine"
 VISITORS = gr.OAuthToken(token="hf_of_the_visitor", scope="contribute-repos", expires_at=0)
 

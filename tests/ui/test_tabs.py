@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,15 +16,12 @@ from typing import Any
 
 import gradio as gr
 import pytest
-from support.scripted_generate import VERBS
-from test_form import typed
+from support.page_values import AT_HOME, pressed, typed
 
 from studio.clips.write import write_clip
 from studio.errors import ClipError, RequestError, UnknownPreset
 from studio.jobs import Job, JobQueue
-from studio.machine import hardware
 from studio.preset import find_preset, list_presets
-from studio.records.runs import RunStore
 from studio.records.versions import LORA_FILE, VersionStore
 from studio.requests.generation import request_for, request_to_json
 from studio.requests.training import TrainingClip, finetune_request_for
@@ -36,26 +33,6 @@ from studio.ui.tabs.generate import GenerateTab
 from studio.ui.tabs.runs import RunsTab, request_of_file
 
 PROJECT = Path(__file__).parent.parent.parent
-AT_HOME = {"owner": "", "job": ""}
-
-
-@pytest.fixture
-def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PageContext]:
-    """A page whose queue is worked on by nobody until the test starts it."""
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "served"))
-    store = RunStore(tmp_path / "runs")
-    queue = JobQueue(store=store, verbs=VERBS, in_process=True)
-    yield PageContext(store=store, queue=queue, machine=hardware.measure(), hosted=False)
-    queue.close()
-
-
-@pytest.fixture
-def hosted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PageContext]:
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "served"))
-    store = RunStore(tmp_path / "runs")
-    queue = JobQueue(store=store, verbs=VERBS, in_process=True, max_jobs_per_owner=3)
-    yield PageContext(store=store, queue=queue, machine=hardware.measure(), hosted=True)
-    queue.close()
 
 
 def tabs_of(context: PageContext) -> tuple[GenerateTab, RunsTab]:
@@ -71,10 +48,6 @@ def tabs_of(context: PageContext) -> tuple[GenerateTab, RunsTab]:
 
 def submit(tab: GenerateTab, browser: Any, prompt: str, **changes: Any) -> dict[Any, Any]:
     return tab.submit({tab.browser: browser} | typed(tab.form, prompt=prompt, **changes))
-
-
-def pressed(**data: Any) -> gr.EventData:
-    return gr.EventData(None, data)
 
 
 async def watch(tab: GenerateTab, browser: Any, *, session: str = "one", chosen: bool = False) -> list[Any]:
