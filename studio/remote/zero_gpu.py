@@ -3,7 +3,7 @@
 There a decorated generator runs in a fork of this process, which has the card, and what it yields is pickled back. So
 the queue works in this process (`JobQueue(in_process=True)`), and this module stands where `generate` does elsewhere:
 
-    JobQueue(store=store, in_process=True, verb="studio.remote.zero_gpu:generate")
+    JobQueue(store=store, in_process=True, verbs={"clip": "studio.remote.zero_gpu:generate"})
 
 Outside ZeroGPU the decorator does nothing, and the stream is `generate`'s own. Knows the fork. Refuses to know models.
 """
