@@ -451,7 +451,9 @@ def test_each_prompt_has_its_own_pair(tab: FinetuneTab, film: Callable[..., str]
     assert [prompt for _, prompt in updates[tab.panel.prompt]["choices"]] == ["a car", "a tram"]
     assert updates[tab.panel.prompt] | {"value": "a car", "visible": True} == updates[tab.panel.prompt]
     first = updates[tab.panel.player]["clips"][1]["url"]["path"]
-    other = tab.open(version.id, updates[tab.progress], updates[tab.panel.paired], "a tram")
+    picked = gr.SelectData(None, {"index": 1, "value": "a tram"})
+    other = tab.pick(version.id, updates[tab.progress], updates[tab.panel.paired], picked)
+    assert other[tab.panel.picked] == "a tram"
     assert "a-tram" in other[tab.panel.player]["clips"][1]["url"]["path"] != first
     assert tab.panel.player not in tab.open(version.id, other[tab.progress], other[tab.panel.paired], "a tram")
     assert tab.open(version.id, TrainingProgress(), None, "not one of them")[tab.panel.prompt]["value"] == "a car"

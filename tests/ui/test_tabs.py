@@ -439,3 +439,16 @@ def test_app_only_builds_and_launches() -> None:
     tree = ast.parse((PROJECT / "app.py").read_text(encoding="utf-8"))
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert imported == {"studio.ui.page"}
+
+
+def test_whoever_looks_by_himself_sends_nothing_chosen_from_a_list_that_is_filled_later(context: PageContext) -> None:
+    """Gradio holds it against the list as it is when it arrives, and would show an error that nobody caused."""
+    page = build_page(context)
+    looking = [
+        listener
+        for listener in page.fns.values()
+        if any(isinstance(page.blocks.get(number or -1), gr.Timer) for number, _ in listener.targets)
+    ]
+    assert looking
+    for listener in looking:
+        assert not [each for each in listener.inputs if getattr(each, "choices", True) == []], listener.name

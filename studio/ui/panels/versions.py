@@ -51,7 +51,12 @@ class VersionsPanel:
     # -- layout -------------------------------------------------------------------------------------------------------
 
     def build_player(self) -> None:
-        self.prompt = gr.Dropdown(label="Sample prompt", visible=False, filterable=False, elem_id="training-prompt")
+        self.prompt = gr.Dropdown(
+            label="Sample prompt", visible=False, filterable=False, interactive=True, elem_id="training-prompt"
+        )
+        # What is looked at, and not the control's own value: Gradio holds that against the choices as they are when an
+        # event arrives, and those of another version may have come meanwhile.
+        self.picked = gr.State("")
         self.player = synced_player(elem_id="training-player")
         self.alone = gr.Video(
             label="Before: the model as it came",
@@ -88,7 +93,7 @@ class VersionsPanel:
     @property
     def outputs(self) -> list[Part]:
         return [
-            *(self.prompt, self.player, self.alone, self.paired, self.list, self.actions, self.promote),
+            *(self.prompt, self.picked, self.player, self.alone, self.paired, self.list, self.actions, self.promote),
             *(self.roll_back, self.download, self.deletion.button, self.about, self.card, *self.push.outputs),
         ]
 

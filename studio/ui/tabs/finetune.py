@@ -24,7 +24,14 @@ from studio.ui.components.values import Message
 from studio.ui.forms.training import FinetuneForm, finetune_label
 from studio.ui.listeners import LIGHT, Part, Sent, Updates, Values, sent_by
 from studio.ui.panels.training_clips import ClipsPanel
-from studio.ui.panels.training_progress import TrainingProgress, facts_of, plot_of, prediction_of, words_of
+from studio.ui.panels.training_progress import (
+    TrainingProgress,
+    before_and_after,
+    facts_of,
+    plot_of,
+    prediction_of,
+    words_of,
+)
 from studio.ui.panels.versions import VersionsPanel, training_job, trainings
 from studio.ui.server.page_context import PageContext
 
@@ -105,9 +112,9 @@ class FinetuneTab:
         clips, panel, form = self.clips, self.panel, self.form
         form.wire()
         clips.wire(tab, self.timer)
-        following = [self.chosen, self.progress, panel.paired, panel.prompt]
+        following = [self.chosen, self.progress, panel.paired, panel.picked]
         tab.select(self.open, following, self._shown, **LIGHT)
-        panel.prompt.input(self.open, following, self._shown, **LIGHT)
+        panel.prompt.select(self.pick, [self.chosen, self.progress, panel.paired], self._shown, **LIGHT)
         self.timer.tick(self.look, [*following, self.seen], self._shown, **LIGHT)
         for button, start in ((self.start, self.begin), (self.predict, self.foretell)):
             button.click(start, {*clips.inputs, *form.inputs}, [*self._shown, self.trouble], **LIGHT)
@@ -198,6 +205,12 @@ class FinetuneTab:
     def open(self, chosen: Sent, progress: Sent, paired: Sent, prompt: Sent = "") -> Updates:
         """The tab was opened, or something was done: all as it is now."""
         return self._shows(chosen, progress, paired, prompt)
+
+    def pick(self, chosen: Sent, progress: Sent, paired: Sent, event: gr.SelectData) -> Updates:
+        """The clips of another sample prompt."""
+        every = list(before_and_after(progress)) if isinstance(progress, TrainingProgress) else []
+        prompt = every[event.index] if isinstance(event.index, int) and event.index < len(every) else ""
+        return self._shows(chosen, progress, paired, prompt) | {self.panel.picked: prompt}
 
     def look(self, chosen: Sent, progress: Sent, paired: Sent, prompt: Sent, seen: Sent) -> Updates:
         """What has changed since the page looked last; nothing where nothing has."""
