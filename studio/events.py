@@ -342,7 +342,7 @@ ProfilingEvent: TypeAlias = ProfilingStep | ProfilingFinished
 ComparisonEvent: TypeAlias = CellStarted | CellFinished | ComparisonFinished | GenerationEvent
 Event: TypeAlias = GenerationEvent | FinetuneEvent | ProfilingEvent | ComparisonEvent
 
-_KINDS: dict[str, type[Event]] = {kind.__name__: kind for kind in get_args(Event)}
+_EVENT_TYPES: dict[str, type[Event]] = {kind.__name__: kind for kind in get_args(Event)}
 
 
 @cache
@@ -361,7 +361,7 @@ def event_from_json(record: Mapping[str, object]) -> Event:
     Raises:
         ValueError: no event has that name, or its fields are not such.
     """
-    kind = _KINDS.get(str(record.get("event")))
+    kind = _EVENT_TYPES.get(str(record.get("event")))
     if kind is None:
-        raise ValueError(f"no event is called {record.get('event')!r}; known: {', '.join(_KINDS)}")
+        raise ValueError(f"no event is called {record.get('event')!r}; known: {', '.join(_EVENT_TYPES)}")
     return _adapter(kind).validate_python({name: value for name, value in record.items() if name != "event"})

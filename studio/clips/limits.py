@@ -71,7 +71,7 @@ def identify(path: Path, limits: ClipLimits) -> str:
     except (OSError, ValueError) as error:
         raise Refusal(f"cannot be found ({getattr(error, 'strerror', None) or error}).", way_out="") from error
     if not stat.S_ISREG(status.st_mode):
-        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
+        kind = _FILE_KINDS.get(stat.S_IFMT(status.st_mode), "something else")
         raise Refusal(f"is {kind}, not a file.", value=kind, way_out="Give the file itself.")
     if status.st_size == 0:
         raise Refusal("is empty.", value=0, way_out="It may not have been copied to its end.")
@@ -92,7 +92,7 @@ def identify(path: Path, limits: ClipLimits) -> str:
     return _demuxer_of(head)
 
 
-_KINDS = {
+_FILE_KINDS = {
     stat.S_IFLNK: "a symbolic link",
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",

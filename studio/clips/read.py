@@ -145,7 +145,7 @@ class _Header:
     info: ClipInfo
     fps: float
     most_frames: int
-    shape: reader_process.Shape
+    shape: reader_process.FrameShape
 
 
 class _Reading:
@@ -212,7 +212,7 @@ class _Reading:
         """Sizes and facts, checked against the limits once more: they decide how much memory is set aside here."""
         record = self._json(b"H")
         try:
-            shape = reader_process.Shape(**record["shape"])
+            shape = reader_process.FrameShape(**record["shape"])
             info = _info({**record["info"], "container": DEMUXERS[self._demuxer]})
             header = _Header(info=info, fps=record["fps"], most_frames=record["most_frames"], shape=shape)
             numbers = (shape.stored_width, shape.stored_height, header.most_frames)
@@ -243,7 +243,7 @@ class _Reading:
             room[count : count + repeats] = self._upright(stored, shape)
             count += repeats
 
-    def _upright(self, stored: np.ndarray, shape: reader_process.Shape) -> np.ndarray:
+    def _upright(self, stored: np.ndarray, shape: reader_process.FrameShape) -> np.ndarray:
         """(H, W, 3) as it should be seen, over black where it is transparent."""
         if stored.shape[-1] == 4:
             alpha = stored[..., 3:].astype(np.uint16)

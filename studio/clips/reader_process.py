@@ -7,7 +7,7 @@ nothing it says without measuring it.
 
     request   one JSON object on standard input, of `studio.clips.read`'s making
     answer    messages on standard output, each `MESSAGE` (kind, repeats, length) and then `length` bytes:
-              H  JSON: info, fps, most_frames, shape (see `Shape`)     once, before the pictures
+              H  JSON: info, fps, most_frames, shape (see `FrameShape`)     once, before the pictures
               F  stored height × stored width × 3 bytes of RGB, to be shown `repeats` times
               A  the same with 4 bytes of RGBA
               E  JSON: notices, settings (the file's own, as text)     the end, all is well
@@ -433,7 +433,7 @@ def check_damage(overview: Survey, tally: Tally, limits: ClipLimits) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
+class FrameShape:
     """How stored pictures become upright RGB of square pixels; (H, W) are of the upright one."""
 
     stored_width: int
@@ -454,7 +454,7 @@ class Shape:
         return self.stored_width if self.transpose else self.stored_height
 
 
-def shape_of(frame: av.VideoFrame, stream: av.video.stream.VideoStream, limits: ClipLimits, tally: Tally) -> Shape:
+def shape_of(frame: av.VideoFrame, stream: av.video.stream.VideoStream, limits: ClipLimits, tally: Tally) -> FrameShape:
     """Decided from the first picture, and said."""
     width, height = frame.width, frame.height
     aspect = Fraction(stream.sample_aspect_ratio or 1)
@@ -464,13 +464,15 @@ def shape_of(frame: av.VideoFrame, stream: av.video.stream.VideoStream, limits: 
         tally.note(f"its pixels are {aspect} wide for their height: squared to {width}×{height}")
         _check_size(width, height, limits.stored_side, limits.stored_area)
     across, down, transpose = _display_axes(frame, tally)
-    shape = Shape(stored_width=width, stored_height=height, transpose=transpose, mirror=across < 0, upend=down < 0)
+    shape = FrameShape(stored_width=width, stored_height=height, transpose=transpose, mirror=across < 0, upend=down < 0)
     if transpose or shape.mirror or shape.upend:
         tally.note(f"it says how to hold it: turned upright, to {shape.width}×{shape.height}")
     return shape
 
 
-def scaled_down(shape: Shape, frames: int, least: list[int] | None, limits: ClipLimits, tally: Tally) -> Shape:
+def scaled_down(
+    shape: FrameShape, frames: int, least: list[int] | None, limits: ClipLimits, tally: Tally
+) -> FrameShape:
     """The shape in which so many frames are within the limits, where the clip may be read smaller than it is.
 
     Args:
@@ -509,7 +511,7 @@ def _display_axes(frame: av.VideoFrame, tally: Tally) -> tuple[int, int, bool]:
     return 1, 1, False
 
 
-def convert(frame: av.VideoFrame, shape: Shape, tally: Tally) -> tuple[bytes, bytes]:
+def convert(frame: av.VideoFrame, shape: FrameShape, tally: Tally) -> tuple[bytes, bytes]:
     """(kind of message, pixels without padding): RGB, or RGBA where the format can be transparent."""
     from av.video.reformatter import Colorspace, Interpolation
 
@@ -622,7 +624,7 @@ def deliver(answer: BinaryIO, request: dict[str, Any], limits: ClipLimits) -> No
 def _send(
     answer: BinaryIO,
     pictures: Iterator[tuple[av.VideoFrame, int]],
-    shape: Shape,
+    shape: FrameShape,
     most: int,
     tally: Tally,
     *,
@@ -642,8 +644,8 @@ def _send(
 def _header(
     stream: av.video.stream.VideoStream,
     overview: Survey,
-    whole: Shape,
-    shape: Shape,
+    whole: FrameShape,
+    shape: FrameShape,
     rate: Fraction,
     path: Path,
 ) -> dict[str, Any]:
@@ -661,7 +663,7 @@ def _header(
     return {"info": info, "fps": float(rate), "most_frames": most, "shape": asdict(shape)}
 
 
-def _check_delivery(header: dict[str, Any], shape: Shape, limits: ClipLimits, tally: Tally) -> bool:
+def _check_delivery(header: dict[str, Any], shape: FrameShape, limits: ClipLimits, tally: Tally) -> bool:
     """Before the first pixel goes out: would all of them be too many? True where the header was cut to fewer."""
     frames, fps, seconds = header["most_frames"] - 2, header["fps"], header["info"]["seconds"]
     most = min(limits.frames, limits.total_pixels // (shape.width * shape.height))

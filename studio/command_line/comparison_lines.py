@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from studio.compare import METRICS
 from studio.compare.cells import Cell, Comparison
 from studio.compare.figures import MethodSummary, speed_by_cell
-from studio.compare.wording import error_text, ratio_text, score_text, title_of
+from studio.compare.wording import error_text, method_title, ratio_text, score_text
 
 _PRINTED = ("psnr", "ssim", "ms_ssim", "flicker", "flow_warp_error")
 _WIDTHS = (34, 10, 10, 9, 9, 8, 8, 8, 8, 8)
@@ -20,7 +20,7 @@ def heading_line() -> str:
 
 def cell_line(comparison: Comparison, cell: Cell) -> str:
     """One line of the table as it grows."""
-    name = title_of(cell.method) + (f" #{cell.repeat + 1}" if any(each.repeat for each in comparison.cells) else "")
+    name = method_title(cell.method) + (f" #{cell.repeat + 1}" if any(each.repeat for each in comparison.cells) else "")
     if cell.state != "complete" or cell.seconds is None:
         return f"{name[:33]:34}{cell.state}: {error_text(cell)}"
     denoising, whole = speed_by_cell(comparison)[cell.number]
@@ -42,7 +42,7 @@ def summary_line(line: MethodSummary) -> str:
     )
     failed = f"  {line.failed} failed" if line.failed else ""
     speeds = f"{ratio_text(line.denoising, spread=True)}, whole run {ratio_text(line.whole, spread=True)}"
-    return f"{title_of(line.method)[:33]:34}{speeds}  {scores}{failed}"
+    return f"{method_title(line.method)[:33]:34}{speeds}  {scores}{failed}"
 
 
 def _in_columns(texts: Sequence[str]) -> str:

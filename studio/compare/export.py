@@ -13,7 +13,7 @@ from dataclasses import asdict
 from studio.compare.cells import Comparison
 from studio.compare.figures import points_of, speed_by_cell, summaries_of
 from studio.compare.record import to_json
-from studio.compare.wording import error_text, title_of
+from studio.compare.wording import error_text, method_title
 from studio.metrics import METRICS, scores_to_json
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -70,7 +70,7 @@ def to_json_text(comparison: Comparison) -> str:
     """The whole record with the figures over its cells, as JSON that every reader takes: no infinities, no NaN."""
     record = to_json(comparison) | {
         "summaries": [
-            asdict(line) | {"title": title_of(line.method), "scores": scores_to_json(line.scores)}
+            asdict(line) | {"title": method_title(line.method), "scores": scores_to_json(line.scores)}
             for line in summaries_of(comparison)
         ],
         "points": [asdict(point) | {"scores": scores_to_json(point.scores)} for point in points_of(comparison)],

@@ -17,12 +17,12 @@ from studio.requests.caches import (
     METHODS,
     SPELLED_SO_BEFORE,
     cache_text,
+    cache_title,
     parse_cache,
     parse_options,
     parts_of,
     spelled,
     split_cache,
-    title_of,
     value_of,
 )
 from studio.requests.checks import check_request
@@ -58,7 +58,7 @@ class Method:
             method, settings = split_cache(self.text)
         except RequestError:  # of another version
             return self.text
-        title = title_of(method).removesuffix(" (the studio's own)")
+        title = cache_title(method).removesuffix(" (the studio's own)")
         if method == "adacache" and settings.pop("moreg", False):
             title += " + MoReg"
         words = ", ".join(f"{setting.replace('_', ' ')}={spelled(value)}" for setting, value in settings.items())

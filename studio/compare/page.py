@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from studio.compare.cells import FULL, Cell, Comparison
 from studio.compare.figures import Point, pareto_front, plotted, speed_by_cell, summaries_of
-from studio.compare.wording import error_text, ratio_text, score_text, title_of
+from studio.compare.wording import error_text, method_title, ratio_text, score_text
 from studio.errors import RunError
 from studio.metrics import METRICS
 from studio.palette import by_the_readers_choice
@@ -66,7 +66,7 @@ svg .axis { stroke: var(--line); } svg .front { stroke: var(--soft); fill: none;
 
 def to_html(comparison: Comparison, store: RunStore | None = None) -> str:
     """One page that needs nothing but itself: plot, tables, and each clip's poster where its run is still there."""
-    title = "Comparison of " + ", ".join(title_of(method) for method in comparison.methods if method != FULL)
+    title = "Comparison of " + ", ".join(method_title(method) for method in comparison.methods if method != FULL)
     first = comparison.cells[0].request
     lead = (
         f"{first.preset}, {first.width}×{first.height}, {first.num_frames} frames, {first.num_inference_steps} steps. "
@@ -110,7 +110,7 @@ def _summary_table(comparison: Comparison) -> str:
     rows = [
         _row(
             (
-                title_of(line.method),
+                method_title(line.method),
                 f"{line.complete}" + (f", {line.failed} failed" if line.failed else ""),
                 *(
                     f"{getattr(line.seconds, part):.2f} s" if line.seconds else "–"
@@ -140,7 +140,7 @@ def _cells_table(comparison: Comparison, store: RunStore | None) -> str:
             group = cell.group
             words = html.escape(f"{cell.request.prompt} · seed {cell.request.seed}")
             rows.append(f'<tr class="group"><th scope="rowgroup" colspan="{len(heads)}">{words}</th></tr>')
-        name = f"<td>{html.escape(title_of(cell.method))}</td><td>{_poster(cell, store)}</td>"
+        name = f"<td>{html.escape(method_title(cell.method))}</td><td>{_poster(cell, store)}</td>"
         if cell.seconds is None:
             words = html.escape(f"{cell.state}: {error_text(cell)}".rstrip(": "))
             rows.append(f'<tr>{name}<td class="words bad" colspan="{len(heads) - 2}">{words}</td></tr>')
@@ -220,12 +220,12 @@ def _plot(comparison: Comparison, metric: str = "psnr") -> str:
         shape = comparison.methods.index(point.method)
         size = 0.65 if medians and point in points else 1.0
         figures = f"{ratio_text(point.denoising)}, {score_text(metric, point.scores[metric])} dB"
-        label = html.escape(f"{title_of(point.method)}: {figures}")
+        label = html.escape(f"{method_title(point.method)}: {figures}")
         parts.append(f'<g fill="var(--hue-{shape % 8})"><title>{label}</title>{_shape(shape, x, y, size)}</g>')
     for row, method in enumerate(each for each in comparison.methods if any(p.method == each for p in points)):
         shape, y = comparison.methods.index(method), _TOP + 14 + 22 * row
         parts.append(f'<g fill="var(--hue-{shape % 8})">{_shape(shape, edge + 16, y, 1.0)}</g>')
-        parts.append(f'<text class="name" x="{edge + 28}" y="{y + 4}">{html.escape(title_of(method)[:24])}</text>')
+        parts.append(f'<text class="name" x="{edge + 28}" y="{y + 4}">{html.escape(method_title(method)[:24])}</text>')
     return "".join(parts) + "</svg>"
 
 

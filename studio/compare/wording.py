@@ -14,7 +14,7 @@ from studio.errors import StudioError
 from studio.metrics import METRICS
 
 
-def title_of(method: str) -> str:
+def method_title(method: str) -> str:
     """What a person calls a method; its text, where this version no longer knows it."""
     try:
         return parse_method(method).title

@@ -103,7 +103,7 @@ class Prepared:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class StepResult:
     """What an optimizer step came to."""
 
     step: int
@@ -144,7 +144,7 @@ class Training:
 
     # -- one step -----------------------------------------------------------------------------------------------------
 
-    def take_step(self) -> Step:
+    def take_step(self) -> StepResult:
         """One optimizer step.
 
         Raises:
@@ -178,7 +178,7 @@ class Training:
             self.average[name].lerp_(parameter.detach(), 1 - decay)
         seconds = time.perf_counter() - began
         self.seconds += seconds
-        return Step(
+        return StepResult(
             step=self.step,
             loss=loss,
             latent=latent,

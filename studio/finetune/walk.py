@@ -33,7 +33,7 @@ from studio.finetune.notebook import SAMPLES, STATE, Notebook
 from studio.finetune.preparing import prepare
 from studio.finetune.room import peak_bytes, room
 from studio.finetune.sampling import clip_request, sample, sample_prompts
-from studio.finetune.training import Prepared, Step, Training
+from studio.finetune.training import Prepared, StepResult, Training
 from studio.machine import weights
 from studio.machine.environment import environment
 from studio.machine.hardware import Machine, measure
@@ -180,7 +180,7 @@ class _Walk:
                 self.notebook.record(scores=scores)
                 yield _scored(training.step, scores)
 
-    def _step(self, training: Training) -> Step:
+    def _step(self, training: Training) -> StepResult:
         with room(self.request, self.preset):
             step = training.take_step()
         self._peak_bytes = max(self._peak_bytes, peak_bytes(training.model.device.type))

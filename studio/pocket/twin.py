@@ -10,7 +10,7 @@ How it stays exact (the chunk loop of diffusers, written without the loop):
 - halving time keeps frame 0 as it is and takes windows (2i-2, 2i-1, 2i) for i >= 1;
 - doubling time keeps frame 0 as it is and doubles frames 1.. with zeros, not frame 0, before them.
 
-Shapes: B clips, T frames, C channels, H rows, W columns. Inside, a `Stack` is (B*T, C, H, W) with its B.
+Shapes: B clips, T frames, C channels, H rows, W columns. Inside, a `FrameStack` is (B*T, C, H, W) with its B.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stack:
+class FrameStack:
     """Frames of several clips, one after the other."""
 
     frames: Tensor
@@ -36,8 +36,8 @@ class Stack:
     def length(self) -> int:
         return self.frames.shape[0] // self.clips
 
-    def like(self, frames: Tensor) -> Stack:
-        return Stack(frames=frames, clips=self.clips)
+    def like(self, frames: Tensor) -> FrameStack:
+        return FrameStack(frames=frames, clips=self.clips)
 
     def by_clip(self) -> Tensor:
         """(B, T, C, H, W)."""
@@ -49,7 +49,7 @@ def encode(vae: nn.Module, video: Tensor) -> Tensor:
     model: Any = vae
     clips, _, length, _, _ = video.shape
     frames = video.transpose(1, 2).flatten(0, 1)
-    stack = Stack(frames=_patchify(frames, model.config.patch_size or 1), clips=clips)
+    stack = FrameStack(frames=_patchify(frames, model.config.patch_size or 1), clips=clips)
     encoder = model.encoder
     stack = _causal(encoder.conv_in, stack)
     for block in encoder.down_blocks:
@@ -65,7 +65,7 @@ def decode(vae: nn.Module, latent: Tensor) -> Tensor:
     """Video (B, 3, 1+4(t-1), 8h, 8w) for a latent (B, Z, t, h, w). Unclamped, unlike `vae.decode`."""
     model: Any = vae
     clips = latent.shape[0]
-    stack = Stack(frames=latent.transpose(1, 2).flatten(0, 1), clips=clips)
+    stack = FrameStack(frames=latent.transpose(1, 2).flatten(0, 1), clips=clips)
     stack = stack.like(_pointwise(model.post_quant_conv, stack.frames))
     decoder = model.decoder
     stack = _causal(decoder.conv_in, stack)
@@ -92,7 +92,7 @@ def _pointwise(conv: Any, x: Tensor) -> Tensor:
     return _conv(x, conv.weight[:, :, 0], conv.bias)
 
 
-def _causal(conv: Any, stack: Stack) -> Stack:
+def _causal(conv: Any, stack: FrameStack) -> FrameStack:
     """`WanCausalConv3d` with a kernel 3 in time and k in space, zeros before the first frame."""
     padding = conv.weight.shape[-1] // 2
     if stack.length == 1:
@@ -120,7 +120,7 @@ def _norm(norm: Any, x: Tensor) -> Tensor:
     return (wide * (inverse * norm.scale) * norm.gamma.float().reshape(1, -1, 1, 1)).to(x.dtype)
 
 
-def _residual(block: Any, stack: Stack) -> Stack:
+def _residual(block: Any, stack: FrameStack) -> FrameStack:
     shortcut = (
         stack.frames if isinstance(block.conv_shortcut, nn.Identity) else _pointwise(block.conv_shortcut, stack.frames)
     )
@@ -129,7 +129,7 @@ def _residual(block: Any, stack: Stack) -> Stack:
     return stack.like(inner.frames + shortcut)
 
 
-def _attention(block: Any, stack: Stack) -> Stack:
+def _attention(block: Any, stack: FrameStack) -> FrameStack:
     x = _norm(block.norm, stack.frames)
     qkv = _conv(x, block.to_qkv.weight, block.to_qkv.bias).flatten(2).transpose(1, 2)
     q, k, v = qkv.unsqueeze(1).chunk(3, dim=-1)
@@ -137,21 +137,21 @@ def _attention(block: Any, stack: Stack) -> Stack:
     return stack.like(_conv(attended, block.proj.weight, block.proj.bias) + stack.frames)
 
 
-def _middle(block: Any, stack: Stack) -> Stack:
+def _middle(block: Any, stack: FrameStack) -> FrameStack:
     stack = _residual(block.resnets[0], stack)
     for attention, resnet in zip(block.attentions, block.resnets[1:], strict=True):
         stack = _residual(resnet, _attention(attention, stack))
     return stack
 
 
-def _plain(block: Any, stack: Stack) -> Stack:
+def _plain(block: Any, stack: FrameStack) -> FrameStack:
     """A member of the flat list of a Wan 2.1 encoder."""
     if hasattr(block, "conv1"):
         return _residual(block, stack)
     return _halve(block, stack) if hasattr(block, "resample") else _attention(block, stack)
 
 
-def _down(block: Any, stack: Stack) -> Stack:
+def _down(block: Any, stack: FrameStack) -> FrameStack:
     """`WanResidualDownBlock`: two residual blocks and a halving beside an average of what came in."""
     shortcut = _average_down(block.avg_shortcut, stack)
     for resnet in block.resnets:
@@ -161,7 +161,7 @@ def _down(block: Any, stack: Stack) -> Stack:
     return stack.like(stack.frames + shortcut)
 
 
-def _up(block: Any, stack: Stack) -> Stack:
+def _up(block: Any, stack: FrameStack) -> FrameStack:
     entry = stack
     for resnet in block.resnets:
         stack = _residual(resnet, stack)
@@ -173,7 +173,7 @@ def _up(block: Any, stack: Stack) -> Stack:
     return stack if shortcut is None else stack.like(stack.frames + _duplicate_up(shortcut, entry))
 
 
-def _halve(resample: Any, stack: Stack) -> Stack:
+def _halve(resample: Any, stack: FrameStack) -> FrameStack:
     conv = resample.resample[1]
     frames = _conv(F.pad(stack.frames, (0, 1, 0, 1)), conv.weight, conv.bias, stride=2)
     stack = stack.like(frames)
@@ -187,7 +187,7 @@ def _halve(resample: Any, stack: Stack) -> Stack:
     return stack.like(torch.cat([x[:, :1], later.unflatten(0, (clips, kept))], dim=1).flatten(0, 1))
 
 
-def _double(resample: Any, stack: Stack) -> Stack:
+def _double(resample: Any, stack: FrameStack) -> FrameStack:
     if resample.mode == "upsample3d" and stack.length > 1:
         x = stack.by_clip()
         conv = resample.time_conv
@@ -204,7 +204,7 @@ def _nearest(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
-def _average_down(shortcut: Any, stack: Stack) -> Tensor:
+def _average_down(shortcut: Any, stack: FrameStack) -> Tensor:
     """`AvgDown3D`: with a time factor, zeros stand before frame 0."""
     x = stack.by_clip()
     t, s = shortcut.factor_t, shortcut.factor_s
@@ -215,7 +215,7 @@ def _average_down(shortcut: Any, stack: Stack) -> Tensor:
     return x.reshape(-1, shortcut.out_channels, shortcut.group_size, h // s, w // s).mean(dim=2)
 
 
-def _duplicate_up(shortcut: Any, stack: Stack) -> Tensor:
+def _duplicate_up(shortcut: Any, stack: FrameStack) -> Tensor:
     """`DupUp3D`: with a time factor, frame 0 becomes one frame and the others two."""
     x = stack.frames.repeat_interleave(shortcut.repeats, dim=1)
     t, s, out = shortcut.factor_t, shortcut.factor_s, shortcut.out_channels

@@ -259,7 +259,7 @@ METHODS: dict[str, type[CacheSettings]] = {
 _CACHE: TypeAdapter[CacheConfig] = TypeAdapter(CacheConfig)
 
 
-def title_of(method: str) -> str:
+def cache_title(method: str) -> str:
     """What a person calls a method."""
     return METHODS[method].title if method in METHODS else method
 

@@ -16,7 +16,7 @@ from studio.preset import Preset
 from studio.records.run import Run
 from studio.records.runs import RunStore
 from studio.records.versions import Version, VersionStore
-from studio.requests.caches import AdaCache, Budget, CacheConfig, title_of
+from studio.requests.caches import AdaCache, Budget, CacheConfig, cache_title
 from studio.requests.generation import GenerationRequest
 from studio.requests.work import ProfileModel, TrainVersion, WalkComparison, WorkKind
 from studio.ui.components.values import Fact, Facts, QueuedJob, RunTile
@@ -84,7 +84,7 @@ def cache_words(cache: CacheConfig) -> str:
         return "AdaCache + MoReg" if cache.moreg else "AdaCache"
     if isinstance(cache, Budget):
         return f"Budget {cache.speedup:g}×" if cache.max_drift is None else f"Budget, drift ≤ {cache.max_drift:.1%}"
-    return title_of(cache.method)
+    return cache_title(cache.method)
 
 
 @dataclass(frozen=True, kw_only=True)

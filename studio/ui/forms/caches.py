@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from studio.requests.caches import METHODS, CacheConfig, title_of, why_not
+from studio.requests.caches import METHODS, CacheConfig, cache_title, why_not
 from studio.ui.components import message
 from studio.ui.components.values import Message
 from studio.ui.forms.fields import FieldControls
@@ -62,7 +62,7 @@ class CacheForm:
             with gr.Column(visible=False, elem_id=f"cache-{method}", elem_classes="cache-settings") as group:
                 self._place_settings(method, fields[:OPEN_FIELDS])
                 if len(fields) > OPEN_FIELDS:
-                    with gr.Accordion(f"More of {title_of(method)}", open=False):
+                    with gr.Accordion(f"More of {cache_title(method)}", open=False):
                         self._place_settings(method, fields[OPEN_FIELDS:])
             self.groups[method] = group
             for control in self.settings[method].by_field.values():
@@ -124,7 +124,7 @@ class CacheForm:
 def rivals(pipeline: str) -> list[tuple[str, str]]:
     """The rivals; one that does not work on this model says so in its name."""
     return [
-        (title_of(method) + ("" if why_not(method, pipeline) is None else " (not with this model)"), method)
+        (cache_title(method) + ("" if why_not(method, pipeline) is None else " (not with this model)"), method)
         for method in RIVALS
     ]
 

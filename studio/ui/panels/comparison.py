@@ -20,7 +20,7 @@ from studio.compare import (
     summaries_of,
 )
 from studio.compare.figures import speed_by_cell
-from studio.compare.wording import error_text, ratio_text, score_text, title_of
+from studio.compare.wording import error_text, method_title, ratio_text, score_text
 from studio.ui.components import message, values
 from studio.ui.components.synced_player import FrameScores, PlayerClip, player_record
 from studio.ui.wording import seconds_text, settings_line
@@ -40,7 +40,7 @@ def name_of(comparison: Comparison) -> str:
     """A comparison in one line, for a list."""
     first = comparison.cells[0].request.prompt
     short = first if len(first) <= 40 else first[:39] + "…"
-    methods = [title_of(method) for method in comparison.methods if method != FULL]
+    methods = [method_title(method) for method in comparison.methods if method != FULL]
     more = f" and {len(methods) - 2} more" if len(methods) > 2 else ""
     return f"{comparison.created[5:16].replace('T', ' ')} · {', '.join(methods[:2])}{more} · {short}"
 
@@ -55,7 +55,7 @@ def status_of(comparison: Comparison) -> values.Message:
     if comparison.state == "complete":
         return message.warn(f"Done: {words}.") if failures else message.good(f"Done: {words}.")
     cell = next((cell for cell in comparison.cells if cell.state == "running"), None)
-    now = f" Making {title_of(cell.method)}, seed {cell.request.seed}." if cell else ""
+    now = f" Making {method_title(cell.method)}, seed {cell.request.seed}." if cell else ""
     if ended == total:
         now = " Measuring the last scores."
     return {**message.quiet(f"{words}.{now}"), "share": ended / total}
@@ -90,7 +90,7 @@ def table_value(comparison: Comparison, picked: list[int]) -> values.ComparisonT
             {
                 "cell": cell.number,
                 "shape": comparison.methods.index(cell.method),
-                "title": title_of(cell.method),
+                "title": method_title(cell.method),
                 "state": cell.state,
                 "reference": cell.is_reference,
                 "denoising": seconds_text(cell.seconds.denoising) if done and cell.seconds else "",
@@ -125,7 +125,7 @@ def _parts_of(cell: Cell) -> str:
 def _summary_line(comparison: Comparison, line: MethodSummary, names: list[str]) -> values.MethodRow:
     return {
         "shape": comparison.methods.index(line.method),
-        "title": title_of(line.method),
+        "title": method_title(line.method),
         "clips": f"{line.complete}" + (f" ({line.failed} failed)" if line.failed else ""),
         "denoising": "–" if line.method == FULL else ratio_text(line.denoising, spread=True),
         "whole": "–" if line.method == FULL else ratio_text(line.whole, spread=True),
@@ -139,7 +139,7 @@ def plot_value(comparison: Comparison, chosen: int | None) -> values.ParetoPlot:
     points, medians = plotted(comparison)
     names = _metrics_of(comparison, tuple(METRICS))
     return {
-        "methods": [{"shape": shape, "title": title_of(method)} for shape, method in enumerate(comparison.methods)],
+        "methods": [{"shape": shape, "title": method_title(method)} for shape, method in enumerate(comparison.methods)],
         "metrics": [
             {
                 "name": name,
@@ -171,7 +171,7 @@ def _point(comparison: Comparison, point: Point) -> values.PlottedPoint:
     return {
         "cell": point.cell,
         "shape": comparison.methods.index(point.method),
-        "title": title_of(point.method),
+        "title": method_title(point.method),
         "line": line,
         "speeds": {pace: _median(point, pace) for pace in PACES},
         "scores": {name: "inf" if value == math.inf else value for name, value in point.scores.items()},
@@ -208,7 +208,7 @@ def player_value(
         scores = None
         if len(cell.frame_psnr) == num_frames:
             scores = FrameScores(name="PSNR", unit="dB", values=cell.frame_psnr)
-        return PlayerClip(title=title_of(cell.method), url=url, facts=facts, scores=scores)
+        return PlayerClip(title=method_title(cell.method), url=url, facts=facts, scores=scores)
 
     first, *others = (clip(cell, url) for cell, url in zip((reference, *cells), addresses, strict=True))
     return player_record(reference=first, others=others, fps=reference.request.fps, num_frames=num_frames)

@@ -63,7 +63,7 @@ class JobLike(Protocol):
 
 
 @dataclass
-class _Step:
+class _ShownStep:
     sigma: float | None = None
     milliseconds: float | None = None
     """None while it is under way."""
@@ -135,7 +135,7 @@ class Progress:
     finished: RunFinished | None = None
     current: int | None = None
     """The step under way."""
-    _steps: dict[int, _Step] = field(default_factory=dict)
+    _steps: dict[int, _ShownStep] = field(default_factory=dict)
     _branches: list[str] = field(default_factory=list)
 
     def add(self, event: GenerationEvent) -> bool:
@@ -156,15 +156,15 @@ class Progress:
                 self.stages[event.stage] = event.seconds
             case StepStarted():
                 self.current = event.step
-                self._steps[event.step] = _Step(sigma=event.sigma)
+                self._steps[event.step] = _ShownStep(sigma=event.sigma)
             case CacheDecided():
-                self._steps.setdefault(event.step, _Step()).decision = event
+                self._steps.setdefault(event.step, _ShownStep()).decision = event
                 return False
             case BlockComputed() | BlockReused():
                 self._decide(event)
                 return False
             case StepFinished():
-                self._steps.setdefault(event.step, _Step()).milliseconds = event.seconds * 1000
+                self._steps.setdefault(event.step, _ShownStep()).milliseconds = event.seconds * 1000
                 self.current = None
                 self.eta_seconds, self.peak_bytes = event.eta_seconds, max(self.peak_bytes, event.peak_bytes)
             case PreviewFrame():
@@ -179,7 +179,7 @@ class Progress:
     def _decide(self, event: BlockComputed | BlockReused) -> None:
         if event.branch not in self._branches:
             self._branches.append(event.branch)
-        blocks = self._steps.setdefault(event.step, _Step()).blocks
+        blocks = self._steps.setdefault(event.step, _ShownStep()).blocks
         blocks.setdefault(event.branch, {})[event.block] = letter_of(event)
 
     @property

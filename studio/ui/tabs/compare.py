@@ -14,7 +14,7 @@ from typing import NamedTuple
 import gradio as gr
 
 from studio.compare import Cell, Comparison, cells_of
-from studio.compare.wording import title_of
+from studio.compare.wording import method_title
 from studio.errors import StudioError
 from studio.machine.pace import predict
 from studio.records.run import Run
@@ -241,7 +241,7 @@ class CompareTab:
         return self._restores(cell)
 
     def _restores(self, cell: Cell) -> Updates:
-        words = f"The settings of {title_of(cell.method)}, seed {cell.request.seed}, are in the Generate form."
+        words = f"The settings of {method_title(cell.method)}, seed {cell.request.seed}, are in the Generate form."
         return self.restoring.restores(cell.request, words) | {self.trouble: message.good(words)}
 
     def _cell(self, browser: Sent, shown: Sent, event: gr.EventData) -> tuple[Comparison, Cell]:
