@@ -165,16 +165,11 @@ def _print_ending(comparison: Comparison, chosen: argparse.Namespace) -> None:
 
 
 def _write_comparison(comparison: Comparison, store: RunStore, folder: Path) -> None:
-    from studio.compare.export import to_csv, to_json_text
-    from studio.compare.page import to_html
+    from studio.compare.export import files_of
     from studio.errors import StorageError
     from studio.storage import write_atomically
 
-    for ending, text in (
-        ("csv", to_csv(comparison)),
-        ("json", to_json_text(comparison)),
-        ("html", to_html(comparison, store)),
-    ):
+    for ending, text in files_of(comparison, store).items():
         try:
             write_atomically(folder / f"comparison.{ending}", text.encode("utf-8"))
         except StorageError as error:

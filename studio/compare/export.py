@@ -1,4 +1,4 @@
-"""A comparison as CSV and JSON, for a spreadsheet and for a program: figures in full, what was not measured empty.
+"""A comparison as files: CSV for a spreadsheet, JSON for a program, both with figures in full, and a page.
 
 Refuses to compute a figure (`figures`, `metrics`), and to let what somebody typed become a spreadsheet's formula.
 """
@@ -12,9 +12,11 @@ from dataclasses import asdict
 
 from studio.compare.cells import Comparison
 from studio.compare.figures import points_of, speed_by_cell, summaries_of
+from studio.compare.page import to_html
 from studio.compare.record import to_json
 from studio.compare.wording import error_text, method_title
 from studio.metrics import METRICS, scores_to_json
+from studio.records.runs import RunStore
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """A spreadsheet takes a text that begins with one of these for a formula."""
@@ -25,6 +27,11 @@ COLUMNS = (
     *METRICS,
     *("notices", "error", "request"),
 )
+
+
+def files_of(comparison: Comparison, store: RunStore) -> dict[str, str]:
+    """What each file says, by its ending; the store has the posters."""
+    return {"csv": to_csv(comparison), "json": to_json_text(comparison), "html": to_html(comparison, store)}
 
 
 def to_csv(comparison: Comparison) -> str:

@@ -19,18 +19,30 @@ from studio.metrics import METRICS
 from studio.palette import by_the_readers_choice
 from studio.records.runs import RunStore
 
-_PAGE = """<!doctype html>
+_DOCUMENT = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <title>{title}</title>
-<style>{style}</style>
+<style>
+{style}
+</style>
 </head>
 <body>
-<main>
+{body}
+</body>
+</html>
+"""
+
+_DESK = """
+body { margin: 0; background: var(--desk); color: var(--ink); }
+main { max-width: 1180px; margin: 0 auto; padding: 16px clamp(12px, 2vw, 24px) 28px; }
+"""
+
+_BODY = """<main>
 <h1>{title}</h1>
 <p class="soft">{lead}</p>
 {plot}
@@ -39,14 +51,9 @@ _PAGE = """<!doctype html>
 <h2>Every clip</h2>
 {cells}
 <p class="soft">{foot}</p>
-</main>
-</body>
-</html>
-"""
+</main>"""
 
-_STYLE = """
-body { margin: 0; background: var(--desk); color: var(--ink); font: 14px/1.45 "IBM Plex Sans", ui-sans-serif, system-ui, sans-serif; }
-main { max-width: 1180px; margin: 0 auto; padding: 16px clamp(12px, 2vw, 24px) 28px; }
+_STYLE = """body { font: 14px/1.45 "IBM Plex Sans", ui-sans-serif, system-ui, sans-serif; }
 h1 { font-size: 19px; margin: 0 0 4px; } h2 { font-size: 15px; margin: 22px 0 6px; }
 .soft { color: var(--soft); margin: 0 0 10px; }
 .wide { overflow-x: auto; }
@@ -60,8 +67,20 @@ tr.group th { color: var(--ink); padding-top: 14px; }
 td img { display: block; width: 84px; border-radius: 3px; }
 svg { display: block; width: 100%; max-width: 760px; height: auto; }
 svg text { fill: var(--soft); font-size: 12px; } svg .name { fill: var(--ink); }
-svg .axis { stroke: var(--line); } svg .front { stroke: var(--soft); fill: none; stroke-dasharray: 5 4; }
-"""  # noqa: E501
+svg .axis { stroke: var(--line); } svg .front { stroke: var(--soft); fill: none; stroke-dasharray: 5 4; }"""  # noqa: E501
+
+
+def document(*, title: str, policy: str, style: str, body: str) -> str:
+    """A page that needs nothing but itself, by day or by night as its reader's system has it.
+
+    Args:
+        title: As text.
+        policy: What the page forbids itself, as a Content-Security-Policy.
+        style: Its own rules, behind the palette and the desk that every such page lies on.
+        body: As markup.
+    """
+    rules = by_the_readers_choice() + _DESK + style
+    return _DOCUMENT.format(title=html.escape(title), policy=policy, style=rules, body=body)
 
 
 def to_html(comparison: Comparison, store: RunStore | None = None) -> str:
@@ -77,15 +96,16 @@ def to_html(comparison: Comparison, store: RunStore | None = None) -> str:
         "there are several. Denoising is the transformer's steps alone; the whole run goes from the text to the file, "
         "without loading the model. Scores are measured on the stored clips."
     )
-    return _PAGE.format(
+    body = _BODY.format(
         title=html.escape(title),
-        style=by_the_readers_choice() + _STYLE,
         lead=html.escape(lead),
         foot=html.escape(foot),
         plot=_plot(comparison),
         summary=_summary_table(comparison),
         cells=_cells_table(comparison, store),
     )
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    return document(title=title, policy=policy, style=_STYLE, body=body)
 
 
 def _metrics_shown(comparison: Comparison) -> list[str]:

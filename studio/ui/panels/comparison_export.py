@@ -12,8 +12,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from studio.compare.page import document
 from studio.errors import ClipError, RequestError
-from studio.palette import by_the_readers_choice
 from studio.ui.components.static_html import FOLDER, script_of
 from studio.ui.components.values import PlayedClip, SyncedPlayer
 
@@ -22,21 +22,7 @@ MAX_CLIP_BYTES = 200 * 10**6
 
 KINDS = {".mp4": "video/mp4", ".webm": "video/webm"}
 
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>{title}</title>
-<style>
-{shell}
-{style}
-</style>
-</head>
-<body>
-<main>
+_BODY = """<main>
 <h1>{title}</h1>
 <div id="player">
 {template}
@@ -49,19 +35,16 @@ _PAGE = """<!doctype html>
 const props = {{value: JSON.parse(written.textContent)}};
 {script}
 }})(document.getElementById('player'), document.getElementById('record'), () => {{}});
-</script>
-</body>
-</html>
-"""
+</script>"""
 
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
     "img-src data: blob:; media-src data: blob:; base-uri 'none'; form-action 'none'"
 )
 
-_SHELL = """body { margin: 0; background: var(--desk); color: var(--ink); font: 14px/1.4 "IBM Plex Sans", ui-sans-serif, system-ui, sans-serif; }
-main { max-width: 1180px; margin: 0 auto; padding: 16px clamp(12px, 2vw, 24px) 28px; }
-h1 { font-size: 19px; font-weight: 600; letter-spacing: -.01em; margin: 0 0 12px; overflow-wrap: anywhere; }"""  # noqa: E501
+_STYLE = """body { font: 14px/1.4 "IBM Plex Sans", ui-sans-serif, system-ui, sans-serif; }
+h1 { font-size: 19px; font-weight: 600; letter-spacing: -.01em; margin: 0 0 12px; overflow-wrap: anywhere; }
+"""
 
 
 def export_html(record: SyncedPlayer, clips: Sequence[Path], *, title: str = "Comparison") -> str:
@@ -86,15 +69,13 @@ def export_html(record: SyncedPlayer, clips: Sequence[Path], *, title: str = "Co
         )
     addresses = _embedded(clips)
     clips_inside: list[PlayedClip] = [{**clip, "url": url} for clip, url in zip(shown, addresses, strict=True)]
-    return _PAGE.format(
-        policy=_POLICY,
+    body = _BODY.format(
         title=html.escape(title),
-        shell=by_the_readers_choice() + _SHELL,
-        style=_part("css"),
         template=_part("html"),
         record=_as_data({**record, "clips": clips_inside}),
         script=script_of("synced_player"),
     )
+    return document(title=title, policy=_POLICY, style=_STYLE + _part("css"), body=body)
 
 
 def _part(ending: str) -> str:

@@ -14,8 +14,7 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 
 from studio.compare import Cell, Comparison
-from studio.compare.export import to_csv, to_json_text
-from studio.compare.page import to_html
+from studio.compare.export import files_of
 from studio.records.runs import RunStore
 from studio.ui.components.values import SyncedPlayer
 from studio.ui.listeners import Part, Updates
@@ -45,19 +44,14 @@ class ComparisonFiles:
 
     def shows(self, comparison: Comparison) -> Updates:
         """The figures, written anew with each cell, so that what is downloaded is what is seen."""
-        texts = {
-            "csv": lambda: to_csv(comparison),
-            "json": lambda: to_json_text(comparison),
-            "html": lambda: to_html(comparison, self._store),
-        }
         if not comparison.ended:
             return self._nothing()
         try:
             return {
                 self.figures[ending]: gr.update(
-                    value=self._written(comparison, f"comparison.{ending}", text()), visible=True
+                    value=self._written(comparison, f"comparison.{ending}", text), visible=True
                 )
-                for ending, text in texts.items()
+                for ending, text in files_of(comparison, self._store).items()
             }
         except OSError:  # a full disk: the figures are on the page all the same
             return self._nothing()
