@@ -8,6 +8,7 @@ from __future__ import annotations
 import gradio as gr
 
 from studio.ui.attachment import News
+from studio.ui.components.clip_video import clip_video
 from studio.ui.components.static_html import facts, live_status, step_timeline
 from studio.ui.listeners import Part, Updates
 from studio.ui.panels.run_progress import idle_status, timeline_of
@@ -22,17 +23,7 @@ class LivePanel:
     """The live area. Its buttons are connected by the tab, which knows what they do."""
 
     def build(self) -> None:
-        self.video = gr.Video(
-            visible=False,
-            autoplay=True,
-            loop=True,
-            interactive=False,
-            show_label=False,
-            label="The clip",
-            buttons=[],
-            height=320,
-            elem_id="clip",
-        )
+        self.video = clip_video(elem_id="clip", visible=False)
         self.status = live_status(idle_status(IDLE_WORDS), elem_id="live")
         with gr.Row(visible=False, elem_classes="actions", elem_id="stopping") as self.stopping:
             self.stop = gr.Button("Stop", variant="stop", size="sm", elem_id="stop")

@@ -17,6 +17,7 @@ from studio.preset import Preset, find_preset
 from studio.records.run import Run, request_in_settings
 from studio.requests.generation import GenerationRequest
 from studio.ui.components import message
+from studio.ui.components.clip_video import clip_video
 from studio.ui.components.static_html import facts, run_grid, step_timeline
 from studio.ui.components.values import RunGrid
 from studio.ui.forms.generation import Restoring
@@ -80,16 +81,7 @@ class RunsTab:
     def _build_shown(self) -> None:
         self.hint = message.message(message.quiet("Choose a run to see it."), elem_id="run-hint")
         with gr.Column(visible=False, elem_id="run") as self.shown:
-            self.video = gr.Video(
-                autoplay=True,
-                loop=True,
-                interactive=False,
-                show_label=False,
-                label="The clip",
-                buttons=[],
-                height=320,
-                elem_id="run-clip",
-            )
+            self.video = clip_video(elem_id="run-clip")
             with gr.Row(elem_classes="actions"):
                 self.restore = gr.Button("Restore into Generate", size="sm", elem_id="run-restore")
                 self.compare = gr.Button("Compare with full", size="sm", elem_id="run-compare")
