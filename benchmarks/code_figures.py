@@ -18,12 +18,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from studio.family import FAMILIES
+
 PROJECT = Path(__file__).parent.parent
 RESULT = PROJECT / "benchmarks" / "results" / "code_figures.md"
 
-FAMILY_CLASS = re.compile(
-    r"(Wan|LTX|CogVideoX|Latte|HunyuanVideo|HunyuanVideo15|Mochi|Allegro|SanaVideo)(Pipeline|Video)?(Transformer3DModel)?"
-)
+FAMILY_CLASSES = {name for family in FAMILIES.values() for name in (family.pipeline, family.transformer)}
 AT_HOME = ("family.py", "pipelines/families", "pocket")
 """Where a family's classes may be named."""
 COLOUR = re.compile(r"""#(?:[0-9a-fA-F]{3,4}){1,2}(?=["';,\s)!])|\b(?:rgb|hsl)a?\(\s*\d""")
@@ -98,12 +98,7 @@ def words(file: Source) -> Iterator[str]:
 def classes_abroad(files: list[Source]) -> int:
     """How often the pipeline or transformer class of a family is named outside its row and its file."""
     abroad = (file for file in files if not file.name.startswith(AT_HOME))
-    return sum(
-        1
-        for file in abroad
-        for word in words(file)
-        if word.endswith(("Pipeline", "3DModel")) and FAMILY_CLASS.fullmatch(word)
-    )
+    return sum(word in FAMILY_CLASSES for file in abroad for word in words(file))
 
 
 def renames(files: list[Source]) -> int:

@@ -156,7 +156,7 @@ class Training:
         latent = pixel = 0.0
         for turn in range(turns):
             number = (self.step * turns + turn) * self.world + self.rank
-            parts = self._take_turn(number, 1 / turns)
+            parts = self.take_turn(number, 1 / turns)
             latent, pixel = latent + parts[0], pixel + parts[1]
         latent, pixel = self._averaged_over_all(latent, pixel)
         loss = (latent if self.request.objective != "pixel" else 0.0) + pixel
@@ -191,7 +191,7 @@ class Training:
     def _pixel_weight(self) -> float:
         return self.request.pixel_weight if self.request.objective == "mixed" else 1.0
 
-    def _take_turn(self, number: int, share: float) -> tuple[float, float]:
+    def take_turn(self, number: int, share: float) -> tuple[float, float]:
         """Add one sample's gradients, times `share`, to the parameters'; its losses times `share`."""
         generator = self._generator(number)
         candidates = self.prepared.trained_on

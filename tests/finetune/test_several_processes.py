@@ -46,8 +46,8 @@ def train(name, turns, rank=0, world=1):
     model = pipelines.load(preset, placement, folder=weights.folder_of(preset)).to_train()
     training = Training(model, request, Prepared.load(folder / "samples.safetensors"))
     taken = []
-    take_turn = training._take_turn
-    training._take_turn = lambda number, *rest: (taken.append(number), take_turn(number, *rest))[1]
+    take_turn = training.take_turn
+    training.take_turn = lambda number, *rest: (taken.append(number), take_turn(number, *rest))[1]
     kept = {f"0 {key}": tensor.detach().clone() for key, tensor in training.parameters.items()}
     losses = []
     for _ in range(steps):

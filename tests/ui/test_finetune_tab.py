@@ -525,7 +525,7 @@ def test_an_absurd_learning_rate_and_a_full_disk_stop_with_the_reason_and_keep_t
 
     few = {"max_train_steps": 4, "checkpointing_steps": 2, "validation_share": 0, "sample_prompts": "a road"}
     version = begun(tab, film, learning_rate=1, **few)
-    loss, steps = training.Training._take_turn, 0
+    loss, steps = training.Training.take_turn, 0
 
     def spoilt(self: Any, *arguments: Any) -> Any:
         nonlocal steps
@@ -533,7 +533,7 @@ def test_an_absurd_learning_rate_and_a_full_disk_stop_with_the_reason_and_keep_t
         latent, pixel = loss(self, *arguments)
         return (float("nan") if steps == 4 else latent), pixel
 
-    monkeypatch.setattr(training.Training, "_take_turn", spoilt)
+    monkeypatch.setattr(training.Training, "take_turn", spoilt)
     with pytest.raises(NumericalError):
         list(go_on(version.id, store=tab.context.store))
     updates = tab.choose(None, pressed(version=version.id))
