@@ -1,12 +1,15 @@
 """EasyCache: the change of the output, predicted from the change of the input (Zhou et al., arXiv 2507.02860).
 
-    k = ||v_t - v_before|| / ||x_t - x_before||          how strongly the output follows the input, at computed steps
-    predicted change at a step = k ||x - x_last|| / ||v_last||
+    k = ||v_i - v_h|| / ||x_i - x_h||                    h < i the last two computed steps
+    predicted change into step s = k ||x_s - x_s-1|| / ||v_i||
     skip while the predicted changes since the last computed step add up to less than the threshold
 
-Norms are mean absolute values. Knows inputs and outputs of the transformer. Refuses to know its blocks: here the
-residual of the block stack is reused, which differs from the authors' reuse of the transformer's own residual only by
-a fresh time embedding at its end.
+By the rule of the authors' code: k tells how strongly the output follows the input from one computed step to the next,
+and never looks at a skipped step's output, which is a guess; the input is followed from every step to the next. Norms
+are mean absolute values. The first steps and the last are computed.
+
+Knows inputs and outputs of the transformer. Refuses to know its blocks: here the residual of the block stack is reused,
+which differs from the authors' reuse of the transformer's own residual, v - x, only by a fresh time embedding at its end.
 
 Shapes: latents and outputs as the pipeline hands them over.
 """
@@ -36,15 +39,18 @@ class EasyCachePolicy(Policy):
         self.settings = settings
         self._protected = max(2, round(settings.protect_first * total_steps))
         self._input: Tensor | None = None
-        self._previous_input: Tensor | None = None
-        self._previous_output: Tensor | None = None
+        """Of the present step."""
+        self._computed: tuple[Tensor, Tensor] | None = None
+        """Input and output of the last computed step."""
         self._k: float | None = None
         self._sum = 0.0
         self._computes = True
 
     def decide(self, step: Step) -> Decision:
+        if not step.kept:  # another denoiser has taken over: what the one before it did says nothing about it
+            self._input = self._computed = self._k = None
+        change = self._predicted_change(step.latents)
         self._input = step.latents
-        change = self._predicted_change()
         self._sum += change or 0.0
         self._computes = (
             not step.kept
@@ -63,21 +69,20 @@ class EasyCachePolicy(Policy):
             why="the predicted change has added up" if self._computes else "little change is predicted",
         )
 
-    def _predicted_change(self) -> float | None:
-        if self._k is None or self._input is None or self._previous_input is None or self._previous_output is None:
+    def _predicted_change(self, latents: Tensor) -> float | None:
+        if self._k is None or self._input is None or self._computed is None:
             return None
-        moved = _size(self._input - self._previous_input)
-        return self._k * moved / max(_size(self._previous_output), 1e-12)
+        return self._k * _size(latents - self._input) / max(_size(self._computed[1]), 1e-12)
 
     def output(self, step: int, branch: int, output: Tensor) -> None:
-        if branch != 0:
+        if branch != 0 or not self._computes:
             return
-        if self._computes and self._previous_output is not None and self._previous_input is not None:
-            assert self._input is not None
-            moved = _size(self._input - self._previous_input)
+        assert self._input is not None
+        if self._computed is not None:
+            moved = _size(self._input - self._computed[0])
             if moved > 0:
-                self._k = _size(output - self._previous_output) / moved
-        self._previous_input, self._previous_output = self._input, output
+                self._k = _size(output - self._computed[1]) / moved
+        self._computed = self._input, output
 
 
 def _size(tensor: Tensor) -> float:
