@@ -197,6 +197,7 @@ def _cache(
         stacks=tuple(caching.Stack(transformer=transformer, blocks=blocks) for transformer, blocks in stacks),
         total_steps=request.num_inference_steps,
         sigmas=lambda: model.sigmas,
+        handover=lambda: model.handover,
         passes=len(passes_of(model, request)),
         profile=profile,
     )

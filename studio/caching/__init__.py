@@ -49,6 +49,8 @@ class CacheRun:
     """Passes of a step: 2 where guidance runs in two calls, otherwise 1."""
     sigmas: Callable[[], tuple[float, ...]] = tuple
     """Noise level of each step; known once the first begins."""
+    handover: Callable[[], int | None] = lambda: None
+    """The first step of the second transformer, where one takes over; known as `sigmas` is."""
     profile: Profile | None = None
     """What was measured on this model."""
 

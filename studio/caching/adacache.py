@@ -124,6 +124,10 @@ class AdaCachePolicy(Policy):
         s = step.index + 1
         self._conclude()
         if not step.kept:
+            # A run begins here, or the part of one that a second transformer takes: a distance between two networks
+            # would say nothing of how fast either's residuals change.
+            self._older.clear()
+            self._rate = 1
             why, computes = "nothing to reuse yet", True
         elif s in (1, self._total - 1, self._total):
             why, computes = "the last steps are always computed", True

@@ -306,10 +306,10 @@ class StackCache:
         self.policy.computed(self._index, current.branch, residual, before)
         kept = _Kept(residual=residual, step=self._index, before=before if self.policy.keeps_two else None)
         self._kept[current.stack, current.branch] = kept
-        if not self.decision.correction or old is None or old.before is None:
+        if not self.decision.correction or old is None:
             return None
-        foreseen = old.residual + self.decision.gain * (old.residual - old.before)
-        return self.decision.correction * (residual - foreseen)
+        trend = self.decision.gain * (old.residual - old.before) if old.before is not None else 0.0
+        return self.decision.correction * (residual - old.residual - trend)
 
     def _told_of_part(self, position: int) -> Callable[..., None]:
         def told(_module: nn.Module, _args: Any, output: Any) -> None:

@@ -58,7 +58,7 @@ def policy_for(settings: Budget, run: CacheRun) -> BudgetPolicy:
             value="budget",
             way_out="Measure this model first: python -m studio calibrate PRESET.",
         )
-    return BudgetPolicy(lambda: plan_for(profile.at(run.sigmas()), settings))
+    return BudgetPolicy(lambda: plan_for(profile.at(run.sigmas()), settings, run.handover()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,14 +84,15 @@ def _everything(total: int) -> Plan:
     return Plan(computes=(True,) * total, gains=nothing, corrections=nothing, drift=nothing)
 
 
-def plan_for(profile: Profile, settings: Budget) -> Plan:
+def plan_for(profile: Profile, settings: Budget, handover: int | None = None) -> Plan:
     """The plan of least predicted drift within the settings' speed, or the fastest within their drift."""
-    total = len(profile.sigmas)
+    total, least = len(profile.sigmas), fewest_computed(handover)
+    extrapolate, correct = settings.extrapolate, settings.correct
     if settings.max_drift is None:
-        computed = computed_steps(total, settings.speedup, profile.skipped_share)
-        return plan_of(profile, computed, settings.extrapolate, settings.correct)
-    for computed in range(2, total):
-        plan = plan_of(profile, computed, settings.extrapolate, settings.correct)
+        computed = max(least, computed_steps(total, settings.speedup, profile.skipped_share))
+        return plan_of(profile, computed, extrapolate, correct, handover)
+    for computed in range(least, total):
+        plan = plan_of(profile, computed, extrapolate, correct, handover)
         if plan.drift[-1] <= settings.max_drift:
             return plan
     return _everything(total)
@@ -103,17 +104,26 @@ def computed_steps(total: int, speedup: float, skipped_share: float) -> int:
     return min(total, max(2, int(exact + 0.05)))
 
 
+def fewest_computed(handover: int | None) -> int:
+    """The two to start from, and the one in which a second transformer takes over."""
+    return 2 if handover is None or handover < 2 else 3
+
+
 @lru_cache(maxsize=32)
-def plan_of(profile: Profile, computed: int, extrapolate: bool = True, correct: bool = True) -> Plan:
-    """The plan with that many computed steps, the first two among them, of least predicted drift."""
+def plan_of(
+    profile: Profile, computed: int, extrapolate: bool = True, correct: bool = True, handover: int | None = None
+) -> Plan:
+    """The plan with that many computed steps, the first two and the handover among them, of least predicted drift."""
     total = len(profile.sigmas)
     if computed >= total:
         return _everything(total)
-    gain, error = _errors(profile, extrapolate)
+    gain, error = _errors(profile, extrapolate, handover)
     sigmas = np.asarray((*profile.sigmas, 0.0))
     weight = profile.growth_at(profile.sigmas) * -np.diff(sigmas)
-    # skipping[h, i, j]: drift by the steps after i up to j, all skipped.
+    # skipping[h, i, j]: drift by the steps after i up to j, all skipped; infinite where nothing of i's is kept by then.
     skipping = np.cumsum(error * weight, axis=2)
+    if handover is not None:
+        skipping[:, :handover, handover:] = np.inf
     # best[i, h]: least drift of a path whose last computed steps are h, i; one more computed step in each round.
     best = np.full((total, total), np.inf)
     best[1, 0] = 0.0
@@ -132,11 +142,14 @@ def plan_of(profile: Profile, computed: int, extrapolate: bool = True, correct: 
         h, i = int(origins[h, i]), h
         steps.append(h)
     plan = _plan(sorted(set(steps)), gain, error * weight)
-    return replace(plan, corrections=_corrections(profile, plan)) if correct else plan
+    return replace(plan, corrections=_corrections(profile, plan, handover)) if correct else plan
 
 
-def _errors(profile: Profile, extrapolate: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Gains and errors (N, N, N) over h, i, j; errors are 0 where j <= i, gains 0 where h = i."""
+def _errors(profile: Profile, extrapolate: bool, handover: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Gains and errors (N, N, N) over h, i, j; errors are 0 where j <= i, gains 0 where h = i.
+
+    From before the handover nothing is kept after it, so that there is no trend to continue.
+    """
     grams = np.asarray(profile.grams)
     total = grams.shape[1]
     square = np.einsum("qaa->qa", grams)
@@ -150,6 +163,8 @@ def _errors(profile: Profile, extrapolate: bool) -> tuple[np.ndarray, np.ndarray
     with np.errstate(divide="ignore", invalid="ignore"):
         gain = np.where(change.sum(0) > 0, along.sum(0) / change.sum(0), 0.0)
     gain = np.clip(gain, 0.0, None) if extrapolate else np.zeros_like(gain)
+    if handover is not None:
+        gain[:handover, handover:] = gain[:, :handover, handover:] = 0.0
     left = missing - 2 * gain * along + gain**2 * change
     error = np.sqrt(np.clip(left, 0, None)).mean(0)
     steps = np.arange(total)
@@ -175,13 +190,15 @@ def _plan(computed: list[int], gain: np.ndarray, drift: np.ndarray) -> Plan:
     )
 
 
-def _corrections(profile: Profile, plan: Plan) -> tuple[float, ...]:
-    """b for every computed step that skipped ones precede; 0 for the others."""
+def _corrections(profile: Profile, plan: Plan, handover: int | None) -> tuple[float, ...]:
+    """b for every computed step that skipped ones precede and the same transformer takes; 0 for the others."""
     gram = np.asarray(profile.grams).sum(0)
     widths = -np.diff((*profile.sigmas, 0.0))
     gains = [0.0] * len(widths)
     computed = [step for step, computes in enumerate(plan.computes) if computes]
     for h, i, k in zip(computed, computed[1:], computed[2:], strict=False):
+        if k == handover:
+            continue
         # E_j as sums of residuals: a row a step, from i + 1 to k.
         errors = np.zeros((k - i, len(widths)))
         for row, j in enumerate(range(i + 1, k + 1)):

@@ -187,6 +187,11 @@ class LoadedPipeline:
         scheduler = self.pipe.scheduler
         return tuple(schedules.sigma(scheduler, index) for index in range(len(scheduler.timesteps)))
 
+    @property
+    def handover(self) -> int | None:
+        """The first step of the run under way that the second denoiser takes, if one does; known as `sigmas` is."""
+        return self.model.handover(self.pipe.scheduler.timesteps.tolist())
+
     def preview(self, estimate: torch.Tensor) -> np.ndarray:
         """The middle latent frame of a denoised estimate as uint8 (H, W, 3).
 

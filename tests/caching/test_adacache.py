@@ -150,3 +150,16 @@ def test_a_codebook_that_is_not_there_is_refused() -> None:
         AdaCache(codebook="calibrated").check_model(measured=False, blocks=None)
     assert codebook_of(AdaCache(), None) == FAST
     assert codebook_of(AdaCache(codebook="custom", thresholds=(0.5,), rates=(4, 1)), None).rates == (4, 1)
+
+
+def test_no_distance_is_taken_between_two_networks() -> None:
+    """A second transformer takes over at step 4, whose first residual is, by chance, the first one's last."""
+    policy = _policy(12, FAST)
+    (layer,) = policy.captures.layers
+    decided = []
+    for index in range(7):
+        decided.append(policy.decide(_step(index, 12, kept=index not in (0, 4))))
+        if decided[-1].action is Action.COMPUTE:
+            policy.measured(layer, 0, _residual(2.0 ** (index if index < 4 else index - 1), 0.0), FRAMES)
+    assert [decision.action for decision in decided] == [Action.COMPUTE] * 7
+    assert decided[6].distance == 1.0

@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from studio import pipelines
 from studio.caching.adacache import AdaCachePolicy, Codebook
 from studio.caching.block_stack import Action, Decision, Policy, Stack, StackCache, Step
+from studio.caching.budget import BudgetPolicy, Plan, plan_of
 from studio.caching.easycache import EasyCachePolicy
 from studio.caching.teacache import TeaCachePolicy
 from studio.machine import hardware
 from studio.pipelines import LoadedPipeline, StepStart
+from studio.records.profiles import find_profile
 from studio.requests.caches import AdaCache, EasyCache, TeaCache
 from studio.requests.generation import GenerationRequest, request_for
 
@@ -136,6 +138,75 @@ def test_a_cache_that_never_skips_changes_no_bit_and_removing_it_changes_none(na
     assert np.array_equal(_run(ready, request), plain)
     for module in (*ready.transformers, *ready.blocks):
         assert not module._diffusers_hook.hooks
+
+
+def _decisions(ready: LoadedPipeline, request: GenerationRequest, policy: Policy) -> list[Decision]:
+    """What the stack made of each step."""
+    cache, decided = _cache(ready, request, policy), []
+    end_step = cache.end_step
+
+    def noted(latents: Tensor) -> None:
+        assert cache.decision is not None
+        decided.append(cache.decision)
+        end_step(latents)
+
+    def started(start: StepStart) -> None:
+        cache.begin_step(start.index, start.sigma)
+
+    with cache.attached():
+        ready.run(
+            request,
+            generator=torch.Generator("cpu").manual_seed(request.seed),
+            on_step=lambda state: noted(state.latents),
+            on_step_start=started,
+            interrupted=lambda: False,
+        )
+    return decided
+
+
+@pytest.mark.parametrize(("total", "computed"), [(10, 4), (10, 5), (20, 6)])
+def test_with_two_denoisers_budget_computes_what_it_planned_and_extrapolates_what_it_planned(
+    total: int, computed: int, load: Any
+) -> None:
+    ready, request = load("wan-two-experts", num_inference_steps=total)
+    profile = find_profile("pocket", None)
+    assert profile is not None
+    plans: list[Plan] = []
+
+    def planned() -> Plan:
+        plans.append(plan_of(profile.at(ready.sigmas), computed, handover=ready.handover))
+        return plans[-1]
+
+    decided = _decisions(ready, request, BudgetPolicy(planned))
+    (plan,) = plans
+    kinds = [decision.action for decision in decided]
+    assert kinds.count(Action.COMPUTE) == plan.computed == computed
+    for step, kind in enumerate(kinds):
+        foreseen = Action.EXTRAPOLATE if plan.gains[step] else Action.REUSE
+        assert kind is (Action.COMPUTE if plan.computes[step] else foreseen)
+
+
+def test_the_handover_is_where_the_second_denoiser_begins(load: Any) -> None:
+    ready, request = load("wan-two-experts", num_inference_steps=12)
+    passes: list[int] = []
+    told: list[int | None] = []
+    handles = [
+        transformer.register_forward_pre_hook(lambda *_, n=number: passes.append(n))
+        for number, transformer in enumerate(ready.transformers)
+    ]
+    try:
+        ready.run(
+            request,
+            generator=torch.Generator("cpu").manual_seed(request.seed),
+            on_step=lambda state: told.append(ready.handover),
+            interrupted=lambda: False,
+        )
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert set(told) == {passes.index(1) // 2}
+    alone, request = load("wan")
+    assert alone.model.handover([999.0, 500.0, 1.0]) is None
 
 
 @pytest.mark.parametrize("name", TINY)

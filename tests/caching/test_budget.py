@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from studio.caching.budget import computed_steps, plan_for, plan_of
+from studio.caching.budget import computed_steps, fewest_computed, plan_for, plan_of
 from studio.records.profiles import Profile, falling, find_profile, profile_path, read_profile, write_profile
 from studio.requests.caches import Budget
 
@@ -41,14 +41,16 @@ def _walk(seed: int, total: int = STEPS) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((total, 12)).cumsum(axis=0)
 
 
-def _drift_by_hand(profile: Profile, residuals: list[np.ndarray], computed: tuple[int, ...]) -> float:
+def _drift_by_hand(
+    profile: Profile, residuals: list[np.ndarray], computed: tuple[int, ...], handover: int | None = None
+) -> float:
     """The definition, written out: errors of every skipped step, with the gain that is best over the clips."""
     sigmas = (*profile.sigmas, 0.0)
     growth = profile.growth_at(profile.sigmas)
     drift, h, i = 0.0, 0, 0
     for j in range(len(profile.sigmas)):
         if j in computed:
-            h, i = i, j
+            h, i = (j, j) if j == handover else (i, j)
             continue
         along = sum(float((r[j] - r[i]) @ (r[i] - r[h])) for r in residuals)
         change = sum(float((r[i] - r[h]) @ (r[i] - r[h])) for r in residuals)
@@ -68,6 +70,23 @@ def test_no_other_schedule_of_that_many_steps_is_predicted_to_drift_less(compute
     assert plan.drift[-1] == pytest.approx(_drift_by_hand(profile, residuals, chosen))
     every = ((0, 1, *rest) for rest in itertools.combinations(range(2, STEPS), computed - 2))
     assert plan.drift[-1] == pytest.approx(min(_drift_by_hand(profile, residuals, each) for each in every))
+
+
+@pytest.mark.parametrize("handover", range(1, STEPS))
+def test_a_plan_computes_the_handover_and_lets_nothing_cross_it(handover: int) -> None:
+    residuals = [_walk(0), _walk(1)]
+    profile = _profile(residuals)
+    for computed in range(fewest_computed(handover), STEPS):
+        plan = plan_of(profile, computed, handover=handover)
+        assert plan.computed == computed
+        assert plan.computes[handover]
+        every = ({0, 1, handover, *rest} for rest in itertools.combinations(range(2, STEPS), computed - 2))
+        drifts = [_drift_by_hand(profile, residuals, tuple(c), handover) for c in every if len(c) == computed]
+        assert plan.drift[-1] == pytest.approx(min(drifts))
+        later = [step for step in range(handover + 1, STEPS) if plan.computes[step]]
+        until_two_are_kept = range(handover, later[0] + 1) if later else range(handover, STEPS)
+        assert {plan.gains[step] for step in until_two_are_kept} == {0.0}
+        assert plan.corrections[handover] == 0.0
 
 
 def test_residuals_on_a_straight_line_are_foreseen_exactly_and_only_by_extrapolating() -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import inspect
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import torch
@@ -200,6 +201,13 @@ class VideoModel(ABC):
             return self.denoisers["transformer"]
         high = float(self.timestep(level).min()) >= self.pipe.config.boundary_ratio * TIMESTEPS
         return self.denoisers["transformer" if high else "transformer_2"]
+
+    def handover(self, timesteps: Iterable[float]) -> int | None:
+        """The first of a schedule's steps that the second denoiser takes; None where one takes them all."""
+        if "transformer_2" not in self.denoisers or self.pipe.config.boundary_ratio is None:
+            return None
+        boundary = self.pipe.config.boundary_ratio * TIMESTEPS
+        return next((step for step, timestep in enumerate(timesteps) if timestep < boundary), None) or None
 
     def timestep(self, level: Tensor) -> Tensor:
         """As the denoiser is told it."""
