@@ -104,7 +104,7 @@ def open_page(browser: Any, studio: Studio) -> Iterator[Callable[..., Any]]:
     def heard(kind: str, words: str) -> None:
         # A reload cuts the streams of the page before it; Gradio says so.
         if not any(known in words for known in ("Connection errored out", "Failed to fetch", "signal is aborted")):
-            faults.append(f"{kind}: {words}")
+            faults.append(f"{time.strftime('%H:%M:%S')} {kind}: {words}")
 
     def open_one(**options: Any) -> Any:
         context = browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | options))
@@ -115,6 +115,12 @@ def open_page(browser: Any, studio: Studio) -> Iterator[Callable[..., Any]]:
         page.on(
             "console",
             lambda said: heard("console", f"{said.text} {said.location['url']}") if said.type == "error" else None,
+        )
+        page.on(
+            "response",
+            lambda given: (
+                heard("refused", f"{given.status} {given.request.method} {given.url}") if given.status >= 400 else None
+            ),
         )
         page.on(
             "request",

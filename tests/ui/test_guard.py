@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from studio.ui.server.guard import BODY_BYTES, UPLOAD_OVERHEAD_BYTES, Guard, Janitor
+from studio.ui.server.guard import BODY_BYTES, PROGRESS_TRIES, UPLOAD_OVERHEAD_BYTES, Guard, Janitor
 
 UPLOAD_BYTES = 2 * 1024 * 1024
 HOME = "http://localhost:7860"
@@ -110,6 +110,45 @@ def test_a_body_in_chunks_is_capped_though_it_names_no_length() -> None:
     assert ask("POST", "/gradio_api/queue/join", content=_chunks(300, 1024)).status_code == 413
 
 
+def test_the_progress_of_an_upload_that_comes_late_is_told_all_the_same() -> None:
+    """As Gradio does it: not found, until the upload has begun to arrive."""
+    asked: list[str] = []
+
+    async def gradio(scope: Any, receive: Any, send: Any) -> None:
+        asked.append(scope["query_string"].decode())
+        begun = len(asked) > 3
+        await send({"type": "http.response.start", "status": 200 if begun else 404, "headers": []})
+        await send({"type": "http.response.body", "body": b"data: done" if begun else b"Upload not found"})
+
+    async def go(path: str) -> httpx.Response:
+        transport = httpx.ASGITransport(app=Guard(gradio, upload_bytes=UPLOAD_BYTES))  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url=HOME) as client:
+            return await client.get(path)
+
+    late = asyncio.run(go("/gradio_api/upload_progress?upload_id=late"))
+    assert (late.status_code, late.text) == (200, "data: done")
+    assert late.headers["x-content-type-options"] == "nosniff"
+    assert asked == ["upload_id=late"] * 4
+
+
+def test_the_progress_of_an_upload_that_never_comes_is_asked_for_so_many_times() -> None:
+    asked = 0
+
+    async def gradio(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal asked
+        asked += 1
+        await send({"type": "http.response.start", "status": 404, "headers": []})
+        await send({"type": "http.response.body", "body": b"Upload not found"})
+
+    async def go() -> httpx.Response:
+        transport = httpx.ASGITransport(app=Guard(gradio, upload_bytes=UPLOAD_BYTES))  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url=HOME) as client:
+            return await client.get("/gradio_api/upload_progress?upload_id=never")
+
+    assert asyncio.run(go()).status_code == 404
+    assert asked == PROGRESS_TRIES
+
+
 def test_an_upload_may_be_as_large_as_was_said_and_no_larger() -> None:
     allowed = UPLOAD_BYTES + UPLOAD_OVERHEAD_BYTES
     assert ask("POST", "/gradio_api/upload", content=b"x" * allowed).text == str(allowed)
@@ -191,15 +230,24 @@ def test_a_body_that_is_not_json_is_passed_on_as_it_is() -> None:
     assert ask("POST", "/gradio_api/queue/join", content=b"[" * 100_000 + b'"http://x"').status_code == 200
 
 
-def test_the_janitor_takes_what_is_old_and_leaves_what_is_new(tmp_path: Path) -> None:
-    old, new = tmp_path / "broken" / "half-upload", tmp_path / "clips" / "clip.mp4"
-    for path in (old, new):
+def test_the_janitor_takes_what_is_old_and_leaves_what_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    half, clip = tmp_path / "broken" / "half-upload", tmp_path / "clips" / "clip.mp4"
+    for path in (half, clip):
         path.parent.mkdir()
         path.write_bytes(b"x")
+    janitor, now = Janitor(tmp_path, older_than_seconds=3600), time.time
+    assert janitor.sweep() == 0
+    monkeypatch.setattr(time, "time", lambda: now() + 7200)
+    assert janitor.sweep() == 2
+    assert not list(tmp_path.glob("*/*"))
+
+
+def test_an_old_clip_that_the_page_has_just_begun_to_show_is_no_old_file(tmp_path: Path) -> None:
+    made, shown = tmp_path / "run.mp4", tmp_path / "served" / "clip.mp4"
+    made.write_bytes(b"x")
     past = time.time() - 7200
-    os.utime(old, (past, past))
-    os.utime(old.parent, (past, past))
-    assert Janitor(tmp_path, older_than_seconds=3600).sweep() == 1
-    assert not old.exists()
-    assert new.exists()
-    assert not list(tmp_path.glob("broken/*"))
+    os.utime(made, (past, past))
+    shown.parent.mkdir()
+    os.link(made, shown)
+    assert Janitor(shown.parent, older_than_seconds=3600).sweep() == 0
+    assert shown.exists()

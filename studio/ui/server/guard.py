@@ -1,9 +1,9 @@
 """What the page lets through: an ASGI layer in front of Gradio, and a janitor behind it.
 
 Gradio caps single files only, takes a body of any size, checks neither `Host` nor the `Origin` of an upload, sends no
-security header, fetches addresses that a client names, answers a multi-part `Range` with a failure of its own, and
-leaves the halves of broken uploads where they fell. Here is what answers each of them. Knows HTTP. Refuses to know
-what the page shows.
+security header, fetches addresses that a client names, answers a multi-part `Range` with a failure of its own, calls
+an upload not found whose first byte is three seconds late, and leaves the halves of broken uploads where they fell.
+Here is what answers each of them. Knows HTTP. Refuses to know what the page shows.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ UPLOAD_OVERHEAD_BYTES = 1024 * 1024
 UPLOADS_AT_ONCE = 2
 BODY_SECONDS = 120
 """A body that has not arrived by then is given up."""
+PROGRESS_TRIES = 20
+"""How often it is asked how far an upload has come before that upload is said not to be there."""
 
 HEADERS = {
     # unsafe-eval and unsafe-inline: Gradio compiles its HTML templates and inlines its configuration.
@@ -71,7 +73,9 @@ class Guard:
         if refusal is not None:
             await _answer(send, *refusal)
             return
-        if scope["method"] in _READING:
+        if scope["path"].endswith("/upload_progress"):
+            await self._progress(scope, receive, send)
+        elif scope["method"] in _READING:
             await self._app(scope, receive, send)
         elif _is_upload(scope["path"]):
             await self._upload(scope, receive, send)
@@ -120,6 +124,16 @@ class Guard:
             return headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none")
         parts = urlsplit(origin)
         return parts.netloc.lower() == host.lower() or self._allowed(parts.hostname or "")
+
+    async def _progress(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """How far an upload has come, which the page asks for while it begins to send it.
+
+        A busy machine may send the question long before the upload; Gradio waits three seconds for it each time.
+        """
+        for _ in range(PROGRESS_TRIES - 1):
+            if await _found(self._app, scope, receive, send):
+                return
+        await self._app(scope, receive, send)
 
     async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._uploads >= UPLOADS_AT_ONCE:
@@ -197,6 +211,20 @@ async def _guarded(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> 
             await _answer(send, 413, str(error))
 
 
+async def _found(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> bool:
+    """Run the app, and keep an answer to oneself that says that there is no such thing."""
+    missing = False
+
+    async def watch(message: Message) -> None:
+        nonlocal missing
+        missing = missing or (message["type"] == "http.response.start" and message["status"] == 404)
+        if not missing:
+            await send(message)
+
+    await app(dict(scope), receive, watch)  # routing writes into the scope
+    return not missing
+
+
 def _is_upload(path: str) -> bool:
     return path.rstrip("/").endswith("/upload")
 
@@ -239,9 +267,10 @@ async def _answer(send: Send, status: int, words: str) -> None:
 
 
 class Janitor:
-    """Removes what broken uploads leave in a folder: every file that has not been touched for so long.
+    """Removes what broken uploads leave in a folder: every file that has lain there untouched for so long.
 
-    Gradio's own sweep only knows the uploads that were finished.
+    Gradio's own sweep only knows the uploads that were finished. A clip that the page shows is often a link to a run's,
+    and was written long before it came here: its place in the folder is as old as its last change of any kind.
     """
 
     def __init__(self, folder: Path, *, older_than_seconds: float = 3600, every_seconds: float = 600) -> None:
@@ -266,7 +295,7 @@ class Janitor:
                 if path.is_dir() and not path.is_symlink():
                     if path.stat().st_mtime < oldest:
                         path.rmdir()
-                elif path.lstat().st_mtime < oldest:
+                elif path.lstat().st_ctime < oldest:
                     path.unlink()
                     gone += 1
             except OSError:  # in use, or not empty
