@@ -27,8 +27,9 @@ Shapes: N steps, Q clips.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -72,7 +73,8 @@ class Plan:
     corrections: tuple[float, ...]
     """(N): b of the computed steps."""
     drift: tuple[float, ...]
-    """(N): predicted drift of the finished clip by the errors up to each step, as a share of its spread."""
+    """(N): predicted drift of the finished clip by what is wrong up to each step, as a share of its spread; less where
+    a step makes up for some of it."""
 
     @property
     def computed(self) -> int:
@@ -85,64 +87,81 @@ def _everything(total: int) -> Plan:
 
 
 def plan_for(profile: Profile, settings: Budget, handover: int | None = None) -> Plan:
-    """The plan of least predicted drift within the settings' speed, or the fastest within their drift."""
-    total, least = len(profile.sigmas), fewest_computed(handover)
-    extrapolate, correct = settings.extrapolate, settings.correct
+    """The best plan at the speed nearest to the settings', or the fastest within their drift."""
+    total = len(profile.sigmas)
     if settings.max_drift is None:
-        computed = max(least, computed_steps(total, settings.speedup, profile.skipped_share))
-        return plan_of(profile, computed, extrapolate, correct, handover)
-    for computed in range(least, total):
-        plan = plan_of(profile, computed, extrapolate, correct, handover)
+        computed = computed_steps(total, settings.speedup, profile.skipped_share)
+        return plan_of(profile, computed, settings.extrapolate, settings.correct, handover)
+    for plan in _plans(profile, settings.extrapolate, settings.correct, handover):
         if plan.drift[-1] <= settings.max_drift:
             return plan
     return _everything(total)
 
 
 def computed_steps(total: int, speedup: float, skipped_share: float) -> int:
-    """The largest K with K + (N - K) share <= N / speedup, to a twentieth of a step; at least the two to start from."""
-    exact = (total / speedup - total * skipped_share) / (1 - skipped_share)
-    return min(total, max(2, int(exact + 0.05)))
+    """The K whose speed N / (K + (N - K) share) is nearest to that, as a ratio; at least the two to start from."""
 
+    def off(computed: int) -> float:
+        return abs(math.log(total / (computed + (total - computed) * skipped_share) / speedup))
 
-def fewest_computed(handover: int | None) -> int:
-    """The two to start from, and the one in which a second transformer takes over."""
-    return 2 if handover is None or handover < 2 else 3
+    return min(range(min(2, total), total + 1), key=off)
 
 
 @lru_cache(maxsize=32)
 def plan_of(
     profile: Profile, computed: int, extrapolate: bool = True, correct: bool = True, handover: int | None = None
 ) -> Plan:
-    """The plan with that many computed steps, the first two and the handover among them, of least predicted drift."""
-    total = len(profile.sigmas)
-    if computed >= total:
-        return _everything(total)
+    """The best plan with that many computed steps, the first two and the handover among them."""
+    for plan in _plans(profile, extrapolate, correct, handover):
+        if plan.computed >= computed:
+            return plan
+    return _everything(len(profile.sigmas))
+
+
+def _plans(profile: Profile, extrapolate: bool, correct: bool, handover: int | None) -> Iterator[Plan]:
+    """The best plans of two computed steps, of three, and so on; three at least where there is a handover."""
     gain, error = _errors(profile, extrapolate, handover)
-    sigmas = np.asarray((*profile.sigmas, 0.0))
-    weight = profile.growth_at(profile.sigmas) * -np.diff(sigmas)
-    # skipping[h, i, j]: drift by the steps after i up to j, all skipped; infinite where nothing of i's is kept by then.
-    skipping = np.cumsum(error * weight, axis=2)
+    # skipping[h, i, k]: errors of the steps between i and k, all skipped; infinite where nothing of i's is kept by then.
+    skipping = np.pad(np.cumsum(error * _weights(profile), axis=2), ((0, 0), (0, 0), (1, 0)))
     if handover is not None:
-        skipping[:, :handover, handover:] = np.inf
-    # best[i, h]: least drift of a path whose last computed steps are h, i; one more computed step in each round.
+        skipping[:, :handover, handover + 1 :] = np.inf
+    for computed in _paths(skipping):
+        yield _plan(profile, computed, gain, correct, handover)
+
+
+def _paths(skipping: np.ndarray) -> Iterator[list[int]]:
+    """Of paths of two steps, of three, and so on up to all but one, the cheapest, where any can be gone.
+
+    Args:
+        skipping: (N, N, N + 1), the cost of going from i, after h, to k, or with k = N to the end.
+    """
+    total = len(skipping)
+    later = np.arange(total)[None, :] > np.arange(total)[:, None]
+    # best[h, i]: the least cost of a path whose last steps are h, i; one more step in each round.
     best = np.full((total, total), np.inf)
-    best[1, 0] = 0.0
+    best[0, 1] = 0.0
     came_from: list[np.ndarray] = []
-    for _ in range(computed - 2):
-        # through[h, i, k]: computed at h, i, then k
-        through = best.T[:, :, None] + np.pad(skipping, ((0, 0), (0, 0), (1, 0)))[:, :, :-1]
-        later = np.arange(total)[None, :] > np.arange(total)[:, None]
-        through = np.where(later[None], through, np.inf)
+    for _ in range(2, total):
+        ends = best + skipping[:, :, total]
+        if np.isfinite(ends.min()):
+            h, i = (int(index) for index in np.unravel_index(int(ends.argmin()), ends.shape))
+            path = [i, h]
+            for origins in reversed(came_from):
+                h, i = int(origins[h, i]), h
+                path.append(h)
+            yield path[::-1]
+        through = np.where(later, best[:, :, None] + skipping[:, :, :total], np.inf)
         came_from.append(through.argmin(axis=0))
-        best = through.min(axis=0).T
-    ends = best.T + skipping[:, :, -1]
-    h, i = (int(index) for index in np.unravel_index(int(ends.argmin()), ends.shape))
-    steps = [i, h]
-    for origins in reversed(came_from):
-        h, i = int(origins[h, i]), h
-        steps.append(h)
-    plan = _plan(sorted(set(steps)), gain, error * weight)
-    return replace(plan, corrections=_corrections(profile, plan, handover)) if correct else plan
+        best = through.min(axis=0)
+
+
+def _weights(profile: Profile) -> np.ndarray:
+    """(N): what an error of each step is worth in the finished clip."""
+    return profile.growth_at(profile.sigmas) * _widths(profile)
+
+
+def _widths(profile: Profile) -> np.ndarray:
+    return -np.diff((*profile.sigmas, 0.0))
 
 
 def _errors(profile: Profile, extrapolate: bool, handover: int | None) -> tuple[np.ndarray, np.ndarray]:
@@ -172,43 +191,45 @@ def _errors(profile: Profile, extrapolate: bool, handover: int | None) -> tuple[
     return gain, np.where(after, error, 0.0)
 
 
-def _plan(computed: list[int], gain: np.ndarray, drift: np.ndarray) -> Plan:
-    total = len(gain)
-    gains, added = [0.0] * total, [0.0] * total
-    h = i = 0
-    for j in range(total):
-        gains[j] = float(gain[h, i, j])
-        if j in computed:
-            h, i = i, j
-        else:
-            added[j] = float(drift[h, i, j])
-    return Plan(
-        computes=tuple(j in computed for j in range(total)),
-        gains=tuple(gains),
-        corrections=(0.0,) * total,
-        drift=tuple(float(value) for value in np.cumsum(added)),
-    )
+def _plan(profile: Profile, computed: list[int], gain: np.ndarray, correct: bool, handover: int | None) -> Plan:
+    """The plan that computes these steps: its gains and corrections, and the drift that is left."""
+    total, grams = len(profile.sigmas), np.asarray(profile.grams)
+    widths, weights = _widths(profile), _weights(profile)
+    gains, corrections, drift = np.zeros((3, total))
+    made = 0.0  # by the steps up to i: from there on, what a step gets wrong points elsewhere
 
+    def norm(wrong: np.ndarray) -> float:
+        return float(np.sqrt(np.clip(np.einsum("a,qab,b->q", wrong, grams, wrong), 0, None)).mean())
 
-def _corrections(profile: Profile, plan: Plan, handover: int | None) -> tuple[float, ...]:
-    """b for every computed step that skipped ones precede and the same transformer takes; 0 for the others."""
-    gram = np.asarray(profile.grams).sum(0)
-    widths = -np.diff((*profile.sigmas, 0.0))
-    gains = [0.0] * len(widths)
-    computed = [step for step, computes in enumerate(plan.computes) if computes]
-    for h, i, k in zip(computed, computed[1:], computed[2:], strict=False):
-        if k == handover:
-            continue
+    for h, i, k in zip([0, *computed], computed, [*computed[1:], total], strict=False):
+        ahead = range(i + 1, min(k + 1, total))
+        gains[ahead] = gain[h, i, ahead]
         # E_j as sums of residuals: a row a step, from i + 1 to k.
-        errors = np.zeros((k - i, len(widths)))
-        for row, j in enumerate(range(i + 1, k + 1)):
+        errors = np.zeros((len(ahead), total))
+        for row, j in enumerate(ahead):
             errors[row, j] += 1
-            errors[row, i] -= 1 + plan.gains[j]
-            errors[row, h] += plan.gains[j]
-        along = errors @ gram @ errors[-1]
-        if along[-1] > 0:
-            gains[k] = max(0.0, float(widths[i + 1 : k] @ along[:-1] / (widths[k] * along[-1])))
-    return tuple(gains)
+            errors[row, i] -= 1 + gains[j]
+            errors[row, h] += gains[j]
+        skipped = k - i - 1
+        missed = np.zeros(total)
+        for row in range(skipped):
+            missed += weights[i + 1 + row] * errors[row]
+            drift[i + 1 + row] = made + norm(missed)
+        if k == total:
+            break
+        if correct and skipped and k != handover:
+            along = errors @ grams.sum(0) @ errors[-1]
+            if along[-1] > 0:
+                corrections[k] = max(0.0, widths[i + 1 : k] @ along[:-1] / (widths[k] * along[-1]))
+            missed -= corrections[k] * weights[k] * errors[-1]
+        made += norm(missed)
+        drift[k] = made
+    return Plan(
+        computes=tuple(step in computed for step in range(total)),
+        gains=tuple(gains.tolist()),
+        corrections=tuple(corrections.tolist()),
+        drift=tuple(drift.tolist()),
+    )
 
 
 class BudgetPolicy(Policy):
