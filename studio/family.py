@@ -75,6 +75,9 @@ class Family:
     noise: NoiseScale = "share"
     block_outputs: tuple[int, int | None] | None = None
     """Where in what a block returns the picture's stream is, and the words'; None where diffusers has registered it."""
+    gated_by_table: bool = False
+    """Whether a block multiplies what self-attention and feed-forward add by rows 2 and 5 of six: its own table plus
+    the time embedding. Where it gates by other means or not at all, residuals are known as they leave the layer."""
     refused_caches: Mapping[str, str] = field(default_factory=dict)
     """By a cache's `method`, why it does not work here: a clause about the model."""
 
@@ -136,6 +139,7 @@ _TABLE = (
         text_encoders=frozenset({"UMT5EncoderModel"}),
         branches="separate",
         block_lists=("blocks",),
+        gated_by_table=True,
         refused_caches={"fastercache": _APART},
         vae_float32=True,
         decoding="causal",
@@ -150,6 +154,7 @@ _TABLE = (
         branches="batched",
         block_lists=("transformer_blocks",),
         layout="tokens",
+        gated_by_table=True,
         refused_caches={"fastercache": _TOKENS},
         decoding="tiles",
     ),
@@ -175,6 +180,7 @@ _TABLE = (
         blocks_alternate=True,
         tokens="folded",
         noise="variance kept",
+        gated_by_table=True,
         refused_caches={"first_block": _TURNS, "magcache": _TURNS, "seacache": _TURNS},
         decoding="whole",
         lora_loader="none",
@@ -224,6 +230,7 @@ _TABLE = (
         block_lists=("transformer_blocks",),
         noise="signal kept",
         block_outputs=(0, None),
+        gated_by_table=True,
         vae_float32=True,
         decoding="fixed tiles",
         decodes_in_tiles_only=True,
@@ -237,6 +244,7 @@ _TABLE = (
         branches="batched",
         block_lists=("transformer_blocks",),
         block_outputs=(0, None),
+        gated_by_table=True,
         vae_float32=True,
         decoding="causal",
         # Its feed-forward layers are convolutions, which are left alone.

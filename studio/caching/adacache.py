@@ -9,7 +9,9 @@ By the rule of the authors' code, with N steps counted from 1:
 The paper's distance (eq. 4) is the absolute norm; its published thresholds fit the code's relative one. Norms run over
 batch, tokens and channels. Where guidance takes two passes, numerators and denominators of both are added before they
 are divided, which is to the last digit what one batched pass would give; so are those of several ranks. Over several
-layers d is a running mean. A rate takes effect from the next step on.
+layers d is a running mean. A rate takes effect from the next step on. R is what attention adds to the stream, gate
+included, as the authors measure it; where a family's blocks gate otherwise than by their table (`Family`), it is what
+leaves the attention layer, and a gate that changes from step to step is not in d.
 
 Knows one residual's numbers. Refuses to know blocks, hooks and models.
 """

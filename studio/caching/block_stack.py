@@ -87,7 +87,7 @@ class Captures:
     """What a policy wants to see while blocks are computed."""
 
     residual: str = "block"
-    """`block`, `attention` or `mlp`."""
+    """`block`, `attention` or `mlp`: what that adds to the stream, its gate included where `gate_of` knows one."""
     layers: frozenset[int] = frozenset()
     """Positions in a stack."""
 
@@ -158,6 +158,8 @@ class _Pass:
     entered: Tensor | None = None
     added: Tensor | None = None
     """What a skipped pass adds."""
+    call: dict[str, Any] | None = None
+    """What the block at work was called with, where one of its layers is captured."""
 
 
 class StackCache:
@@ -205,9 +207,9 @@ class StackCache:
                     _register(stack.transformer, _RootHook(self, number), ROOT_HOOK)
                 for position, block in enumerate(stack.blocks):
                     _register(block, _BlockHook(self, block, number, position, len(stack.blocks)), BLOCK_HOOK)
-                    if position in self.policy.captures.layers and self.policy.captures.residual != "block":
+                    if self._captures_part(position):
                         part = part_of(block, self.policy.captures.residual)
-                        watching.append(part.register_forward_hook(self._told_of_part(position)))
+                        watching.append(part.register_forward_hook(self._told_of_part(block, position)))
                 _forget_children(stack.transformer)
             yield self
         finally:
@@ -282,6 +284,8 @@ class StackCache:
             if not self._pairs[hook.stack, hook.position]:
                 return hidden
             return hidden, args[1] if len(args) > 1 else kwargs["encoder_hidden_states"]
+        if self._captures_part(hook.position):
+            current.call = _by_name(hook.module, args, kwargs)
         output = hook.compute(args, kwargs)
         pair = isinstance(output, tuple)
         self._pairs[hook.stack, hook.position] = pair
@@ -311,9 +315,17 @@ class StackCache:
         trend = self.decision.gain * (old.residual - old.before) if old.before is not None else 0.0
         return self.decision.correction * (residual - old.residual - trend)
 
-    def _told_of_part(self, position: int) -> Callable[..., None]:
+    def _captures_part(self, position: int) -> bool:
+        return position in self.policy.captures.layers and self.policy.captures.residual != "block"
+
+    def _told_of_part(self, block: nn.Module, position: int) -> Callable[..., None]:
         def told(_module: nn.Module, _args: Any, output: Any) -> None:
-            self._tell_measured(position, output[0] if isinstance(output, tuple) else output)
+            if self._pass is None or self._pass.call is None:
+                return
+            transformer = self._stacks[self._pass.stack].transformer
+            gate = gate_of(transformer, block, self.policy.captures.residual, self._pass.call)
+            added = (output[0] if isinstance(output, tuple) else output).flatten(1, -2)  # frames may lie apart
+            self._tell_measured(position, added if gate is None else added * gate)
 
         return told
 
@@ -378,6 +390,26 @@ def part_of(block: nn.Module, residual: str) -> nn.Module:
         if isinstance(part, nn.Module):
             return part
     raise ValueError(f"{type(block).__name__} has no {residual} layer by the name of {' or '.join(names)}")
+
+
+def gate_of(transformer: nn.Module, block: nn.Module, residual: str, call: dict[str, Any]) -> Tensor | None:
+    """What a block multiplies a layer's output by before it is added: (B, 1 or N, D); None where it is not known.
+
+    Args:
+        transformer: Whose block it is.
+        block: It.
+        residual: Of which layer, `attention` or `mlp`.
+        call: What the block was called with.
+    """
+    family = family_with(type(transformer).__name__)
+    if family is None or not family.gated_by_table:
+        return None
+    of_block: Any = block
+    table = of_block.scale_shift_table.float().reshape(6, -1)
+    time: Tensor = call["temb"] if "temb" in call else call["timestep"]
+    by_row = time.float().reshape(time.shape[0], -1, *table.shape)
+    row = {"attention": 2, "mlp": 5}[residual]
+    return table[row] + by_row[:, :, row]
 
 
 def frames_of(transformer: nn.Module, call: dict[str, Any]) -> int | None:

@@ -8,8 +8,9 @@ By the rule of the authors' code: k tells how strongly the output follows the in
 and never looks at a skipped step's output, which is a guess; the input is followed from every step to the next. Norms
 are mean absolute values. The first steps and the last are computed.
 
-Knows inputs and outputs of the transformer. Refuses to know its blocks: here the residual of the block stack is reused,
-which differs from the authors' reuse of the transformer's own residual, v - x, only by a fresh time embedding at its end.
+Knows inputs and outputs of the transformer. Refuses to know its blocks: here the residual of the block stack is
+reused, which differs from the authors' reuse of the transformer's own, v - x, only by a fresh time embedding at its
+end.
 
 Shapes: latents and outputs as the pipeline hands them over.
 """

@@ -63,7 +63,8 @@ class AdaCache(CacheSettings):
     moreg: bool = False
     """Motion regularisation: a clip that moves more is computed more often."""
     residual: Literal["attention", "mlp", "block"] = "attention"
-    """Whose change is measured: a block's self-attention, its feed-forward layer, or the whole block."""
+    """Whose change is measured: a block's self-attention, its feed-forward layer, or the whole block; as it is added,
+    behind its gate, where the model's blocks gate by a table of their own, as Wan's do."""
     metric_layers: tuple[int, ...] = ()
     """Blocks in which it is measured, from 0; several are averaged. Empty takes the middle one."""
     distance: Literal["relative", "absolute"] = "relative"

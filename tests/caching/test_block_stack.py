@@ -14,12 +14,14 @@ from torch import Tensor, nn
 
 from studio import pipelines
 from studio.caching.adacache import AdaCachePolicy, Codebook
-from studio.caching.block_stack import Action, Decision, Policy, Stack, StackCache, Step
+from studio.caching.block_stack import Action, Captures, Decision, Policy, Stack, StackCache, Step
 from studio.caching.budget import BudgetPolicy, Plan, plan_of
 from studio.caching.easycache import EasyCachePolicy
 from studio.caching.teacache import TeaCachePolicy
+from studio.family import Family, family_with
 from studio.machine import hardware
 from studio.pipelines import LoadedPipeline, StepStart
+from studio.preset import find_preset
 from studio.records.profiles import find_profile
 from studio.requests.caches import AdaCache, EasyCache, TeaCache
 from studio.requests.generation import GenerationRequest, request_for
@@ -277,6 +279,105 @@ def test_adacache_measures_something_on_every_family(name: str, residual: str, l
         _run(ready, request, cache)
     assert all(decision.distance is not None and decision.distance > 0 for decision in decisions[2:])
     assert all(decision.motion is not None and 0 < decision.motion < 1 for decision in decisions[2:])
+
+
+class Watching(Policy):
+    """Computes everything and keeps what one layer of one block was said to add, pass by pass."""
+
+    def __init__(self, residual: str, layer: int) -> None:
+        self.captures = Captures(residual=residual, layers=frozenset({layer}))
+        self.residuals: list[Tensor] = []
+
+    def decide(self, step: Step) -> Decision:
+        return Decision(action=Action.COMPUTE)
+
+    def measured(self, layer: int, branch: int, residual: Tensor, frames: int | None) -> None:
+        self.residuals.append(residual)
+
+
+def _what_the_stream_gained(block: Any, residual: str, frames: int | None) -> tuple[list[Tensor], list[Any]]:
+    """By hand: the stream behind a layer less the stream before it, as the block's other modules see them."""
+    entered, gained = [], []
+
+    def noted(stream: Tensor) -> Tensor:
+        """The tokens of a frame side by side, where frames are samples."""
+        return stream if frames is None else stream.unflatten(0, (-1, frames)).flatten(1, 2)
+
+    # Behind self-attention comes attention to the words; before the feed-forward layer, its norm.
+    after_attention = block.norm2 if hasattr(block, "norm3") and hasattr(block, "ffn") else block.attn2
+    before_mlp = block.norm3 if hasattr(block, "ffn") else block.norm2
+
+    def note_entered(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        entered.append((args[0] if args else kwargs["hidden_states"]).float())
+
+    def note_gained(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        gained.append(noted((args[0] if args else kwargs["hidden_states"]).float() - entered[-1]))
+
+    def note_left(_module: nn.Module, _args: Any, output: Any) -> None:
+        gained.append(noted((output[0] if isinstance(output, tuple) else output).float() - entered[-1]))
+
+    if residual == "attention":
+        handles = [
+            block.register_forward_pre_hook(note_entered, with_kwargs=True),
+            after_attention.register_forward_pre_hook(note_gained, with_kwargs=True),
+        ]
+    else:
+        handles = [
+            before_mlp.register_forward_pre_hook(note_entered, with_kwargs=True),
+            block.register_forward_hook(note_left),
+        ]
+    return gained, handles
+
+
+def _measured_and_by_hand(
+    ready: LoadedPipeline, request: GenerationRequest, residual: str, layer: int
+) -> tuple[list[Tensor], list[Tensor]]:
+    policy = Watching(residual, layer)
+    folded = _of(ready).tokens == "folded"
+    gained, handles = _what_the_stream_gained(ready.stacks[0][layer], residual, request.num_frames if folded else None)
+    cache = _cache(ready, request, policy)
+    try:
+        with cache.attached():
+            _run(ready, request, cache)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return policy.residuals, gained
+
+
+def _of(ready: LoadedPipeline) -> Family:
+    family = family_with(type(ready.transformers[0]).__name__)
+    assert family is not None
+    return family
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("residual", ["attention", "mlp"])
+def test_what_is_measured_is_what_the_stream_gained_where_blocks_gate_by_a_table(
+    name: str, residual: str, load: Any
+) -> None:
+    ready, request = load(name, num_inference_steps=2)
+    if not _of(ready).gated_by_table:
+        pytest.skip("this family's gates are not known to the stack")
+    measured, gained = _measured_and_by_hand(ready, request, residual, layer=0)
+    assert len(gained) > 0
+    assert len(measured) == len(gained) * len(ready.transformers)  # by hand only the first of two
+    for ours, by_hand in zip(measured, gained, strict=False):
+        assert torch.allclose(ours, by_hand, atol=1e-4 * float(by_hand.abs().max()), rtol=1e-4)
+
+
+def test_the_pockets_third_block_is_measured_behind_its_gate() -> None:
+    preset = find_preset("pocket")
+    request = request_for(
+        preset, prompt="a red car", seed=3, num_inference_steps=2, height=64, width=64, num_frames=5,
+        torch_dtype="float32",
+    )  # fmt: skip
+    ready = pipelines.load(preset, pipelines.place(preset, request, hardware.measure()))
+    measured, gained = _measured_and_by_hand(ready, request, "attention", layer=3)
+    assert len(measured) == len(gained) == 4
+    for ours, by_hand in zip(measured, gained, strict=True):
+        assert torch.allclose(ours, by_hand, atol=1e-4 * float(by_hand.abs().max()), rtol=1e-4)
+    pipelines.unload()
 
 
 def test_one_tensor_a_branch_is_kept(load: Any) -> None:
