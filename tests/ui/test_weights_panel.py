@@ -12,6 +12,7 @@ import gradio as gr
 import pytest
 from huggingface_hub import constants
 from support.loopback_hub import COMMIT, REPO, LoopbackHub, serving
+from support.patience import until
 
 from studio.machine.weights import state
 from studio.preset import PROJECT_FOLDER, find_preset
@@ -90,6 +91,24 @@ def test_the_second_click_fetches_says_how_far_it_is_and_then_that_they_are_here
     assert any(0 < share < 1 for share in shares)
     assert seen[-1][panel.line]["words"] == "Weights: here."
     assert state(find_preset(NAME)).ready
+
+
+def test_an_end_that_comes_while_the_page_looks_is_told_the_next_time(hub: LoopbackHub) -> None:
+    hub.seconds_per_piece = 0.02
+    panel = panel_of(hub)
+    click(panel)
+    click(panel)
+    download, shows = panel._downloads[NAME], panel.shows
+
+    def ends_meanwhile(name: Any) -> Any:
+        shown = shows(name)
+        until(lambda: download.done)
+        return shown
+
+    panel.shows = ends_meanwhile  # type: ignore[method-assign]
+    assert panel.look(NAME)[panel.line]["words"].startswith("Fetching")
+    assert panel.look(NAME)[panel.line]["words"] == "Weights: here."
+    assert panel.look(NAME)[panel.line] == gr.skip()
 
 
 def test_a_download_is_stopped_and_can_be_begun_again(hub: LoopbackHub) -> None:

@@ -109,8 +109,9 @@ class WeightsPanel:
         download = self._downloads.get(str(name))
         if download is None:
             return dict.fromkeys(self.outputs, gr.skip())
+        done = download.done  # before it is shown, so that an end that comes meanwhile is told the next time
         shown = self.shows(name)
-        if download.done:
+        if done:
             # Told once: from now on the weights are here, or the plan may be asked for again.
             del self._downloads[str(name)]
             self._plans.pop(str(name), None)
