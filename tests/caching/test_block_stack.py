@@ -20,7 +20,7 @@ from studio.caching.easycache import EasyCachePolicy
 from studio.caching.teacache import TeaCachePolicy
 from studio.family import Family, family_with
 from studio.machine import hardware
-from studio.pipelines import LoadedPipeline, StepStart
+from studio.pipelines import LoadedPipeline, StepStart, StepState
 from studio.preset import find_preset
 from studio.records.profiles import find_profile
 from studio.requests.caches import AdaCache, EasyCache, TeaCache
@@ -42,7 +42,11 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., tup
         request = request_for(
             preset, prompt="a red car, on a road", **({"seed": 3, "num_inference_steps": STEPS} | fields)
         )
-        return pipelines.load(preset, pipelines.place(preset, request, here)), request
+        ready = pipelines.load(preset, pipelines.place(preset, request, here))
+        if name == "hunyuanvideo-1.5":  # it pads to two thousand tokens, which is most of its time here
+            ready.pipe.tokenizer_max_length, ready.pipe.tokenizer_2_max_length = 64, 16
+            ready.pipe.vision_num_semantic_tokens = 8
+        return ready, request
 
     yield loaded
     pipelines.unload()
@@ -61,6 +65,10 @@ def _cache(ready: LoadedPipeline, request: GenerationRequest, policy: Policy) ->
     return StackCache(stacks, policy, total_steps=total, passes=_passes(ready, request))
 
 
+class Enough(Exception):
+    """Ends a run after its last step; nothing is decoded."""
+
+
 def _run(ready: LoadedPipeline, request: GenerationRequest, cache: StackCache | None = None) -> np.ndarray:
     """The last step's latents: eight bits would hide small differences."""
     latents: list[np.ndarray] = []
@@ -69,13 +77,19 @@ def _run(ready: LoadedPipeline, request: GenerationRequest, cache: StackCache | 
         if cache is not None:
             cache.begin_step(start.index, start.sigma)
 
-    ready.run(
-        request,
-        generator=torch.Generator("cpu").manual_seed(request.seed),
-        on_step=lambda state: latents.append(state.latents.float().numpy().copy()),
-        on_step_start=started,
-        interrupted=lambda: False,
-    )
+    def ended(state: StepState) -> None:
+        latents.append(state.latents.float().numpy().copy())
+        if state.index == request.num_inference_steps - 1:
+            raise Enough
+
+    with pytest.raises(Enough):
+        ready.run(
+            request,
+            generator=torch.Generator("cpu").manual_seed(request.seed),
+            on_step=ended,
+            on_step_start=started,
+            interrupted=lambda: False,
+        )
     return latents[-1]
 
 
@@ -93,7 +107,9 @@ class Scripted(Policy):
     def decide(self, step: Step) -> Decision:
         self.seen.append(step)
         if step.index in self.steps:
-            return Decision(action=Action.COMPUTE, gain=self.gain, correction=self.correction)
+            # Nothing was extrapolated before two steps were computed, so there is nothing to make up for.
+            correction = self.correction if step.index > 1 else 0.0
+            return Decision(action=Action.COMPUTE, gain=self.gain, correction=correction)
         return Decision(action=self.otherwise, gain=self.gain)
 
 
