@@ -14,6 +14,7 @@ the next. Full backpropagation through them holds the activations of every chunk
     full         everything at once, for reference.
 
     decoders.py        one pure, cache-owning stepper per family of autoencoders
+    cache_store.py     where caches lie between the pass forward and the way back
     backward.py        the three walks, spatial crops, and losses over whole clips
     checkpointing.py   activations recomputed block by block within a chunk, safely beside the caches
     meter.py           bytes that autograd holds, counted

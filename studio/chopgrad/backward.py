@@ -15,22 +15,20 @@ Shapes: latents (B, c, t, h, w), frames (B, C, F, H, W). Knows steppers and loss
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from studio.chopgrad.cache_store import CachesKept, CacheStore, State, mapped, tensors_in
 from studio.chopgrad.checkpointing import checkpointed
-from studio.chopgrad.decoders import ChunkedDecoder, State
+from studio.chopgrad.decoders import ChunkedDecoder
 from studio.errors import RequestError
 
 Mode = Literal["exact", "truncated", "full"]
-CachesKept = Literal["device", "memory", "disk"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +63,8 @@ class Backprop:
     checkpoint_blocks: bool = False
     """Whether activations within a chunk are computed again, block by block, instead of being kept."""
     keep_caches: CachesKept = "device"
-    """Exact: where the caches of all chunks lie meanwhile: beside the model, in main memory, or in a temporary file."""
+    """Exact: where the caches of all chunks lie meanwhile: beside the model, in main memory, in a temporary file, or in
+    the first of these in which they fit (auto)."""
     crop: CropSize | None = None
     """Whether to cut spatially as well."""
 
@@ -79,7 +78,7 @@ class Backprop:
                     value=value,
                     way_out=f"Take a whole number from {least} on.",
                 )
-        for name, known in (("mode", ("exact", "truncated", "full")), ("keep_caches", ("device", "memory", "disk"))):
+        for name, known in (("mode", ("exact", "truncated", "full")), ("keep_caches", get_args(CachesKept))):
             value = getattr(self, name)
             if value not in known:
                 raise RequestError(
@@ -239,13 +238,13 @@ def _truncated(
         with torch.enable_grad():
             for chunk in plan[start:end]:
                 if chunk.index == next_start:
-                    snapshot = _mapped(state, Tensor.detach)
+                    snapshot = mapped(state, Tensor.detach)
                 frames, state = decoder.step(leaf[:, :, chunk.start - began : chunk.stop - began], state, chunk)
                 if chunk.index >= first and chunk.num_frames:
                     loss = loss + frame_loss(frames, Region(slice(chunk.first, chunk.end)))
                 del frames
             if next_start == end:
-                snapshot = _mapped(state, Tensor.detach)
+                snapshot = mapped(state, Tensor.detach)
             del state
             if loss.requires_grad:  # a last tile may bring no frame
                 loss.backward()
@@ -261,17 +260,19 @@ def _exact(
 ) -> Tensor:
     plan = decoder.plan(latents.shape[2])
     total = torch.zeros((), device=latents.device)
-    with _Shelf(how.keep_caches, latents.device) as shelf:
+    place = {"device": latents.device, "buffers": decoder.buffers, "states": len(plan)}
+    with CacheStore(how.keep_caches, **place) as store:
         state: State = None
         for chunk in plan:
-            shelf.put(state)
+            store.put(state)
             if chunk.index < len(plan) - 1:
                 with torch.no_grad():
                     _, state = decoder.step(latents[:, :, chunk.start : chunk.stop], state, chunk)
         del state
         adjoint: list[Tensor | None] = []
         for chunk in reversed(plan):
-            before = _mapped(shelf.take(), lambda cache: cache.detach().requires_grad_())
+            before = mapped(store.take(), lambda cache: cache.detach().requires_grad_())
+            _when_half_way_back(before, store.fetch)
             leaf = latents[:, :, chunk.start : chunk.stop].detach().clone().requires_grad_()
             with torch.enable_grad():
                 frames, after = decoder.step(leaf, before, chunk)
@@ -283,7 +284,7 @@ def _exact(
                     ends, weights = [loss], [None]
                     del loss
                 # Both lists are of the same state, once going out of this chunk and once into the next.
-                for cache, weight in zip(_tensors(after), adjoint, strict=False):
+                for cache, weight in zip(tensors_in(after), adjoint, strict=False):
                     if weight is not None and cache.requires_grad:
                         ends.append(cache)
                         weights.append(weight)
@@ -292,70 +293,21 @@ def _exact(
                     torch.autograd.backward(ends, weights)
                 del ends, weights
             gradient[:, :, chunk.start : chunk.stop] += _gradient_of(leaf)
-            adjoint = [cache.grad for cache in _tensors(before)]
+            adjoint = [cache.grad for cache in tensors_in(before)]
             told(len(plan) - chunk.index)
     return total
 
 
+def _when_half_way_back(before: State, begin: Callable[[], None]) -> None:
+    """Begin what can go on beside the work once half of a chunk's layers have been walked back, for by then the memory
+    of the larger half is free again: caches are in the order of their layers."""
+    caches = tensors_in(before)
+    if caches:
+        caches[len(caches) // 2].register_post_accumulate_grad_hook(lambda _: begin())
+
+
 def _gradient_of(leaf: Tensor) -> Tensor:
     return torch.zeros_like(leaf, dtype=torch.float32) if leaf.grad is None else leaf.grad.float()
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# States: tensors somewhere in tuples and dicts
-
-
-def _tensors(state: State) -> list[Tensor]:
-    """In an order that depends on the structure alone."""
-    if isinstance(state, Tensor):
-        return [state]
-    parts = state.values() if isinstance(state, dict) else state if isinstance(state, (tuple, list)) else ()
-    return [tensor for part in parts for tensor in _tensors(part)]
-
-
-def _mapped(state: State, change: Callable[[Tensor], Tensor]) -> State:
-    """The same structure with every tensor changed."""
-    if isinstance(state, Tensor):
-        return change(state)
-    if isinstance(state, dict):
-        return {name: _mapped(part, change) for name, part in state.items()}
-    return tuple(_mapped(part, change) for part in state) if isinstance(state, (tuple, list)) else state
-
-
-class _Shelf:
-    """The states of all chunks: put in order, taken in reverse."""
-
-    def __init__(self, where: CachesKept, device: torch.device) -> None:
-        self._where = where
-        self._device = device
-        self._kept: list[State] = []
-        self._open = ExitStack()
-
-    def __enter__(self) -> _Shelf:
-        if self._where == "disk":
-            self._folder = Path(self._open.enter_context(tempfile.TemporaryDirectory(prefix="caches-")))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._kept.clear()
-        self._open.close()
-
-    def put(self, state: State) -> None:
-        if self._where == "disk":
-            path = self._folder / f"{len(self._kept)}.pt"
-            torch.save(state, path)
-            state = path
-        elif self._where == "memory":
-            state = _mapped(state, lambda cache: cache.cpu())
-        self._kept.append(state)
-
-    def take(self) -> Any:
-        state = self._kept.pop()
-        if self._where == "disk":
-            path = state
-            state = torch.load(path, map_location=self._device, weights_only=True)
-            path.unlink()
-        return _mapped(state, lambda cache: cache.to(self._device))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

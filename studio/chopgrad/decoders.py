@@ -30,10 +30,8 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from studio.chopgrad.cache_store import HostBuffers, State
 from studio.errors import RequestError
-
-State = Any
-"""What one chunk hands to the next: tensors, None and words in tuples and dicts; None in front of the first chunk."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +58,8 @@ class ChunkedDecoder(ABC):
 
     def __init__(self, vae: nn.Module) -> None:
         self.vae: Any = vae
+        self.buffers = HostBuffers()
+        """In which caches lie that are moved to main memory; it takes none before."""
 
     @abstractmethod
     def plan(self, num_latents: int) -> tuple[Chunk, ...]:

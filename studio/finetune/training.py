@@ -246,12 +246,11 @@ class Training:
             squares = CropSize(size=request.crop_size).count(*z.shape[-2:])
             only = int(torch.randint(squares, (1,), generator=generator))
             crop, share = CropSize(size=request.crop_size, only=only), 1 / squares
-        elsewhere = "disk" if z.device.type == "cpu" else "memory"
         how = Backprop(
             mode=request.mode,
             window=request.window,
             context=request.context,
-            keep_caches=elsewhere if request.keep_caches == "auto" else request.keep_caches,
+            keep_caches=request.keep_caches,
             checkpoint_blocks=request.checkpoint_blocks,
             crop=crop,
         )

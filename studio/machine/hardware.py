@@ -207,6 +207,11 @@ def torch_cuda() -> str | None:
     return match.group(1) if match else None
 
 
+def ram_free() -> int:
+    """Bytes of main memory that are free now, of the machine or of the container around this process."""
+    return _memory()[1]
+
+
 def _memory(cgroups: Path = Path("/sys/fs/cgroup"), own_groups: Path = Path("/proc/self/cgroup")) -> tuple[int, int]:
     """Bytes in all and free, of the machine or of the tightest container around this process."""
     import psutil

@@ -74,8 +74,8 @@ class FinetuneRequest(BaseModel):
     context: int = Field(default=1, ge=0, le=100)
     """Truncated: groups before the window that gradients still reach."""
     keep_caches: Literal["auto", "device", "memory", "disk"] = Field(default="auto", title="Caches meanwhile")
-    """Exact: where the decoder's caches lie meanwhile. auto: in main memory beside a graphics card, else on disk, so
-    that memory does not grow with the clip. device: beside the model, a little faster."""
+    """Exact: where the decoder's caches lie meanwhile. auto: beside the model where its memory has room for them, or
+    else in main memory, or else on disk. device: beside the model, memory grows with the clip."""
     checkpoint_blocks: bool = Field(default=False, title="Compute activations again")
     """Compute activations again instead of keeping them: less memory, more time, the same gradients."""
     crop_size: int | None = Field(title="Crop", default=None, ge=1, le=1024)

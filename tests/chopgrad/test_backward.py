@@ -110,7 +110,7 @@ def test_full_is_what_autograd_says_of_decode_itself(name: str) -> None:
     torch.testing.assert_close(full.loss, value.detach())
 
 
-@pytest.mark.parametrize("keep_caches", ["memory", "disk"])
+@pytest.mark.parametrize("keep_caches", ["memory", "disk", "auto"])
 def test_where_caches_lie_meanwhile_changes_no_bit(keep_caches: Any) -> None:
     _, decoder, latents, loss = set_up("wan 2.1")
     wanted = decode_backward(decoder, latents, loss)

@@ -34,8 +34,8 @@ MODES = [
     ("Full: plain backpropagation, for reference; memory grows with the clip", "full"),
 ]
 KEPT = [
-    ("where memory does not grow with the clip", "auto"),
-    ("beside the model: a little faster", "device"),
+    ("wherever there is room", "auto"),
+    ("beside the model: memory grows with the clip", "device"),
     ("in main memory", "memory"),
     ("on disk", "disk"),
 ]
