@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from support.device import DEVICE
 from support.tiny_checkpoints import TINY, preset_for, save
 from torch import Tensor, nn
 
@@ -34,7 +34,7 @@ NEVER = Codebook(thresholds=(), rates=(1,))
 def load(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., tuple[LoadedPipeline, GenerationRequest]]]:
     """A tiny checkpoint in the slot, with a request for it."""
     base = tmp_path_factory.mktemp("checkpoints")
-    here = dataclasses.replace(hardware.measure(), accelerator=None)
+    here = hardware.measure()
 
     def loaded(name: str, **fields: Any) -> tuple[LoadedPipeline, GenerationRequest]:
         folder = base / name if (base / name).is_dir() else save(name, base)
@@ -78,7 +78,7 @@ def _run(ready: LoadedPipeline, request: GenerationRequest, cache: StackCache | 
             cache.begin_step(start.index, start.sigma)
 
     def ended(state: StepState) -> None:
-        latents.append(state.latents.float().numpy().copy())
+        latents.append(state.latents.float().cpu().numpy().copy())
         if state.index == request.num_inference_steps - 1:
             raise Enough
 
@@ -269,7 +269,7 @@ def test_what_is_skipped_is_not_run(name: str, load: Any) -> None:
 
 def test_it_skips_under_offloading_too(load: Any) -> None:
     ready, request = load("wan")
-    ready.pipe.enable_model_cpu_offload(device="cpu")
+    ready.pipe.enable_model_cpu_offload(device=DEVICE)
     try:
         plain = _run(ready, request)
         cache = _cache(ready, request, Scripted({0, 1, 3}))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers.hooks import PyramidAttentionBroadcastConfig
+from support.device import DEVICE
 from support.tiny_checkpoints import TINY, preset_for, save
 from torch import Tensor, nn
 
@@ -57,7 +58,7 @@ Load = Callable[..., tuple[LoadedPipeline, GenerationRequest]]
 def load(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Load]:
     """A tiny checkpoint in the slot, with a request for it."""
     base = tmp_path_factory.mktemp("checkpoints")
-    here = dataclasses.replace(hardware.measure(), accelerator=None)
+    here = hardware.measure()
 
     def loaded(name: str, **fields: Any) -> tuple[LoadedPipeline, GenerationRequest]:
         folder = base / name if (base / name).is_dir() else save(name, base)
@@ -112,7 +113,7 @@ def _run(
             cache.begin_step(start.index, start.sigma)
 
     def ended(state: Any) -> None:
-        told.latents = state.latents.float().numpy().copy()
+        told.latents = state.latents.float().cpu().numpy().copy()
         if cache is not None:
             told.decisions.append(cache.decision)
             told.kept_bytes = max(told.kept_bytes, cache.kept_bytes)
@@ -374,7 +375,7 @@ def test_seacache_is_shown_the_clip_and_nothing_else(
     noise = torch.Generator("cpu").manual_seed(request.seed)
     assert told.latents.size == shown[0].numel()
     if name == "wan":  # the first step is shown the noise itself
-        assert torch.equal(shown[0].flatten(), torch.randn(1, *shown[0].shape, generator=noise).flatten())
+        assert torch.equal(shown[0].flatten().cpu(), torch.randn(1, *shown[0].shape, generator=noise).flatten())
 
 
 @pytest.mark.parametrize("method", ["magcache", "taylorseer", "pab"])
@@ -383,7 +384,7 @@ def test_an_offloaded_model_is_cached_as_well(method: str, load: Load) -> None:
     cache = cache_for(SKIPPING[method], _cache_run(ready, request))
     with cache.attached():
         cached = _run(ready, request, cache).latents
-    ready.pipe.enable_model_cpu_offload(device="cpu")  # to where it is already: the same hooks as to a card
+    ready.pipe.enable_model_cpu_offload(device=DEVICE)  # on a processor to where it is already, by the same hooks
     try:
         plain = _run(ready, request).latents
         again = cache_for(SKIPPING[method], _cache_run(ready, request))
@@ -395,6 +396,7 @@ def test_an_offloaded_model_is_cached_as_well(method: str, load: Load) -> None:
     finally:
         ready.pipe.remove_all_hooks()
         ready.pipe._all_hooks = []
+        ready.pipe.to(DEVICE)
     assert np.array_equal(_run(ready, request).latents, plain)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.device import DEVICE, needs_card
 from support.tiny_decoders import CAUSAL, KINDS, decode, tiny
 from torch import Tensor, nn
 
@@ -34,7 +35,7 @@ class Distance:
     def __init__(self, vae: Any, latents: Tensor) -> None:
         with torch.no_grad():
             shape = decode(vae, latents).shape
-        self.target = torch.rand(shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
+        self.target = (torch.rand(shape, generator=torch.Generator().manual_seed(1)) * 2 - 1).to(latents.device)
 
     def __call__(self, frames: Tensor, region: Region) -> Tensor:
         off = frames - region.of(self.target)
@@ -116,6 +117,25 @@ def test_where_caches_lie_meanwhile_changes_no_bit(keep_caches: Any) -> None:
     wanted = decode_backward(decoder, latents, loss)
     found = decode_backward(decoder, latents, loss, Backprop(keep_caches=keep_caches))
     assert torch.equal(found.gradient, wanted.gradient)
+
+
+@needs_card
+@EVERY
+def test_on_a_card_every_way_without_a_cut_gives_the_gradient_of_full_backpropagation(name: str) -> None:
+    vae, latents = tiny(name)
+    vae, latents = vae.to(DEVICE), latents.to(DEVICE)
+    decoder, loss = chunked(vae), Distance(vae, latents)
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        wanted = decode_backward(decoder, latents, loss, FULL).gradient
+        for how in (
+            Backprop(),
+            Backprop(keep_caches="memory"),
+            Backprop(keep_caches="auto"),
+            Backprop(keep_caches="memory", checkpoint_blocks=True),
+            Backprop(mode="truncated", window=99, context=0),
+        ):
+            found = decode_backward(decoder, latents, loss, how).gradient
+            assert float((found - wanted).norm()) < 1e-4 * float(wanted.norm()), how
 
 
 # -- truncated --------------------------------------------------------------------------------------------------------

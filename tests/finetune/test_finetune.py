@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.device import same
 from support.small_training import asked
 
 from studio.clips.read import read_clip
@@ -140,7 +141,7 @@ def test_a_closed_stream_keeps_what_was_learnt_and_goes_on_to_the_same_bits(clip
     assert [step.step for step in of(events, TrainingStep)] == [4, 5, 6]
     ended, wanted = weights(store, stopped), weights(store, whole)
     assert ended.keys() == wanted.keys()
-    assert all(torch.equal(ended[name], wanted[name]) for name in wanted)
+    assert all(same(ended[name], wanted[name]) for name in wanted)
     with pytest.raises(VersionError, match="complete"):
         walk(go_on(stopped, store=store))
 
@@ -171,7 +172,7 @@ def test_a_prediction_keeps_no_step_and_training_afterwards_ends_in_the_same_bit
     events = walk(go_on(version_id, store=store))
     assert [step.step for step in of(events, TrainingStep)] == [1, 2, 3, 4]
     ended, wanted = weights(store, version_id), weights(store, whole)
-    assert all(torch.equal(ended[name], wanted[name]) for name in wanted)
+    assert all(same(ended[name], wanted[name]) for name in wanted)
 
 
 def test_a_stop_during_the_first_clips_leaves_none_of_them_out(clips: Clips, store: RunStore) -> None:
@@ -244,7 +245,7 @@ def test_killed_again_and_again_it_ends_in_the_same_bits(clips: Clips, tmp_path:
         assert (version.state, version.step) == ("complete", 30)
         ended[name] = load_file(VersionStore(folder).path(version.id) / LORA_FILE)
     for name, tensor in ended["left alone"].items():
-        assert torch.equal(ended["killed"][name], tensor), name
+        assert same(ended["killed"][name], tensor), name
 
 
 # -- what goes wrong --------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support.device import DEVICE
 from support.tiny_checkpoints import TINY, preset_for, save
 
 from studio import pipelines
@@ -58,6 +59,8 @@ WORKSTATION = dataclasses.replace(
     vram_free=79 * GB,
     bf16=True,
 )
+HERE = WORKSTATION if DEVICE.type == "cuda" else LAPTOP
+"""What every family's promises are kept on."""
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +93,7 @@ def _request(preset: Preset, **fields: Any) -> GenerationRequest:
 def _load(name: str, checkpoint: Callable[[str], Path], **fields: Any) -> tuple[LoadedPipeline, GenerationRequest]:
     preset = preset_for(name, checkpoint(name))
     request = _request(preset, **fields)
-    return pipelines.load(preset, pipelines.place(preset, request, LAPTOP)), request
+    return pipelines.load(preset, pipelines.place(preset, request, HERE)), request
 
 
 def _run(
@@ -273,7 +276,9 @@ def test_what_is_not_finite_is_found_before_it_becomes_a_picture(
 ) -> None:
     """Infinity too: Wan's autoencoder clamps what it decoded, and would return it as white."""
     ready, request = _load("wan", checkpoint)
-    handle = ready.pipe.vae.decoder.conv_out.register_forward_hook(lambda *_: torch.full((1, 12, 1, 16, 16), value))
+    handle = ready.pipe.vae.decoder.conv_out.register_forward_hook(
+        lambda _module, _args, output: torch.full_like(output, value)
+    )
     with pytest.raises(NumericalError, match="frames"):
         _run(ready, request)
     handle.remove()
@@ -287,6 +292,17 @@ def test_running_out_of_memory_is_said_with_a_way_out() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
     with pytest.raises(RuntimeError, match="shapes"), out_of_memory("a clip"):
         raise RuntimeError("shapes do not match")
+
+
+@pytest.mark.parametrize(("torch_dtype", "rounded"), [("float32", False), ("bfloat16", True)])
+def test_what_is_asked_for_in_float32_is_not_rounded_by_a_cards_convolutions(
+    torch_dtype: str, rounded: bool, checkpoint: Callable[[str], Path]
+) -> None:
+    ready, request = _load("wan", checkpoint, torch_dtype=torch_dtype)
+    seen: list[tuple[bool, bool]] = []
+    about = torch.backends.cudnn
+    _run(ready, request, on_step=lambda _state: seen.append((about.allow_tf32, about.deterministic)))
+    assert seen == [(rounded, True)] * 2
 
 
 def test_an_inverted_schedule_counts_noise_downward() -> None:
