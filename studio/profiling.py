@@ -258,6 +258,7 @@ class _Draft:
             for step in steps
             for branch in passes
         ]
+        moves = all(any(each.motions) for each in self.recordings)
         return Profile(
             preset=preset.name,
             weights=fingerprint(preset),
@@ -267,6 +268,7 @@ class _Draft:
             growth=tuple((self.sigmas[skip], float(np.exp(log))) for skip, log in zip(skips, typical, strict=True)),
             # A distance belongs to the step that was computed before it was told.
             distances=tuple((*each.distances[1:], each.distances[-1]) for each in self.recordings),
+            motions=tuple((*each.motions[1:], each.motions[-1]) for each in self.recordings) if moves else (),
             embedding_changes=tuple(self.recordings[0].embedding_changes),
             residual_changes=tuple(changes),
             mag_ratios=tuple(ratios),

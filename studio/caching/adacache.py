@@ -19,6 +19,7 @@ Knows one residual's numbers. Refuses to know blocks, hooks and models.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ from torch import Tensor
 
 from studio.caching.block_stack import Action, Captures, Decision, Policy, Step
 from studio.caching.motion_regularization import (
+    AUTHORS_SCALE,
     MotionRegularization,
     motion_parts,
     motion_score,
@@ -73,9 +75,14 @@ def policy_for(settings: AdaCache, run: CacheRun) -> AdaCachePolicy:
         RequestError: a codebook that nobody has measured, or layers that this model does not have.
     """
     settings.check_model(measured=run.profile is not None, blocks=min(len(stack.blocks) for stack in run.stacks))
-    measured = None if run.profile is None else calibrated(run.profile, run.total_steps)
-    codebook = codebook_of(settings, measured)
-    return AdaCachePolicy(settings, codebook, total_steps=run.total_steps, blocks=len(run.stacks[0].blocks))
+    measured = None if run.profile is None else calibrated(run.profile, run.total_steps, settings)
+    return AdaCachePolicy(
+        settings,
+        codebook_of(settings, measured),
+        total_steps=run.total_steps,
+        blocks=len(run.stacks[0].blocks),
+        scales=scales_of(settings, run.profile, run.total_steps),
+    )
 
 
 class AdaCachePolicy(Policy):
@@ -88,6 +95,7 @@ class AdaCachePolicy(Policy):
         *,
         total_steps: int,
         blocks: int,
+        scales: Sequence[float] | None = None,
     ) -> None:
         """Begin a run.
 
@@ -96,6 +104,7 @@ class AdaCachePolicy(Policy):
             codebook: The one to look distances up in.
             total_steps: N.
             blocks: Blocks of a stack, of which the middle one is measured where the settings name none.
+            scales: At each step, the motion at which MoReg changes nothing; None takes what holds without a profile.
         """
         self.settings = settings
         self.codebook = codebook
@@ -103,14 +112,7 @@ class AdaCachePolicy(Policy):
             residual=settings.residual, layers=frozenset(settings.metric_layers or (metric_layer(blocks),))
         )
         self._total = total_steps
-        first, last = window_of(total_steps, settings.moreg_window)
-        self._moreg = MotionRegularization(
-            first=first,
-            last=last,
-            scale=settings.moreg_scale,
-            power=settings.moreg_power,
-            gradient=settings.moreg_gradient,
-        )
+        self._moreg = moreg_of(settings, scales or scales_of(settings, None, total_steps))
         self._rate = 1
         self._last = 0
         """The last computed step, from 1."""
@@ -186,17 +188,39 @@ class AdaCachePolicy(Policy):
         self._figures = {"distance": distance, "threshold": threshold, "motion": motion}
 
 
-def calibrated(profile: Profile, total_steps: int) -> Codebook:
+def calibrated(profile: Profile, total_steps: int, settings: AdaCache | None = None) -> Codebook:
     """A codebook for a model that has been measured: the fast one's rates, scaled to the number of steps.
 
     Its thresholds are quantiles of the distances between neighbouring steps, so that each rate serves an equal share
-    of the steps, as the authors place theirs by hand.
+    of the steps, as the authors place theirs by hand. With MoReg they are quantiles of what is looked up then, the
+    distances times its factors, so that the clips which were measured are computed as often with it as without.
     """
     scale = total_steps / 30
     rates = tuple(max(1, round(rate * scale)) for rate in FAST.rates)
-    distances = np.asarray(profile.distances)[:, 2:-2] * len(profile.sigmas) / total_steps
+    factors = np.ones_like(np.asarray(profile.distances))
+    if settings is not None and settings.moreg and profile.motions:
+        scales = scales_of(settings, profile, len(profile.sigmas))
+        for row, motions in zip(factors, profile.motions, strict=True):
+            moreg = moreg_of(settings, scales)
+            row[:] = [moreg.factor(number + 1, motion, rate=1) for number, motion in enumerate(motions)]
+    distances = (np.asarray(profile.distances) * factors)[:, 2:-2] * len(profile.sigmas) / total_steps
     shares = np.arange(1, len(rates)) / len(rates)
     return Codebook(thresholds=tuple(float(value) for value in np.quantile(distances, shares)), rates=rates)
+
+
+def scales_of(settings: AdaCache, profile: Profile | None, total_steps: int) -> tuple[float, ...]:
+    """(N): MoReg's scale at each step: what the settings say, else the profile's own motion, else the authors'."""
+    if settings.moreg_scale is None and profile is not None and profile.motions:
+        return profile.motions_for(total_steps)
+    return (settings.moreg_scale or AUTHORS_SCALE,) * total_steps
+
+
+def moreg_of(settings: AdaCache, scales: Sequence[float]) -> MotionRegularization:
+    """MoReg at the beginning of a run of as many steps as there are scales."""
+    first, last = window_of(len(scales), settings.moreg_window)
+    return MotionRegularization(
+        first=first, last=last, scales=scales, power=settings.moreg_power, gradient=settings.moreg_gradient
+    )
 
 
 def metric_layer(blocks: int) -> int:

@@ -20,6 +20,9 @@ from studio.requests.caches import AdaCache
 SKETCH_TOKENS = 2048
 """Tokens of a residual that are kept, evenly spread: enough for inner products, and 50 steps of them fit anywhere."""
 
+NO_FACTOR = AdaCache(moreg=True, moreg_window=(0.0, 0.0))
+"""Motion is told, and outside its window it changes no distance."""
+
 
 @dataclass(kw_only=True)
 class Recording:
@@ -29,6 +32,8 @@ class Recording:
     residuals: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     """By step and pass: a sketch (B, tokens, D), float32 on the CPU."""
     distances: list[float] = field(default_factory=list)
+    motions: list[float] = field(default_factory=list)
+    """Motion scores, of those residuals whose distances are told; 0 where frames cannot be told apart."""
     embedding_changes: list[float] = field(default_factory=list)
     ratios: dict[tuple[int, int], float] = field(default_factory=dict)
     """By step and pass: mean ratio of the tokens' residual norms to those of the step before."""
@@ -64,7 +69,7 @@ class RecordingPolicy(Policy):
         self.skip, self.gain = skip, gain
         self.keeps_two = skip is not None
         self._adacache = AdaCachePolicy(
-            AdaCache(), Codebook(thresholds=(), rates=(1,)), total_steps=total_steps, blocks=blocks
+            NO_FACTOR, Codebook(thresholds=(), rates=(1,)), total_steps=total_steps, blocks=blocks
         )
         self.captures = self._adacache.captures
         self._embedding: Tensor | None = None
@@ -73,6 +78,7 @@ class RecordingPolicy(Policy):
     def decide(self, step: Step) -> Decision:
         decision = self._adacache.decide(step)
         self.recording.distances.append(decision.distance or 0.0)
+        self.recording.motions.append(decision.motion or 0.0)
         self.recording.sigmas.append(step.sigma)
         self.recording.embedding_changes.append(self._embedding_change(step.embedding))
         if step.index == self.skip and step.extrapolable:

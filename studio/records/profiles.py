@@ -62,6 +62,9 @@ class Profile:
     """Cost of a skipped step against that of a computed one."""
     machine: str = ""
     """Where it was measured."""
+    motions: tuple[tuple[float, ...], ...] = ()
+    """(Q, N): how much the residual of AdaCache's distance moves, MoReg's score from 0 to 1; empty where that was not
+    measured."""
 
     def at(self, sigmas: Sequence[float]) -> Profile:
         """The same model at other noise levels: read off between the measured steps."""
@@ -90,6 +93,12 @@ class Profile:
         share = np.linspace(0, len(logs) - 1, total_steps)
         curve = np.interp(share, np.arange(len(logs)), logs)
         return tuple(float(ratio) for ratio in np.exp(np.diff(curve, prepend=curve[0])))
+
+    def motions_for(self, total_steps: int) -> tuple[float, ...]:
+        """How much the residual moves at each of so many steps, the mean over clips."""
+        means = np.asarray(self.motions).mean(axis=0)
+        share = np.linspace(0, len(means) - 1, total_steps)
+        return tuple(float(motion) for motion in np.interp(share, np.arange(len(means)), means))
 
     def growth_at(self, sigmas: Sequence[float]) -> np.ndarray:
         """(N,): the growth of errors, falling with the noise; in between, its logarithm is a straight line."""

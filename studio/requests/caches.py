@@ -70,11 +70,13 @@ class AdaCache(CacheSettings):
     distance: Literal["relative", "absolute"] = "relative"
     """Relative to the older residual, as in the code whose thresholds these are; absolute, as in the paper (eq. 4)."""
     moreg_window: tuple[float, float] | None = None
-    """First and last step where motion counts, as shares of all steps. None takes the authors': 4 to 26 of 30."""
+    """First and last step where motion counts, as shares of all steps. None takes the authors': 4 to 26 of 30, 10 to 90
+    of 100."""
     moreg_strides: tuple[int, ...] = (1,)
     """Frames between those that are compared; several are averaged."""
-    moreg_scale: float = Field(default=0.385, gt=0)
-    """Motion score at which nothing changes; more motion computes more."""
+    moreg_scale: float | None = Field(default=None, gt=0)
+    """Motion score at which nothing changes; more motion computes more. None takes the motion that was measured on this
+    model, step by step, where it was, and the authors' 0.385 otherwise."""
     moreg_power: float = Field(default=8.0, gt=0)
     """How sharply computing follows motion."""
     moreg_gradient: float = Field(default=10.0, ge=0)
@@ -82,7 +84,7 @@ class AdaCache(CacheSettings):
 
     @property
     def reads_profile(self) -> bool:
-        return self.codebook in ("auto", "calibrated")
+        return self.codebook in ("auto", "calibrated") or (self.moreg and self.moreg_scale is None)
 
     def check_model(self, *, measured: bool, blocks: int | None) -> None:
         if self.codebook == "calibrated" and not measured:

@@ -10,7 +10,7 @@ import torch
 
 from studio.caching.adacache import FAST, HUNDRED, SLOW, AdaCachePolicy, Codebook, codebook_of
 from studio.caching.block_stack import Action, Step
-from studio.caching.motion_regularization import motion_parts, motion_score
+from studio.caching.motion_regularization import motion_parts, motion_score, window_of
 from studio.errors import RequestError
 from studio.requests.caches import AdaCache
 
@@ -78,6 +78,55 @@ def test_the_authors_schedules_are_followed_step_for_step(
 ) -> None:
     policy = _policy(total, codebook, moreg=motion is not None)
     assert _computed(policy, total, size, motion or no_motion) == expected
+
+
+def _authors_schedule(total: int, codebook: Codebook, window: tuple[int, int], size: Curve, motion: Curve) -> list[int]:
+    """The computed steps by the authors' code, read once more: numbers alone, one residual of `size` at each step."""
+    computed, rate, before = [1], 1, 1.0
+    cached, moved = size(1), motion(1)
+    for s in range(2, total + 1):
+        if s < computed[-1] + rate and s not in (total - 1, total):
+            continue
+        computed.append(s)
+        # Frames of size (1 - motion) and (1 + motion) in turn; one of each is as good as all of them.
+        older, fresh = ([c * (1 - m), c * (1 + m)] for c, m in ((cached, moved), (size(s), motion(s))))
+        distance = sum(abs(a - b) for a, b in zip(older, fresh, strict=True)) / sum(map(abs, older)) / rate
+        moreg = (motion(s) / 0.385) ** 8 if window[0] <= s <= window[1] else 1.0
+        distance *= moreg + abs(10 * (moreg - before) / rate)
+        before, cached, moved = moreg, size(s), motion(s)
+        below = [r for threshold, r in zip(codebook.thresholds, codebook.rates, strict=False) if distance < threshold]
+        rate = below[0] if below else codebook.rates[-1]
+    return computed
+
+
+def test_moregs_window_is_the_authors_at_both_of_their_numbers_of_steps() -> None:
+    assert window_of(30, None) == (4, 26)
+    assert window_of(100, None) == (10, 90)
+    assert [window_of(total, None) for total in (8, 15, 50)] == [(2, 6), (3, 12), (6, 44)]
+    assert window_of(100, (0.2, 0.7)) == (20, 70)
+
+
+@pytest.mark.parametrize(
+    ("total", "codebook", "window"), [(30, FAST, (4, 26)), (100, HUNDRED, (10, 90))], ids=["30", "100"]
+)
+def test_with_moreg_at_its_defaults_any_curves_give_the_authors_schedule(
+    total: int, codebook: Codebook, window: tuple[int, int]
+) -> None:
+    told_apart = 0
+    for number in range(60):
+        phase, fall, swing = number * 0.7, 6 + number % 9, 0.02 + 0.002 * number
+
+        def size(s: int, fall: float = fall) -> float:
+            return math.exp(-s / fall / 4) * (1 + 0.1 * math.sin(s / 3))
+
+        def motion(s: int, phase: float = phase, swing: float = swing) -> float:
+            return 0.37 + swing * math.sin(s / 5 + phase)
+
+        expected = _authors_schedule(total, codebook, window, size, motion)
+        assert _computed(_policy(total, codebook, moreg=True), total, size, motion) == expected
+        narrower = round(0.13 * total), round(0.87 * total)
+        told_apart += expected != _authors_schedule(total, codebook, narrower, size, motion)
+    assert told_apart > 10 or total == 30  # at 100 steps the window matters
 
 
 def test_the_motion_of_a_known_residual_is_known() -> None:
