@@ -18,6 +18,7 @@ import studio
 from studio.command_line import comparing, finetuning, generating, models, runs, worlds
 from studio.command_line.grammar import print_json
 from studio.errors import StudioError
+from studio.machine import threads
 
 CANCELLED = 130
 """The shell's word for stopped by Ctrl-C."""
@@ -25,6 +26,7 @@ CANCELLED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out one command; the number is the exit status."""
+    threads.wait_passively()
     parser = _parser()
     chosen = parser.parse_args(arguments)
     if not hasattr(chosen, "command"):

@@ -97,6 +97,9 @@ def generate(
 
     import torch  # here, so that importing this module costs nothing, nor does a refusal
 
+    from studio import processor
+
+    processor.settle_threads()
     writer = store.begin(request, preset=preset, owner=owner, environment=environment(torch))
     stream = _Stream(writer, stop)
     make_cache = partial(_cache, request, stream=stream, profile=profile, cache_for=cache_for)
@@ -124,11 +127,12 @@ def _make(
     """From the request to the finished folder; `adapter` is that of the fine-tuned version that is put in."""
     import torch
 
-    from studio import pipelines
+    from studio import pipelines, processor
     from studio.block_watch import BlockWatch, branches_of
 
     began = time.perf_counter()
-    placement = pipelines.place(preset, request, hardware.measure())
+    machine = processor.as_tried(hardware.measure(), store.folder)
+    placement = pipelines.place(preset, request, machine)
     prediction = pace.predict(
         request, store.folder, device_name=placement.device_name, torch_dtype=placement.torch_dtype
     )

@@ -8,7 +8,18 @@ import pytest
 PROJECT = Path(__file__).parent.parent
 
 WORDS = {"errors", "events", "storage", "palette", "preset", "family", "clips", "requests", "records", "machine"}
-MODELS = {"pipelines", "pocket", "driving_world", "caching", "chopgrad", "metrics", "distributed", "mobius", "pvdm"}
+MODELS = {
+    "pipelines",
+    "pocket",
+    "driving_world",
+    "caching",
+    "chopgrad",
+    "metrics",
+    "distributed",
+    "processor",
+    "mobius",
+    "pvdm",
+}
 VERBS = {"generate", "block_watch", "profiling", "finetune", "compare", "jobs", "remote", "super_resolve", "drive"}
 DOORS = {"ui", "command_line", "__main__"}
 FLOOR = {room: floor for floor, rooms in enumerate((WORDS, MODELS, VERBS, DOORS)) for room in rooms}

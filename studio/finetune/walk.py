@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from studio import pipelines
+from studio import pipelines, processor
 from studio.distributed import from_the_first, join, wait_for_all
 from studio.errors import StudioError
 from studio.events import (
@@ -51,14 +51,15 @@ def walk(preset: Preset, version: Version, versions: VersionStore, *, predict: b
     """Train a version, as `go_on` says; what happens is written into its log as well."""
     leads = join()[0] == 0
     notebook = Notebook(version, versions, writes=leads)
-    with closing(_Walk(preset, notebook, leads=leads, predicts=predict).run()) as events:
+    here = versions.folder.parent
+    with closing(_Walk(preset, notebook, leads=leads, predicts=predict, runs_folder=here).run()) as events:
         yield from notebook.logged(events)
 
 
 class _Walk:
     """The state of one training on its way."""
 
-    def __init__(self, preset: Preset, notebook: Notebook, *, leads: bool, predicts: bool) -> None:
+    def __init__(self, preset: Preset, notebook: Notebook, *, leads: bool, predicts: bool, runs_folder: Path) -> None:
         self.preset = preset
         self.notebook = notebook
         self.request = notebook.version.request
@@ -66,6 +67,7 @@ class _Walk:
         """Whether this process is the first of several, whose word goes."""
         self.predicts = predicts
         """Whether only to measure; no step is kept then."""
+        self.runs_folder = runs_folder
         self._peak_bytes = 0
         self._step_seconds: list[float] = []
         self._other_seconds = 0.0
@@ -75,6 +77,7 @@ class _Walk:
             training: Training | None = None
             model: VideoModel | None = None
             try:
+                processor.settle_threads()
                 self.notebook.record(state="training", error=None, environment=environment(torch))
                 yield TrainingStage(stage="loading")
                 loaded = self._load()
@@ -108,7 +111,7 @@ class _Walk:
     @cached_property
     def _machine(self) -> Machine:
         """Looked at once: a slow graphics driver takes seconds to answer."""
-        return measure()
+        return processor.as_tried(measure(), self.runs_folder)
 
     def _request_of(self, prompt: str) -> GenerationRequest:
         return clip_request(self.request, self.preset, self._machine, prompt)

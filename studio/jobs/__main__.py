@@ -9,6 +9,7 @@ from pathlib import Path
 
 from studio.jobs.process import die_with_parent, give_way
 from studio.jobs.worker import Worker
+from studio.machine import threads
 from studio.records.runs import RunStore
 
 
@@ -21,6 +22,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--parent", type=int, required=True, help="process that this one must not outlive")
     chosen = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="worker: %(message)s")
+    threads.wait_passively()
     die_with_parent(chosen.parent)
     give_way()
     verbs = dict(each.split("=", 1) for each in chosen.verb)

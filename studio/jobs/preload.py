@@ -27,12 +27,14 @@ def preload(preset_name: str, *, store: RunStore) -> None:
     Raises:
         StudioError: as `generate` would.
     """
-    from studio import pipelines
+    from studio import pipelines, processor
 
     preset = find_preset(preset_name)
     request = request_for(preset, prompt="calibration", seed=0, num_inference_steps=PACE_STEPS)
+    machine = processor.as_tried(hardware.measure(), store.folder)
     if preset.weights_folder is None or pace.predict(request, store.folder) is not None:
-        pipelines.load(preset, pipelines.place(preset, request, hardware.measure()), folder=weights.folder_of(preset))
+        processor.settle_threads()
+        pipelines.load(preset, pipelines.place(preset, request, machine), folder=weights.folder_of(preset))
         return
     with TemporaryDirectory() as scratch:
         for _ in generate(request, store=RunStore(Path(scratch))):

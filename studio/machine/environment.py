@@ -1,4 +1,4 @@
-"""The surroundings that a clip's bits depend on: versions, threads and the processor's instruction set.
+"""The surroundings of a clip: those that its bits depend on (`studio.processor` says which), and the number of threads.
 
 Knows how they are asked for. Refuses to import torch: whoever has it hands it over.
 """

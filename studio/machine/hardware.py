@@ -80,7 +80,7 @@ def measure() -> Machine:
     ram_total, ram_free = _memory()
     here = Machine(
         cpu_name=_cpu_name(),
-        cores=_cores(),
+        cores=cores(),
         ram_total=ram_total,
         ram_free=ram_free,
         accelerator=None,
@@ -271,13 +271,14 @@ def _first_number(*files: Path) -> int | None:
     return None
 
 
-def _cores(cgroups: Path = Path("/sys/fs/cgroup"), own_groups: Path = Path("/proc/self/cgroup")) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def cores(cgroups: Path = Path("/sys/fs/cgroup"), own_groups: Path = Path("/proc/self/cgroup")) -> int:
+    """Cores that this process may use: affinity and container quota honoured."""
+    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for group in _groups(cgroups, own_groups, controller="cpu"):
         quota = _quota(group)
         if quota is not None:
-            cores = min(cores, max(1, math.ceil(quota)))
-    return cores
+            mine = min(mine, max(1, math.ceil(quota)))
+    return mine
 
 
 def _quota(group: Path) -> float | None:

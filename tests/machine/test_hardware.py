@@ -68,9 +68,9 @@ def test_without_a_limit_the_machines_own_memory_counts(tmp_path: Path, limit: s
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="affinity is Linux's")
 def test_a_processor_quota_is_rounded_up_to_cores(tmp_path: Path) -> None:
     places = _version_2(tmp_path, {"box": {"cpu.max": "50000 100000"}}, "box")
-    assert machines._cores(*places) == 1
+    assert machines.cores(*places) == 1
     free = _version_2(tmp_path / "free", {"box": {"cpu.max": "max 100000"}}, "box")
-    assert machines._cores(*free) == len(os.sched_getaffinity(0))
+    assert machines.cores(*free) == len(os.sched_getaffinity(0))
 
 
 @pytest.fixture

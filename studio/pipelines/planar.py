@@ -1,0 +1,70 @@
+"""Planar: an autoencoder's 3D convolutions, computed as sums of 2D ones.
+
+A convolution over kt frames is the sum of kt convolutions over planes, one for each tap in time:
+
+    y[t] = W[0] * x[t] + W[1] * x[t+1] + … + W[kt-1] * x[t+kt-1]
+
+The same products are added in another order, so results agree to rounding. It exists because processors without
+bfloat16 in hardware run 2D convolutions several times faster than 3D ones. Planes lie channels-last, so that a frame of
+a clip and a tap of a kernel are views: weights are laid out anew, not copied a second time, and nothing is stacked.
+
+Knows torch's convolutions. Refuses to know autoencoders: how they cut a clip into chunks, what they keep from one to the
+next and what they put around it happens around these layers, and stays theirs.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def make_planar(model: nn.Module) -> None:
+    """Let every 3D convolution of a model that can be computed in planes be computed so, from now on."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv3d) and _is_plain(module):
+            module.weight.data = _taps_outermost(module.weight.data)
+            # Where `nn.Conv3d.forward` and every class derived from it arrive once they have padded.
+            setattr(module, "_conv_forward", functools.partial(_in_planes, module))  # noqa: B010
+        elif isinstance(module, nn.Conv2d):
+            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
+
+
+def _is_plain(conv: nn.Conv3d) -> bool:
+    zeros = conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
+    return zeros and conv.groups == 1 and tuple(conv.dilation) == (1, 1, 1)
+
+
+def _taps_outermost(weight: Tensor) -> Tensor:
+    """The same (out, in, kt, kh, kw), of which each tap in time lies in memory as a channels-last 2D kernel."""
+    return weight.permute(2, 0, 3, 4, 1).contiguous().permute(1, 4, 0, 2, 3)
+
+
+def _in_planes(conv: nn.Conv3d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if x.ndim == 4:
+        return _in_planes(conv, x[None], weight, bias)[0]
+    in_time, *in_plane = (int(each) for each in conv.padding)  # pyright: ignore[reportArgumentType]
+    stride, *plane_stride = conv.stride
+    if in_time:
+        x = F.pad(x, (0, 0, 0, 0, in_time, in_time))
+    frames = x.contiguous(memory_format=torch.channels_last_3d).transpose(1, 2)
+    taps = weight.shape[2]
+    length = (frames.shape[1] - taps) // stride + 1
+    y: Tensor | None = None
+    for tap in range(taps):
+        seen = frames[:, tap : tap + stride * (length - 1) + 1 : stride].flatten(0, 1)
+        plane = _convolve(seen, weight[:, :, tap], bias if y is None else None, plane_stride, in_plane)
+        y = plane if y is None else y.add_(plane)
+    assert y is not None
+    return y.unflatten(0, (frames.shape[0], length)).transpose(1, 2)
+
+
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: list[int], padding: list[int]) -> Tensor:
+    if x.device.type == "cpu" and torch.backends.mkldnn.is_available():
+        # conv2d() takes another kernel for small planes when there is one thread, and bits would depend on how many.
+        operation: Any = torch.mkldnn_convolution
+        return operation(x, weight, bias, padding, stride, [1, 1], 1)
+    return F.conv2d(x, weight, bias, stride=stride, padding=padding)
