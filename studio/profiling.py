@@ -4,9 +4,9 @@
         ...
 
 First whole clips, whose residuals are compared step with step; then clips in which one step alone is skipped, to see
-how much of an error at each noise level is left at the end; then one clip with the plan that came of it, to see what
-a skipped step costs. Knows how often to run and what to make of it. Refuses to know how a run goes (`generate`) and
-what is recorded inside one (`caching/recording.py`).
+how much of an error at each noise level is left at the end; then a few clips by the plans that came of it, to see what
+a skipped step costs and how far they drift from what was foretold. Knows how often to run and what to make of it.
+Refuses to know how a run goes (`generate`) and what is recorded inside one (`caching/recording.py`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -45,11 +46,15 @@ from studio.requests.work import ProfileModel
 from studio.storage import write_atomically
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from studio.caching import Cache, CacheRun
     from studio.caching.recording import Recording
 
 GROWTH_AT = (0.07, 0.1, 0.13, 0.17, 0.23, 0.3, 0.4, 0.5, 0.67, 0.8, 0.9, 0.94, 0.97)
 """Where, as shares of the steps, a step is skipped alone; denser at the ends, where errors last."""
+REHEARSED = (1.5, 2.0, 3.0)
+"""Speeds at which clips are made by the plan."""
 SEED = 1000
 LEAST_STEPS = 6
 """With fewer no step has neighbours enough to be skipped between, and AdaCache's codebook would be of nothing."""
@@ -71,7 +76,7 @@ def profile_model(
         preset: Which.
         folder: Of all profiles; there `profile_path` and a plot beside it are written, whole or not at all.
         clips: Uncached clips; more make the profile hold for more prompts.
-        growth_clips: Of how many of them the growth of errors is measured, thirteen clips each.
+        growth_clips: Of how many of them the growth of errors is measured, thirteen clips each, and the plans' drift.
         prompts: What to make; the preset's own ideas where left out.
         stop: Asked within every block; whatever it says ends the measuring, and nothing is written.
         **fields: Request fields over the preset's defaults, such as num_inference_steps.
@@ -107,7 +112,7 @@ def _profile_model(
         )
     skips = sorted({min(total_steps - 1, max(2, round(share * total_steps))) for share in GROWTH_AT})
     growth_clips = min(growth_clips, clips)
-    total, done = clips + growth_clips * len(skips) + 1, 0
+    total, done = clips + growth_clips * (len(skips) + len(REHEARSED)), 0
     with TemporaryDirectory() as scratch:
         store = RunStore(Path(scratch))
         passes, recordings = 1, []
@@ -123,10 +128,13 @@ def _profile_model(
                 draft.skipped(number, skip, recording)
                 done += 1
                 yield ProfilingStep(done=done, total=total, what=f"a clip without step {skip + 1}")
-        profile = draft.profile(preset, skipped_share=0.0)
-        profile = draft.profile(preset, skipped_share=_skipped_share(requests[0], store, stop, profile))
-        done += 1
-        yield ProfilingStep(done=done, total=total, what="a clip by the plan")
+        foretold = draft.profile(preset)
+        for speedup in REHEARSED:
+            for number in range(growth_clips):
+                draft.rehearsed(number, _rehearse(requests[number], store, stop, foretold, speedup))
+                done += 1
+                yield ProfilingStep(done=done, total=total, what=f"a clip by the plan for {speedup:g} times the speed")
+        profile = draft.profile(preset)
     path = profile_path(folder, preset.name, total_steps, requests[0].flow_shift)
     plot = path.with_suffix(".svg")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -194,26 +202,44 @@ def _whole(stream: Generator[GenerationEvent]) -> Iterator[GenerationEvent]:
         raise _Stopped
 
 
-def _skipped_share(request: GenerationRequest, store: RunStore, stop: Stop, profile: Profile) -> float:
-    """Seconds of a skipped step against those of a computed one, in one run at twice the speed."""
+@dataclass(frozen=True, kw_only=True)
+class _Rehearsal:
+    """A clip by the plan."""
+
+    predicted: float
+    """Its drift, as the plan has it."""
+    latents: Tensor
+    """After the last step."""
+    seconds: dict[bool, list[float]]
+    """Of the steps after the first, by whether they were computed."""
+
+
+def _rehearse(request: GenerationRequest, store: RunStore, stop: Stop, profile: Profile, speedup: float) -> _Rehearsal:
+    """A clip by the plan for that speed."""
     from studio.caching.block_stack import StackCache
-    from studio.caching.budget import BudgetPolicy, plan_for
+    from studio.caching.budget import plan_for
+    from studio.caching.recording import RehearsalPolicy
     from studio.requests.caches import Budget
 
+    made: list[RehearsalPolicy] = []
+
     def planned(run: CacheRun) -> Cache:
-        policy = BudgetPolicy(lambda: plan_for(profile.at(run.sigmas()), Budget(speedup=2.0)))
-        return StackCache(run.stacks, policy, total_steps=run.total_steps, passes=run.passes)
+        made.append(
+            RehearsalPolicy(lambda: plan_for(profile.at(run.sigmas()), Budget(speedup=speedup), run.handover()))
+        )
+        return StackCache(run.stacks, made[0], total_steps=run.total_steps, passes=run.passes)
 
     kinds: dict[int, str] = {}
-    seconds: dict[str, list[float]] = {"computed": [], "skipped": []}
+    seconds: dict[bool, list[float]] = {True: [], False: []}
     for event in _whole(generate(request, store=store, cache_for=planned, stop=stop)):
         if isinstance(event, CacheDecided):
             kinds[event.step] = event.kind
         if isinstance(event, StepFinished) and event.step > 0:
-            seconds["computed" if kinds[event.step] == "computed" else "skipped"].append(event.seconds)
-    if not seconds["computed"] or not seconds["skipped"]:
-        return 0.0
-    return min(0.9, statistics.median(seconds["skipped"]) / statistics.median(seconds["computed"]))
+            seconds[kinds[event.step] == "computed"].append(event.seconds)
+    plan, latents = made[0].plan, made[0].latents
+    assert plan is not None
+    assert latents is not None
+    return _Rehearsal(predicted=plan.drift[-1], latents=latents, seconds=seconds)
 
 
 class _Draft:
@@ -227,6 +253,9 @@ class _Draft:
         grams = [each.gram(requests[0].guidance_scale, passes) for each in recordings]
         self.grams = [gram / np.trace(gram) * len(gram) for gram in grams]
         self._growth: dict[int, list[float]] = {}
+        self._rehearsals: list[_Rehearsal] = []
+        self._off: list[float] = []
+        """Logarithms of the rehearsals' drifts against what was predicted."""
 
     def gain(self, skip: int) -> float:
         """The best over the clips for this step, from the two before."""
@@ -235,18 +264,35 @@ class _Draft:
 
     def skipped(self, number: int, skip: int, recording: Recording) -> None:
         """Clip `number` once more, with one step extrapolated: how much of that error is left at the end."""
-        whole, other = self.recordings[number].latents, recording.latents
-        assert whole is not None
-        assert other is not None
-        spread = float((whole - whole.mean()).norm())
-        drift = float((other - whole).norm()) / spread
+        assert recording.latents is not None
+        drift = self._drift(number, recording.latents)
         second, by_first, first = _products(self.grams[number], skip)
         gain = self.gain(skip)
         error = float(np.sqrt(max(second - 2 * gain * by_first + gain**2 * first, 1e-12)))
         step = (*self.sigmas, 0.0)[skip] - (*self.sigmas, 0.0)[skip + 1]
         self._growth.setdefault(skip, []).append(max(drift / (error * abs(step)), 1e-9))
 
-    def profile(self, preset: Preset, *, skipped_share: float) -> Profile:
+    def rehearsed(self, number: int, rehearsal: _Rehearsal) -> None:
+        """Clip `number` once more, by a plan."""
+        self._rehearsals.append(rehearsal)
+        drift = self._drift(number, rehearsal.latents)
+        if drift and rehearsal.predicted:
+            self._off.append(float(np.log(drift / rehearsal.predicted)))
+
+    def _drift(self, number: int, latents: Tensor) -> float:
+        """Of clip `number` made otherwise, as a share of its spread."""
+        whole = self.recordings[number].latents
+        assert whole is not None
+        return float((latents - whole).norm()) / float((whole - whole.mean()).norm())
+
+    def _skipped_share(self) -> float:
+        """Seconds of a skipped step against those of a computed one."""
+        skipped = [seconds for each in self._rehearsals for seconds in each.seconds[False]]
+        computed = [seconds for each in self._rehearsals for seconds in each.seconds[True]]
+        return min(0.9, statistics.median(skipped) / statistics.median(computed)) if skipped and computed else 0.0
+
+    def profile(self, preset: Preset) -> Profile:
+        """What is known so far; before there were rehearsals, as if a skipped step cost nothing."""
         skips = sorted(self._growth)
         # The mean of logarithms, as PSNR is one: a clip in which an early error grows tenfold shall not take the steps
         # that all the others need.
@@ -273,8 +319,9 @@ class _Draft:
             residual_changes=tuple(changes),
             mag_ratios=tuple(ratios),
             passes=self.passes,
-            skipped_share=skipped_share,
+            skipped_share=self._skipped_share(),
             machine=hardware.measure().cpu_name,
+            drift_scale=float(np.exp(np.mean(self._off))) if self._off else 1.0,
         )
 
 

@@ -121,7 +121,7 @@ def plan_of(
 def _plans(profile: Profile, extrapolate: bool, correct: bool, handover: int | None) -> Iterator[Plan]:
     """The best plans of two computed steps, of three, and so on; three at least where there is a handover."""
     gain, error = _errors(profile, extrapolate, handover)
-    # skipping[h, i, k]: errors of the steps between i and k, all skipped; infinite where nothing of i's is kept by then.
+    # skipping[h, i, k]: errors of the steps between i and k, all skipped; infinite where a handover lies among them.
     skipping = np.pad(np.cumsum(error * _weights(profile), axis=2), ((0, 0), (0, 0), (1, 0)))
     if handover is not None:
         skipping[:, :handover, handover + 1 :] = np.inf
@@ -228,7 +228,7 @@ def _plan(profile: Profile, computed: list[int], gain: np.ndarray, correct: bool
         computes=tuple(step in computed for step in range(total)),
         gains=tuple(gains.tolist()),
         corrections=tuple(corrections.tolist()),
-        drift=tuple(drift.tolist()),
+        drift=tuple((profile.drift_scale * drift).tolist()),
     )
 
 

@@ -1,4 +1,5 @@
-"""Recording: a policy that skips nothing, or one step at most, and writes down what a profile needs.
+"""Recording: a policy that skips nothing, or one step at most, and writes down what a profile needs; and one that
+follows a plan and keeps where it led.
 
 Knows residuals and what a profile is made of. Refuses to know when to run and how often (`studio/profiling.py`).
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from studio.caching.adacache import AdaCachePolicy, Codebook
 from studio.caching.block_stack import Action, Decision, Policy, Step
+from studio.caching.budget import BudgetPolicy, Plan
 from studio.requests.caches import AdaCache
 
 SKETCH_TOKENS = 2048
@@ -108,3 +110,19 @@ class RecordingPolicy(Policy):
             float((norms / (older + 1e-8)).mean()) if older is not None and older.shape == norms.shape else 1.0
         )
         self._norms[branch] = norms
+
+
+class RehearsalPolicy(BudgetPolicy):
+    """Follows a plan, and keeps where that led."""
+
+    plan: Plan | None = None
+    latents: Tensor | None = None
+    """After the last step."""
+
+    def decide(self, step: Step) -> Decision:
+        decision = super().decide(step)
+        self.plan = self._plan
+        return decision
+
+    def stepped(self, step: int, latents: Tensor) -> None:
+        self.latents = latents.detach()

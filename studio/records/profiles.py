@@ -65,6 +65,8 @@ class Profile:
     motions: tuple[tuple[float, ...], ...] = ()
     """(Q, N): how much the residual of AdaCache's distance moves, MoReg's score from 0 to 1; empty where that was not
     measured."""
+    drift_scale: float = 1.0
+    """Drift of clips that Budget's plans made, against what residuals and growth foretell; the mean of logarithms."""
 
     def at(self, sigmas: Sequence[float]) -> Profile:
         """The same model at other noise levels: read off between the measured steps."""
