@@ -9,8 +9,8 @@ On worlds that no part of it was trained on:
   points away from the vanishing point), beside those of renders;
 - speed: seconds a clip, also as a share of the 15 s that were allowed.
 
-Writes benchmarks/results/pocket_quality.json, .md and contact sheets: each pair of rows is a render above the clip
-generated from its caption.
+Writes benchmarks/results/pocket_quality.json, .md and contact sheets (each pair of rows is a render above the clip
+generated from its caption), and the figures in README and in the checkpoint's card between their marks.
 """
 
 from __future__ import annotations
@@ -241,24 +241,58 @@ def write(folder: Path, figures: dict[str, Any], renders: list[np.ndarray], clip
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "pocket_quality.json").write_text(json.dumps(figures, indent=1) + "\n")
     (folder / "pocket_quality.md").write_text(table(figures))
+    if folder.resolve() == RESULTS:
+        between_marks(ROOT / "README.md", readme_figures(figures))
+        between_marks(CHECKPOINT / "README.md", card_figures(figures))
     for number, first in enumerate(range(0, min(32, len(clips)), 8)):
         pairs = zip(renders[first : first + 8], clips[first : first + 8], strict=True)
         write_sheet(folder / f"pocket_quality_{number}.png", [row for pair in pairs for row in pair])
 
 
+MARKS = ("<!-- pocket-quality -->", "<!-- /pocket-quality -->")
+"""In README and in the card: what lies between them is written anew."""
+
+
+def between_marks(page: Path, words: str) -> None:
+    before, _, rest = page.read_text(encoding="utf-8").partition(MARKS[0])
+    _, _, after = rest.partition(MARKS[1])
+    page.write_text(f"{before}{MARKS[0]}\n\n{words.strip()}\n\n{MARKS[1]}{after}", encoding="utf-8")
+
+
 def table(figures: dict[str, Any]) -> str:
+    return "# Pocket quality\n\n" + card_figures(figures)
+
+
+def readme_figures(figures: dict[str, Any]) -> str:
     vae, speed_, motions = figures["autoencoder"], figures["speed"], figures["motion"]
     lines = [
-        "# Pocket quality",
+        *_agreement(figures),
         "",
+        f"The autoencoder reconstructs held-out clips at {vae['psnr_db']} dB PSNR "
+        f"({vae['psnr_db_mean_of_clips']} dB as a mean over clips, SSIM {vae['ssim']}; single frames "
+        f"{vae['psnr_db_single_frames']} dB), "
+        f"{motions['generated']['share_moving_forward']:.0%} of the generated clips move forward, and one clip took "
+        f"{speed_['cpu_seconds_a_clip']} CPU seconds. Flicker is {motions['generated']['flicker']} grey levels where "
+        f"renders have {motions['renders']['flicker']}.",
+    ]
+    return "\n".join(lines)
+
+
+def _agreement(figures: dict[str, Any]) -> list[str]:
+    lines = ["| agreement with the prompt | generated | the probe on the scenes' own renders |", "| --- | --- | --- |"]
+    for name, shares in figures["agreement"].items():
+        lines.append(f"| {name.replace('_', ' ')} | {shares['generated']:.0%} | {shares['probe_on_renders']:.0%} |")
+    return lines
+
+
+def card_figures(figures: dict[str, Any]) -> str:
+    vae, speed_, motions = figures["autoencoder"], figures["speed"], figures["motion"]
+    lines = [
         f"{figures['prompts']} held-out worlds, {figures['steps']} steps, guidance {figures['guidance_scale']}, "
         f"flow shift {figures['flow_shift']}. Written by `benchmarks/pocket_quality.py`.",
         "",
-        "| agreement with the prompt | generated | the probe on the scenes' own renders |",
-        "| --- | --- | --- |",
+        *_agreement(figures),
     ]
-    for name, shares in figures["agreement"].items():
-        lines.append(f"| {name.replace('_', ' ')} | {shares['generated']:.0%} | {shares['probe_on_renders']:.0%} |")
     lines += ["", "| motion | generated | renders |", "| --- | --- | --- |"]
     names = {
         "flicker": "flicker (mean second difference over time, grey levels)",

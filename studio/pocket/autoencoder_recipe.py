@@ -25,7 +25,8 @@ import torch
 from torch import Tensor, nn
 
 from studio.pocket import twin
-from studio.pocket.data import as_pixels, as_video, crops
+from studio.pocket.amounts import CropPlan
+from studio.pocket.data import as_pixels, as_video, beside, crops
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLWan
@@ -46,16 +47,6 @@ class AutoencoderObjective:
     """On the latent's square, so that its scale stays near one."""
     latent_noise: float = 0.1
     """Standard deviation of noise on the latent, so that the decoder forgives a denoiser's small errors."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CropPlan:
-    """What a batch holds."""
-
-    batch: int
-    length: int
-    """Frames, 4k+1."""
-    size: int
 
 
 LOG_VARIANCE = -6.0
@@ -116,7 +107,7 @@ def is_muon_matrix(name: str, parameter: Tensor) -> bool:
 
 def objective_of(
     vae: AutoencoderKLWan,
-    frames: np.ndarray,
+    frames: Tensor,
     crop_plan: Callable[[int], CropPlan],
     objective: AutoencoderObjective,
     *,
@@ -132,7 +123,7 @@ def objective_of(
         with torch.autocast(device.type, torch.bfloat16):
             with torch.set_grad_enabled(not decoder_only):
                 latent = twin.encode(vae, video)[:, :z_dim].float()
-            noise = torch.randn(latent.shape, generator=generator).to(device)
+            noise = torch.randn(latent.shape, generator=beside(generator, device), device=device)
             decoded = twin.decode(vae, latent + objective.latent_noise * noise).float()
         return reconstruction_loss(decoded - video, objective) + objective.latent_size * latent.square().mean()
 

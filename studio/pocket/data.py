@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 TRAINING_SEED = 1_000_000
 """First seed of the training worlds."""
+STILLS_SEED = 5_000_000
+"""First seed of the worlds of which only one frame is rendered."""
 HELD_OUT_SEEDS = 10_000
 """Seeds 0 to this, exclusive, are never trained on."""
 
@@ -74,57 +76,90 @@ def render_worlds(seeds: Sequence[int], *, num_frames: int = NUM_FRAMES) -> Iter
         yield from pool.map(partial(render_world, num_frames=num_frames), seeds, chunksize=8)
 
 
-def store_worlds(folder: Path, *, clips: int, first_seed: int = TRAINING_SEED) -> Path:
-    """Render `clips` worlds into `folder`: frames.npy (N, F, H, W, 3) and worlds.json with captions and attributes."""
+CELL = 8
+"""Pixels, along a row and a column, that one place of the latent stands for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingWorld:
+    """A world, and where in it the small things are that most of a prompt is about."""
+
+    world: RenderedWorld
+    covers: np.ndarray
+    """float32 (F, 2, H / 8, W / 8): the share of each cell that vehicles cover, and that lane lines do."""
+
+
+def render_training_world(seed: int, *, num_frames: int = NUM_FRAMES, size: int = HEIGHT) -> TrainingWorld:
+    import cv2
+
+    from studio.driving_world import VEHICLE_TYPES, attributes, render_with_maps, sample_scene
+
+    cv2.setNumThreads(1)
+    scene = sample_scene(seed)
+    clip, maps = render_with_maps(scene, height=size, width=size, num_frames=num_frames, fps=FPS)
+    assert maps.semantic is not None
+    labels = maps.semantic_labels
+    kinds = ([labels.index(name) for name in VEHICLE_TYPES if name in labels], [labels.index("lane_line")])
+    covered = np.stack([np.isin(maps.semantic, kind) for kind in kinds], axis=1).astype(np.float32)
+    side = size // CELL
+    return TrainingWorld(
+        world=RenderedWorld(
+            frames=clip.frames, caption=clip.caption, wordings=wordings_of(seed), attributes=dict(attributes(scene))
+        ),
+        covers=covered.reshape(num_frames, 2, side, CELL, side, CELL).mean(axis=(3, 5)),
+    )
+
+
+def store_worlds(folder: Path, *, clips: int, first_seed: int = TRAINING_SEED, num_frames: int = NUM_FRAMES) -> Path:
+    """Render `clips` worlds into `folder`: frames.npy (N, F, H, W, 3), covers.npy (N, F, 2, H/8, W/8), and worlds.json
+    with seeds, wordings and attributes."""
     if first_seed < HELD_OUT_SEEDS:
         raise ValueError(f"first_seed {first_seed} is held out; training worlds start at {TRAINING_SEED}")
     folder.mkdir(parents=True, exist_ok=True)
-    if (folder / "worlds.json").is_file() and len(json.loads((folder / "worlds.json").read_text())) >= clips:
+    if (folder / "worlds.json").is_file() and len(stored_worlds(folder)) >= clips:
         return folder
-    frames = np.lib.format.open_memmap(
-        folder / "frames.npy", mode="w+", dtype=np.uint8, shape=(clips, NUM_FRAMES, HEIGHT, WIDTH, 3)
-    )
+    create = partial(np.lib.format.open_memmap, mode="w+")
+    frames = create(folder / "frames.npy", dtype=np.uint8, shape=(clips, num_frames, HEIGHT, WIDTH, 3))
+    cells = (HEIGHT // CELL, WIDTH // CELL)
+    covers = create(folder / "covers.npy", dtype=np.float16, shape=(clips, num_frames, 2, *cells))
     worlds = []
-    for index, world in enumerate(render_worlds(range(first_seed, first_seed + clips))):
-        frames[index] = world.frames
-        worlds.append(
-            {
-                "seed": first_seed + index,
-                "caption": world.caption,
-                "attributes": world.attributes,
-            }
-        )
+    with ProcessPoolExecutor(max_workers=os.cpu_count()) as pool:
+        seeds = range(first_seed, first_seed + clips)
+        rendered = pool.map(partial(render_training_world, num_frames=num_frames), seeds, chunksize=8)
+        for index, (seed, made) in enumerate(zip(seeds, rendered, strict=True)):
+            frames[index], covers[index] = made.world.frames, made.covers
+            said = {"seed": seed, "wordings": made.world.wordings, "attributes": made.world.attributes}
+            worlds.append(said)
     frames.flush()
+    covers.flush()
     (folder / "worlds.json").write_text(json.dumps(worlds))
     return folder
 
 
-def vehicle_cover(seed: int, *, num_frames: int = NUM_FRAMES, size: int = HEIGHT, cell: int = 8) -> np.ndarray:
-    """Share of each cell of `cell` x `cell` pixels that vehicles cover, frame by frame: (F, H/cell, W/cell) float32."""
-    from studio.driving_world import VEHICLE_TYPES, render_with_maps, sample_scene
-
-    _, maps = render_with_maps(sample_scene(seed), height=size, width=size, num_frames=num_frames, fps=FPS)
-    assert maps.semantic is not None
-    vehicles = [number for number, label in enumerate(maps.semantic_labels) if label in VEHICLE_TYPES]
-    covered = np.isin(maps.semantic, vehicles).astype(np.float32)
-    side = size // cell
-    return covered.reshape(num_frames, side, cell, side, cell).mean(axis=(2, 4))
-
-
-def stored_frames(folder: Path) -> np.ndarray:
+def stored_frames(folder: Path) -> Tensor:
     """The frames of `store_worlds`, mapped from disk: (N, F, H, W, 3) uint8."""
-    return np.load(folder / "frames.npy", mmap_mode="r")
+    import torch
+
+    # "c": torch wants an array that could be written to, and what is written stays in memory.
+    return torch.from_numpy(np.load(folder / "frames.npy", mmap_mode="c"))
+
+
+def stored_covers(folder: Path) -> Tensor:
+    """(N, F, 2, H/8, W/8) float16, as `TrainingWorld` has them."""
+    import torch
+
+    return torch.from_numpy(np.load(folder / "covers.npy"))
 
 
 def stored_worlds(folder: Path) -> list[dict[str, Any]]:
-    """Seed, caption and attributes of each stored clip."""
+    """Seed, wordings (the caption first) and attributes of each stored clip."""
     return json.loads((folder / "worlds.json").read_text())
 
 
 def crops(
-    frames: np.ndarray, generator: torch.Generator, *, batch: int, length: int, size: int, busy_share: float = 0.5
+    frames: Tensor, generator: torch.Generator, *, batch: int, length: int, size: int, busy_share: float = 0.5
 ) -> Tensor:
-    """A batch (B, 3, T, size, size) of random crops in -1..1.
+    """A batch (B, 3, T, size, size) of random crops in -1..1 of frames (N, F, H, W, 3), on the frames' own device.
 
     A `busy_share` of them is the busier of two candidates: most of a road scene is sky and asphalt, which are learnt
     at once, and the vehicles are small.
@@ -134,25 +169,40 @@ def crops(
     def below(limit: int) -> int:
         return int(torch.randint(limit, (1,), generator=generator))
 
-    def candidate() -> np.ndarray:
+    def candidate() -> Tensor:
         clip = frames[below(len(frames))]
         t, y, x = (below(extent - part + 1) for extent, part in zip(clip.shape, (length, size, size), strict=False))
-        return np.asarray(clip[t : t + length, y : y + size, x : x + size])
+        return clip[t : t + length, y : y + size, x : x + size]
 
     chosen = []
     for index in range(batch):
         crop = candidate()
         if index < busy_share * batch and size < frames.shape[2]:
-            crop = max(crop, candidate(), key=_busyness)
+            other = candidate()
+            crop = torch.where(_busyness(crop) < _busyness(other), other, crop)  # a card need not be waited for
         chosen.append(crop)
-    return as_video(np.stack(chosen))
+    return video_of(torch.stack(chosen))
+
+
+def beside(generator: torch.Generator, device: torch.device) -> torch.Generator:
+    """A generator on the device, seeded by this one's next draw: large noise is made where it is used."""
+    import torch
+
+    if device.type == "cpu":
+        return generator
+    return torch.Generator(device).manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
 
 
 def as_video(pixels: np.ndarray) -> Tensor:
     """(B, T, H, W, 3) uint8 to (B, 3, T, H, W) in -1..1."""
     import torch
 
-    return torch.from_numpy(np.array(pixels)).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+    return video_of(torch.from_numpy(np.array(pixels)))
+
+
+def video_of(pixels: Tensor) -> Tensor:
+    """(B, T, H, W, 3) uint8 to (B, 3, T, H, W) in -1..1, on the pixels' device."""
+    return pixels.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
 
 
 def as_pixels(video: Tensor) -> np.ndarray:
@@ -160,6 +210,6 @@ def as_pixels(video: Tensor) -> np.ndarray:
     return ((video.detach().float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 4, 1).cpu().numpy()
 
 
-def _busyness(crop: np.ndarray) -> float:
-    middle = crop[len(crop) // 2].astype(np.int16)
-    return float(np.abs(np.diff(middle, axis=1)).mean() + np.abs(np.diff(middle, axis=0)).mean())
+def _busyness(crop: Tensor) -> Tensor:
+    middle = crop[len(crop) // 2].float()
+    return middle.diff(dim=1).abs().mean() + middle.diff(dim=0).abs().mean()

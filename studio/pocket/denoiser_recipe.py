@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from studio.pocket import denoiser_twin
+from studio.pocket.data import beside
 
 if TYPE_CHECKING:
     from diffusers import WanTransformer3DModel
@@ -40,6 +41,13 @@ class DenoiserObjective:
     vehicle_weight: float = 8.0
     """Added where vehicles are: few of the pixels, and most of what a prompt says. The best prediction at each place
     stays the same; only the effort moves."""
+    lane_weight: float = 3.2
+    """Added where lane lines cover a third of a cell or more; less where they cover less."""
+
+    def weights(self, covers: Tensor) -> Tensor:
+        """(B, 1, t, h, w) for covers (B, 2, t, h, w)."""
+        vehicles, lanes = covers.chunk(2, dim=1)
+        return 1 + torch.maximum(self.vehicle_weight * vehicles, self.lane_weight * (3 * lanes).clamp(max=1))
 
 
 class TextToLatent(nn.Module):
@@ -59,7 +67,7 @@ class TextToLatent(nn.Module):
         return denoiser_twin.velocity(self.transformer, noisy, sigma * 1000.0, words, self.run_block)
 
     def compile_blocks(self) -> None:
-        """Worth a minute's wait on a CPU: it fuses norms, modulation, softmax and casts."""
+        """Worth a minute's wait: it fuses norms, modulation, softmax and casts."""
         self.run_block = torch.compile(denoiser_twin.run_block, dynamic=False)
 
 
@@ -69,20 +77,25 @@ class LatentBank:
 
     latents: Tensor
     """(N, Z, t, h, w), any float type, normalised to zero mean and unit variance a channel."""
-    vehicle_cover: Tensor
-    """(N, t, h, w), 0 to 1: the share of each cell that vehicles cover."""
+    covers: Tensor
+    """(N, 2, t, h, w), 0 to 1: the share of each cell that vehicles cover, and that lane lines do."""
     token_ids: Tensor
     """(N, V, L): V wordings of each caption."""
     empty: Tensor
     """(L,): ids of the empty prompt."""
 
+    def to(self, device: torch.device) -> LatentBank:
+        parts = {name: getattr(self, name).to(device) for name in ("latents", "covers", "token_ids", "empty")}
+        return LatentBank(**parts)
+
     def draw(self, generator: torch.Generator, *, batch: int, empty_share: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Latents (B, Z, t, h, w) and vehicle cover (B, 1, t, h, w) in float32, and token ids (B, L)."""
-        rows = torch.randint(len(self.latents), (batch,), generator=generator)
-        wordings = torch.randint(self.token_ids.shape[1], (batch,), generator=generator)
+        """Latents (B, Z, t, h, w) and covers (B, 2, t, h, w) in float32, and token ids (B, L), on the bank's device."""
+        device = self.latents.device
+        rows = torch.randint(len(self.latents), (batch,), generator=generator).to(device)
+        wordings = torch.randint(self.token_ids.shape[1], (batch,), generator=generator).to(device)
         ids = self.token_ids[rows, wordings].clone()
-        ids[torch.rand(batch, generator=generator) < empty_share] = self.empty
-        return self.latents[rows].float(), self.vehicle_cover[rows].float().unsqueeze(1), ids
+        ids[(torch.rand(batch, generator=generator) < empty_share).to(device)] = self.empty
+        return self.latents[rows].float(), self.covers[rows].float(), ids
 
 
 @torch.no_grad()
@@ -143,21 +156,19 @@ class Draw:
 def objective_of(
     model: TextToLatent, choose: Callable[[int], Draw], objective: DenoiserObjective
 ) -> Callable[[int, torch.Generator], Tensor]:
-    """The loss of a step, for `train_steps`."""
+    """The loss of a step, for `train_steps`; the banks are on the model's device."""
     device = next(model.parameters()).device
 
     def loss_of(step: int, generator: torch.Generator) -> Tensor:
         draw = choose(step)
-        clean, cover, ids = draw.bank.draw(generator, batch=draw.batch, empty_share=objective.empty_prompt_share)
-        noise = torch.randn(clean.shape, generator=generator)
-        sigma = noise_levels(generator, draw.batch, objective)
+        clean, covers, ids = draw.bank.draw(generator, batch=draw.batch, empty_share=objective.empty_prompt_share)
+        sigma = noise_levels(generator, draw.batch, objective).to(device)
+        noise = torch.randn(clean.shape, generator=beside(generator, device), device=device)
         level = sigma.view(-1, 1, 1, 1, 1)
-        noisy = ((1 - level) * clean + level * noise).to(device)
-        ids = ids.to(device)
         with torch.autocast(device.type, torch.bfloat16):
-            velocity = model(noisy, sigma.to(device), ids, (ids != 0).long())
-            error = (velocity.float() - (noise - clean).to(device)).square()
-            weight = (1 + objective.vehicle_weight * cover).to(device)
+            velocity = model((1 - level) * clean + level * noise, sigma, ids, (ids != 0).long())
+            error = (velocity.float() - (noise - clean)).square()
+            weight = objective.weights(covers)
             return (error * weight / weight.mean()).mean()
 
     return loss_of

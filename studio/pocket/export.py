@@ -40,6 +40,9 @@ def save_pipeline(
     """Write every part in `dtype`, then the checksums. The models given are cast in place."""
     from diffusers import WanPipeline
 
+    # A tokenizer writes down how it was last called, and would pad whoever calls it next.
+    tokenizer.backend_tokenizer.no_padding()
+    tokenizer.backend_tokenizer.no_truncation()
     pipeline = WanPipeline(
         tokenizer=tokenizer,  # type: ignore[arg-type]  # annotated T5TokenizerFast upstream; any fast tokenizer serves
         text_encoder=_cast(text_encoder, dtype),

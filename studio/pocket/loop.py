@@ -2,11 +2,13 @@
 
 Knows optimizers, files and clocks. Refuses to know what is trained and on what: a recipe hands over parameters and a
 function from a step to a loss. Whatever is random in a step is drawn from a generator seeded by (seed, step, process),
-so that a run that stopped and went on is bit for bit the run that never stopped.
+so that a run that stopped and went on is bit for bit the run that never stopped. A plan with seconds follows the clock
+instead, and what it comes to depends on the machine.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,6 +29,8 @@ class Plan:
 
     steps: int
     """Length of the whole run; the rate is flat and then falls to nothing at the end of it."""
+    seconds: float | None = None
+    """Length by the clock, where that ends first."""
     muon_lr: float = 0.02
     adam_lr: float = 2e-3
     weight_decay: float = 0.01
@@ -39,10 +43,15 @@ class Plan:
     seed: int = 0
     save_every_seconds: float = 120.0
 
-    def rate(self, step: int) -> float:
+    def done(self, step: int, seconds: float) -> float:
+        """How much of the run is over, 0 to 1, after so many steps that took so long."""
+        by_clock = 0.0 if self.seconds is None else seconds / self.seconds
+        return min(1.0, max(step / self.steps, by_clock))
+
+    def rate(self, step: int, seconds: float = 0.0) -> float:
         """Factor on both learning rates."""
         rising = min(1.0, (step + 1) / self.warmup_steps)
-        falling = min(1.0, (self.steps - step) / max(1.0, self.falling_share * self.steps))
+        falling = min(1.0, (1.0 - self.done(step, seconds)) / max(1 / self.steps, self.falling_share))
         return max(0.0, min(rising, falling))
 
 
@@ -73,6 +82,8 @@ class Trainee:
     optimizer: MuonWithAdamW
     average: dict[str, Tensor]
     step: int = 0
+    seconds: float = 0.0
+    """Spent on its steps so far."""
 
     @classmethod
     def of(cls, module: nn.Module, plan: Plan, is_matrix: Callable[[str, Tensor], bool]) -> Trainee:
@@ -93,6 +104,7 @@ class Trainee:
             "optimizer": self.optimizer.state_dict(),
             "average": self.average,
             "step": self.step,
+            "seconds": self.seconds,
             "rng": torch.get_rng_state(),
         }
         write_whole(path, state)
@@ -104,7 +116,7 @@ class Trainee:
         self.optimizer.load_state_dict(state["optimizer"])
         for group, (base_lr, lr) in zip(self.optimizer.param_groups, rates, strict=True):
             group["base_lr"], group["lr"] = base_lr, lr
-        self.average, self.step = state["average"], state["step"]
+        self.average, self.step, self.seconds = state["average"], state["step"], state["seconds"]
         torch.set_rng_state(state["rng"].cpu())
 
     def load_average(self) -> None:
@@ -132,13 +144,14 @@ def train_steps(
     if state_path.is_file():
         trainee.load(state_path)
     parameters = [p for p in trainee.module.parameters() if p.requires_grad]
-    started = reported = saved = watched = time.monotonic()
-    losses: list[float] = []
+    if plan.seconds is not None:
+        _run_ahead(trainee.module, loss_of)
+    started = reported = saved = watched = before = time.monotonic()
+    total, count = torch.zeros((), device=parameters[0].device), 0
     out_of_time = False
     while trainee.step < plan.steps and not out_of_time:
-        trainee.optimizer.scale_lr(plan.rate(trainee.step))
-        generator = torch.Generator().manual_seed((plan.seed * 1_000_003 + trainee.step) * 64 + rank)
-        loss = loss_of(trainee.step, generator)
+        trainee.optimizer.scale_lr(plan.rate(trainee.step, trainee.seconds))
+        loss = loss_of(trainee.step, _generator(plan, trainee.step, rank))
         loss.backward()
         distributed.average_gradients(parameters)
         nn.utils.clip_grad_norm_(parameters, plan.gradient_clip)
@@ -146,10 +159,16 @@ def train_steps(
         trainee.optimizer.zero_grad()
         trainee.step += 1
         _follow(trainee, plan.average_decay)
-        losses.append(loss.item())
+        total, count = total + loss.detach(), count + 1
+        if trainee.step % 8 and trainee.step < plan.steps:
+            continue  # a card works through what it was told while the next is being told; now and then, wait for it
+        loss_so_far = total.item() / count
+        if not math.isfinite(loss_so_far):
+            raise ArithmeticError(f"the loss of {stage} is {loss_so_far} at step {trainee.step}; lower its rates")
         now = time.monotonic()
-        if trainee.step % 8 == 0 and stop_after_seconds is not None:
-            out_of_time = distributed.agreed(now - started > stop_after_seconds)
+        trainee.seconds, before = trainee.seconds + now - before, now
+        over = stop_after_seconds is not None and now - started > stop_after_seconds
+        out_of_time = distributed.agreed(over or plan.done(0, trainee.seconds) >= 1)
         finished = trainee.step >= plan.steps or out_of_time
         if rank == 0 and (now - saved > plan.save_every_seconds or finished):
             trainee.save(state_path)
@@ -161,13 +180,29 @@ def train_steps(
                 stage=stage,
                 step=trainee.step,
                 steps=plan.steps,
-                loss=sum(losses) / len(losses),
-                seconds_per_step=(now - reported) / len(losses),
+                loss=loss_so_far,
+                seconds_per_step=(now - reported) / count,
                 note=note,
             )
             watched = time.monotonic() if looked else watched
-            reported, losses = time.monotonic(), []
+            reported, total, count = time.monotonic(), torch.zeros_like(total), 0
+        before = time.monotonic()
     distributed.wait_for_all()
+
+
+def _generator(plan: Plan, step: int, rank: int) -> torch.Generator:
+    return torch.Generator().manual_seed((plan.seed * 1_000_003 + step) * 64 + rank)
+
+
+def _run_ahead(module: nn.Module, loss_of: Callable[[int, torch.Generator], Tensor]) -> None:
+    """Each of the first steps once and for nothing, so that compiling and choosing kernels is not on the clock."""
+    for step in range(_KINDS_OF_STEP):
+        loss_of(step, torch.Generator().manual_seed(step)).backward()
+    module.zero_grad()
+
+
+_KINDS_OF_STEP = 8
+"""Steps after which a recipe's batches come round again."""
 
 
 def write_whole(path: Path, state: Any) -> None:

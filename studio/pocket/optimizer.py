@@ -17,16 +17,16 @@ _QUINTIC = (3.4445, -4.7750, 2.0315)
 """Newton-Schulz coefficients of the Muon reference: fast growth of small singular values, not exact convergence."""
 
 
-def orthogonalised(matrix: Tensor, *, iterations: int = 5) -> Tensor:
-    """The nearest semi-orthogonal matrix to (rows, columns), roughly: singular values between 0.7 and 1.2."""
+def orthogonalised(matrices: Tensor, *, iterations: int = 5) -> Tensor:
+    """The nearest semi-orthogonal matrices to (n, rows, columns), roughly: singular values between 0.7 and 1.2."""
     a, b, c = _QUINTIC
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = (matrix.T if tall else matrix).to(torch.bfloat16)
-    x = x / (x.norm() + 1e-7)
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = (matrices.mT if tall else matrices).to(torch.bfloat16)
+    x = x / (torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(iterations):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if tall else x
+    return x.mT if tall else x
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
@@ -61,38 +61,54 @@ class MuonWithAdamW(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                self._muon(parameter, group) if group["muon"] else self._adamw(parameter, group)
+            learning = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if learning:
+                self._muon(learning, group) if group["muon"] else self._adamw(learning, group)
 
-    def _muon(self, parameter: Tensor, group: dict[str, Any]) -> None:
-        state, gradient = self.state[parameter], parameter.grad
-        assert gradient is not None
-        if "momentum" not in state:
-            state["momentum"] = torch.zeros_like(parameter)
-        state["momentum"].lerp_(gradient, 1 - group["momentum"])
-        nesterov = gradient.lerp(state["momentum"], group["momentum"])
-        update = orthogonalised(nesterov.flatten(1))
-        rows, columns = update.shape
+    def _muon(self, matrices: list[Tensor], group: dict[str, Any]) -> None:
+        gradients = [_gradient(matrix) for matrix in matrices]
+        momenta = self._kept(matrices, "momentum")
+        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+        nesterov = torch._foreach_lerp(gradients, momenta, group["momentum"])
         if group["weight_decay"]:
-            parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        scale = max(1.0, rows / columns) ** 0.5
-        parameter.add_(update.view(parameter.shape).to(parameter.dtype), alpha=-group["lr"] * scale)
+            torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
+        # Matrices of one shape are taken together: a card is launch-bound otherwise.
+        alike: dict[tuple[int, ...], list[int]] = {}
+        for place, matrix in enumerate(matrices):
+            alike.setdefault(tuple(matrix.flatten(1).shape), []).append(place)
+        for (rows, columns), places in alike.items():
+            updates = orthogonalised(torch.stack([nesterov[place].flatten(1) for place in places]))
+            scale = max(1.0, rows / columns) ** 0.5
+            for place, update in zip(places, updates, strict=True):
+                matrix = matrices[place]
+                matrix.add_(update.view(matrix.shape).to(matrix.dtype), alpha=-group["lr"] * scale)
 
-    def _adamw(self, parameter: Tensor, group: dict[str, Any]) -> None:
-        state, gradient = self.state[parameter], parameter.grad
-        assert gradient is not None
-        if "step" not in state:
-            state["step"] = 0
-            state["mean"] = torch.zeros_like(parameter)
-            state["square"] = torch.zeros_like(parameter)
-        state["step"] += 1
+    def _adamw(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        gradients = [_gradient(parameter) for parameter in parameters]
+        means, squares = self._kept(parameters, "mean"), self._kept(parameters, "square")
         first, second = group["betas"]
-        state["mean"].lerp_(gradient, 1 - first)
-        state["square"].lerp_(gradient.square(), 1 - second)
-        mean = state["mean"] / (1 - first ** state["step"])
-        root = (state["square"] / (1 - second ** state["step"])).sqrt_().add_(1e-8)
+        for parameter in parameters:
+            self.state[parameter]["step"] = self.state[parameter].get("step", 0) + 1
+        torch._foreach_lerp_(means, gradients, 1 - first)
+        torch._foreach_lerp_(squares, torch._foreach_mul(gradients, gradients), 1 - second)
+        steps = [self.state[parameter]["step"] for parameter in parameters]
+        roots = torch._foreach_div(squares, [1 - second**step for step in steps])
+        torch._foreach_sqrt_(roots)
+        torch._foreach_add_(roots, 1e-8)
+        updates = torch._foreach_div(means, [1 - first**step for step in steps])
+        torch._foreach_div_(updates, roots)
         if group["weight_decay"]:
-            parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.addcdiv_(mean, root, value=-group["lr"])
+            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_add_(parameters, updates, alpha=-group["lr"])
+
+    def _kept(self, parameters: list[Tensor], name: str) -> list[Tensor]:
+        """What is remembered of each parameter under that name, zeros at first."""
+        for parameter in parameters:
+            if name not in self.state[parameter]:
+                self.state[parameter][name] = torch.zeros_like(parameter)
+        return [self.state[parameter][name] for parameter in parameters]
+
+
+def _gradient(parameter: Tensor) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from studio.pocket import autoencoder_recipe as recipe
 from studio.pocket import denoiser_recipe as denoising
 from studio.pocket import denoiser_twin
 from studio.pocket import text_recipe as reading
+from studio.pocket.amounts import Amounts
 from studio.pocket.architecture import (
     FLOW_SHIFT,
     HEIGHT,
@@ -32,7 +35,15 @@ from studio.pocket.architecture import (
     latent_shape,
     with_vocabulary,
 )
-from studio.pocket.data import render_world, store_worlds, stored_frames, stored_worlds, vehicle_cover, wordings_of
+from studio.pocket.data import (
+    STILLS_SEED,
+    render_world,
+    store_worlds,
+    stored_covers,
+    stored_frames,
+    stored_worlds,
+    wordings_of,
+)
 from studio.pocket.denoiser_recipe import LatentBank
 from studio.pocket.loop import Plan, Trainee, train_steps, write_whole
 from studio.pocket.probe import questions
@@ -41,36 +52,54 @@ from studio.pocket.sheet import write_sheet
 Report = Callable[[Any], None]
 
 
-def worlds(folder: Path, clips: int, report: Report) -> None:
-    store_worlds(folder / "worlds", clips=clips)
-    report(f"{clips} worlds in {folder / 'worlds'}")
+WORLDS, STILLS = "worlds", "stills"
+"""Folders of rendered clips, and of single frames."""
+
+
+def worlds(folder: Path, amounts: Amounts, report: Report) -> None:
+    store_worlds(folder / WORLDS, clips=amounts.worlds)
+    report(f"{amounts.worlds} worlds in {folder / WORLDS}")
+    store_worlds(folder / STILLS, clips=amounts.stills, first_seed=STILLS_SEED, num_frames=1)
+    report(f"{amounts.stills} stills in {folder / STILLS}")
 
 
 def tokenizer(folder: Path, report: Report) -> None:
     from studio.pocket.tokenizer import train_tokenizer
 
-    captions = [words for world in stored_worlds(folder / "worlds")[:3000] for words in wordings_of(world["seed"])]
+    captions = [words for world in stored_worlds(folder / WORLDS)[:3000] for words in world["wordings"]]
     learnt = train_tokenizer(captions, vocabulary=POCKET.vocabulary)
     learnt.save_pretrained(folder / "tokenizer")
     report(f"tokenizer of {len(learnt)} tokens in {folder / 'tokenizer'}")
 
 
-def text_encoder(folder: Path, steps: int, seconds: float | None, device: str | None, report: Report) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Length:
+    """How long a training stage goes on."""
+
+    steps: int
+    """Of the whole stage."""
+    seconds: float | None = None
+    """Of the whole stage, where that ends first."""
+    stop_after_seconds: float | None = None
+    """Of this call; the next goes on from there."""
+
+
+def text_encoder(folder: Path, length: Length, device: str | None, report: Report) -> None:
     """The text encoder alone learns to read; the denoiser's stages go on with it."""
     torch.manual_seed(0)
-    tokens, known = load_tokenizer(folder), stored_worlds(folder / "worlds")
+    tokens, known = load_tokenizer(folder), stored_worlds(folder / WORLDS)
     encoder = build_text_encoder(with_vocabulary(POCKET, len(tokens)))
     denoising.initialise_text_encoder(encoder, torch.Generator().manual_seed(0))
     asked = questions()
     reader = reading.Reader(encoder, {name: len(answers) for name, answers in asked.items()})
     reader.to(pick_device(device))
-    ids = torch.stack([padded_ids(tokens, list(wordings_of(world["seed"]))) for world in known])
+    ids = padded_ids(tokens, [words for world in known for words in world["wordings"]]).unflatten(0, (len(known), -1))
     labels = {
         name: torch.tensor([answers.index(world["attributes"][name]) for world in known])
         for name, answers in asked.items()
     }
     held_out = len(known) // 10
-    plan = Plan(steps=steps, muon_lr=0.01, adam_lr=1e-3, seed=3)
+    plan = Plan(steps=length.steps, seconds=length.seconds, muon_lr=0.01, adam_lr=1e-3, seed=3)
     trainee = Trainee.of(reader, plan, denoising.is_muon_matrix)
     loss_of = reading.objective_of(reader, ids[held_out:], {name: a[held_out:] for name, a in labels.items()})
 
@@ -80,7 +109,13 @@ def text_encoder(folder: Path, steps: int, seconds: float | None, device: str | 
 
     state = folder / "text-encoder.pt"
     for event in train_steps(
-        trainee, plan, loss_of, stage="text-encoder", state_path=state, stop_after_seconds=seconds, watch=watch
+        trainee,
+        plan,
+        loss_of,
+        stage="text-encoder",
+        state_path=state,
+        stop_after_seconds=length.stop_after_seconds,
+        watch=watch,
     ):
         report(event)
     if distributed.join()[0] == 0:
@@ -88,41 +123,50 @@ def text_encoder(folder: Path, steps: int, seconds: float | None, device: str | 
         write_whole(folder / "text_encoder.pt", encoder.state_dict())
 
 
-def autoencoder(
-    stage: str, folder: Path, steps: int, seconds: float | None, device: str | None, report: Report
-) -> None:
+def autoencoder(stage: str, folder: Path, amounts: Amounts, length: Length, device: str | None, report: Report) -> None:
     """One of autoencoder-frames, -clips, -decoder. Each begins from what the one before it left."""
     torch.manual_seed(0)
     vae = build_autoencoder(POCKET)
     state = folder / f"{stage}.pt"
+    planned = partial(Plan, steps=length.steps, seconds=length.seconds)
+    objective = recipe.AutoencoderObjective()
     if stage == "autoencoder-frames":
         recipe.initialise(vae, torch.Generator().manual_seed(0))
-        plan = Plan(steps=steps, muon_lr=0.02, adam_lr=2e-3, falling_share=0.3)
-        sizes = _frame_crops
+        plan = planned(muon_lr=0.02, adam_lr=2e-3, falling_share=0.3)
     elif stage == "autoencoder-clips":
         if not state.is_file():
             load_autoencoder(vae, folder / "autoencoder.pt")
             recipe.open_past_taps(vae)
-        plan = Plan(steps=steps, muon_lr=0.01, adam_lr=1e-3, seed=1)
-        sizes = _clip_crops(steps)
+        plan = planned(muon_lr=0.01, adam_lr=1e-3, seed=1)
+        objective = recipe.AutoencoderObjective(square=amounts.clip_square, latent_noise=amounts.clip_noise)
     else:
         if not state.is_file():
             load_autoencoder(vae, folder / "autoencoder.pt")
         for module in (vae.encoder, vae.quant_conv):
             module.requires_grad_(False)
-        plan = Plan(steps=steps, muon_lr=0.01, adam_lr=1e-3, seed=2)
-        sizes = _clip_crops(steps)
-    vae.to(pick_device(device))  # pyright: ignore[reportArgumentType]  # diffusers wraps it untyped
+        plan = planned(muon_lr=0.01, adam_lr=1e-3, seed=2)
+        objective = recipe.AutoencoderObjective(square=4.0, latent_noise=0.05)
+    where = pick_device(device)
+    vae.to(where)  # pyright: ignore[reportArgumentType]  # diffusers wraps it untyped
     vae.quant_conv.requires_grad_(False)
-    frames = stored_frames(folder / "worlds")
+    frames = stored_frames(folder / WORLDS)
     trainee = Trainee.of(vae, plan, recipe.is_muon_matrix)
     last = stage == "autoencoder-decoder"
-    objective = recipe.AutoencoderObjective(square=4.0, latent_noise=0.05) if last else recipe.AutoencoderObjective()
-    loss_of = recipe.objective_of(vae, frames, sizes, objective, decoder_only=last)
-    length = 1 if stage == "autoencoder-frames" else 17
-    watch = AutoencoderWatch(folder / "sheets", stage, length)
+    on_card = frames if where.type == "cpu" else frames.to(where)
+    clip_crops = partial(amounts.crops_at, steps=length.steps)
+    crops_at = clip_crops if stage != "autoencoder-frames" else lambda step: amounts.frame_crops
+    loss_of = recipe.objective_of(vae, on_card, crops_at, objective, decoder_only=last)
+    watch = AutoencoderWatch(
+        folder / "sheets", stage, length=1 if stage == "autoencoder-frames" else NUM_FRAMES, worlds=amounts.watched
+    )
     for event in train_steps(
-        trainee, plan, loss_of, stage=stage, state_path=state, stop_after_seconds=seconds, watch=watch
+        trainee,
+        plan,
+        loss_of,
+        stage=stage,
+        state_path=state,
+        stop_after_seconds=length.stop_after_seconds,
+        watch=watch,
     ):
         report(event)
     if distributed.join()[0] == 0:
@@ -130,31 +174,10 @@ def autoencoder(
         write_whole(folder / "autoencoder.pt", vae.state_dict())
 
 
-def _frame_crops(step: int) -> recipe.CropPlan:
-    return recipe.CropPlan(batch=16, length=1, size=64)
-
-
-def _clip_crops(steps: int) -> Callable[[int], recipe.CropPlan]:
-    def plan(step: int) -> recipe.CropPlan:
-        # Attention in the middle must see whole frames before it ends; and a small share of single frames keeps the
-        # first frame of a clip, which has no past, sharp.
-        if step % 8 == 0:
-            return recipe.CropPlan(batch=16, length=1, size=64)
-        if step > 0.8 * steps and step % 2:
-            return recipe.CropPlan(batch=1, length=9, size=128)
-        return (
-            recipe.CropPlan(batch=2, length=17, size=64)
-            if step % 3 == 0
-            else recipe.CropPlan(batch=4, length=9, size=64)
-        )
-
-    return plan
-
-
 class AutoencoderWatch:
     """PSNR on held-out worlds, and a sheet of them above their reconstructions."""
 
-    def __init__(self, sheets: Path, stage: str, length: int, worlds: int = 12) -> None:
+    def __init__(self, sheets: Path, stage: str, length: int, worlds: int) -> None:
         self.path = sheets / f"{stage}.png"
         self.pixels = np.stack([render_world(seed, num_frames=length).frames for seed in range(worlds)])
 
@@ -171,12 +194,8 @@ class AutoencoderWatch:
         return f"held-out PSNR {recipe.psnr(self.pixels, again):.2f} dB (mean over clips {np.mean(each):.2f})"
 
 
-STILLS_SEED = 5_000_000
-"""First seed of the worlds of which only one frame is rendered."""
-
-
-def encode(folder: Path, stills: int, device: str | None, report: Report, *, share: tuple[int, int] = (0, 1)) -> None:
-    """Latents of every stored world, of three frames of each alone, and of one frame of each of `stills` more worlds.
+def encode(folder: Path, device: str | None, report: Report, *, share: tuple[int, int] = (0, 1)) -> None:
+    """Latents of every stored world, of three frames of each alone, and of the stills.
 
     `share` is (which, of how many), so that several processes can divide the work.
     """
@@ -184,51 +203,55 @@ def encode(folder: Path, stills: int, device: str | None, report: Report, *, sha
     load_autoencoder(vae, folder / "autoencoder.pt")
     vae.to(pick_device(device)).eval()  # pyright: ignore[reportArgumentType]
     (folder / "latents").mkdir(exist_ok=True)
-    encode_stills(vae, folder, stills, report, share)
+    encode_stills(vae, folder, report, share)
     encode_clips(vae, folder, report, share)
 
 
-def encode_stills(vae: Any, folder: Path, stills: int, report: Report, share: tuple[int, int]) -> None:
-    latents, covers, wordings = [], [], []
-    seeds = range(STILLS_SEED + share[0], STILLS_SEED + stills, share[1])
-    for done, seed in enumerate(seeds):
-        world = render_world(seed, num_frames=1)
-        latents.append(recipe.latent_of(vae, world.frames[None])[0].half())
-        covers.append(torch.from_numpy(vehicle_cover(seed, num_frames=1)).half())
-        wordings.append(world.wordings)
-        if done % 500 == 0:
-            report(f"encode stills {done}/{len(seeds)}")
-    _write_latents(folder, "stills", share, torch.stack(latents), torch.stack(covers), wordings)
+STILLS_AT_ONCE, CLIPS_AT_ONCE = 128, 8
+"""Encoded in one call."""
+
+
+def encode_stills(vae: Any, folder: Path, report: Report, share: tuple[int, int]) -> None:
+    frames, known = stored_frames(folder / STILLS), stored_worlds(folder / STILLS)
+    rows = torch.arange(share[0], len(frames), share[1])
+    latents = []
+    for some in rows.split(STILLS_AT_ONCE):
+        latents.append(recipe.latent_of(vae, frames[some].numpy()).half())
+        report(f"encode stills {sum(map(len, latents))}/{len(rows)}")
+    # Covers (N, F, 2, h, w) become (N, 2, F, h, w), as latents are.
+    covers = stored_covers(folder / STILLS)[rows].transpose(1, 2)
+    _write_latents(folder, "stills", share, torch.cat(latents), covers, [known[row]["wordings"] for row in rows])
 
 
 def encode_clips(vae: Any, folder: Path, report: Report, share: tuple[int, int]) -> None:
-    frames, known = stored_frames(folder / "worlds"), stored_worlds(folder / "worlds")
-    clips, alone, covers, covers_alone, wordings = [], [], [], [], []
-    rows = range(share[0], len(frames), share[1])
-    for done, row in enumerate(rows):
-        clip = np.asarray(frames[row])
-        clips.append(recipe.latent_of(vae, clip[None])[0].half())
-        # Three frames of each clip alone, others in other clips.
-        chosen = [(row * 5 + offset) % len(clip) for offset in (0, 6, 12)]
-        alone.append(recipe.latent_of(vae, clip[chosen, None]).half())
-        cover = torch.from_numpy(vehicle_cover(known[row]["seed"])).half()
-        covers_alone.append(cover[chosen, None])
-        # The first latent frame is the first frame; each later one stands for four.
-        covers.append(torch.cat([cover[:1], cover[1:].unflatten(0, (-1, 4)).float().mean(dim=1).half()]))
-        wordings.append(wordings_of(known[row]["seed"]))
-        if done % 250 == 0:
-            report(f"encode clips {done}/{len(rows)}")
-    _write_latents(folder, "clips", share, torch.stack(clips), torch.stack(covers), wordings)
+    frames, known = stored_frames(folder / WORLDS), stored_worlds(folder / WORLDS)
+    rows = torch.arange(share[0], len(frames), share[1])
+    # Three frames of each clip alone, others in other clips.
+    chosen = (rows[:, None] * 5 + torch.tensor([0, 6, 12])) % frames.shape[1]
+    clips, alone = [], []
+    for some, frames_of_each in zip(rows.split(CLIPS_AT_ONCE), chosen.split(CLIPS_AT_ONCE), strict=True):
+        pixels = frames[some]
+        clips.append(recipe.latent_of(vae, pixels.numpy()).half())
+        stills = pixels[torch.arange(len(some))[:, None], frames_of_each].flatten(0, 1)
+        alone.append(recipe.latent_of(vae, stills[:, None].numpy()).half())
+        if len(clips) % 32 == 0:
+            report(f"encode clips {sum(map(len, clips))}/{len(rows)}")
+    covers = stored_covers(folder / WORLDS)[rows]
+    covers_alone = covers[torch.arange(len(rows))[:, None], chosen].flatten(0, 1)[:, :, None]
+    # The first latent frame is the first frame; each later one stands for four.
+    by_latent = torch.cat([covers[:, :1], covers[:, 1:].unflatten(1, (-1, 4)).float().mean(dim=2).half()], dim=1)
+    wordings = [known[row]["wordings"] for row in rows]
+    _write_latents(folder, "clips", share, torch.cat(clips), by_latent.transpose(1, 2), wordings)
     of_each = [words for words in wordings for _ in range(3)]
-    _write_latents(folder, "stills-of-clips", share, torch.cat(alone), torch.cat(covers_alone), of_each)
+    _write_latents(folder, "stills-of-clips", share, torch.cat(alone), covers_alone, of_each)
 
 
 def _write_latents(
-    folder: Path, kind: str, share: tuple[int, int], latents: Tensor, cover: Tensor, wordings: Sequence[Sequence[str]]
+    folder: Path, kind: str, share: tuple[int, int], latents: Tensor, covers: Tensor, wordings: Sequence[Sequence[str]]
 ) -> None:
     stem = folder / "latents" / f"{kind}-{share[0]}-of-{share[1]}"
     stem.with_suffix(".json").write_text(json.dumps([list(words) for words in wordings]))
-    write_whole(stem.with_suffix(".pt"), {"latents": latents, "vehicle_cover": cover})
+    write_whole(stem.with_suffix(".pt"), {"latents": latents, "covers": covers.contiguous()})
 
 
 def latent_statistics(folder: Path) -> tuple[Tensor, Tensor]:
@@ -237,9 +260,9 @@ def latent_statistics(folder: Path) -> tuple[Tensor, Tensor]:
     if not path.is_file():
         vae = build_autoencoder(POCKET)
         load_autoencoder(vae, folder / "autoencoder.pt")
-        frames = stored_frames(folder / "worlds")
+        frames = stored_frames(folder / WORLDS)
         rows = range(0, len(frames), max(1, len(frames) // 100))
-        latents = torch.cat([recipe.latent_of(vae, np.asarray(frames[row])[None]) for row in rows])
+        latents = torch.cat([recipe.latent_of(vae, frames[row][None].numpy()) for row in rows])
         write_whole(path, torch.stack([latents.mean(dim=(0, 2, 3, 4)), latents.std(dim=(0, 2, 3, 4))]))
     mean, std = torch.load(path, weights_only=True)
     return mean, std
@@ -257,7 +280,7 @@ def read_bank(folder: Path, tokens: Any, kinds: Sequence[str]) -> LatentBank | N
     flat = padded_ids(tokens, [caption for words in wordings for caption in words])
     return LatentBank(
         latents=torch.cat(latents),
-        vehicle_cover=torch.cat([part["vehicle_cover"] for part in stored]),
+        covers=torch.cat([part["covers"] for part in stored]),
         token_ids=flat.unflatten(0, (len(wordings), -1)),
         empty=padded_ids(tokens, [""])[0],
     )
@@ -269,43 +292,47 @@ def padded_ids(tokens: Any, captions: list[str]) -> Tensor:
     return found["input_ids"]
 
 
-def denoiser(stage: str, folder: Path, steps: int, seconds: float | None, device: str | None, report: Report) -> None:
+def denoiser(stage: str, folder: Path, amounts: Amounts, length: Length, device: str | None, report: Report) -> None:
     """denoiser-frames or denoiser-clips; the second begins from what the first left."""
     torch.manual_seed(0)
+    where = pick_device(device)
+    planned = partial(Plan, steps=length.steps, seconds=length.seconds)
     tokens = load_tokenizer(folder)
     sizes = with_vocabulary(POCKET, len(tokens))
     model = denoising.TextToLatent(build_text_encoder(sizes), build_denoiser(sizes))
     stills = read_bank(folder, tokens, ("stills", "stills-of-clips"))
     clips = read_bank(folder, tokens, ("clips",))
     assert stills is not None, f"no latents in {folder}; run the stage encode first"
+    stills, clips = stills.to(where), None if clips is None else clips.to(where)
     state = folder / f"{stage}.pt"
     if stage == "denoiser-frames":
         denoising.initialise(model, torch.Generator().manual_seed(0))
         model.text_encoder.load_state_dict(torch.load(folder / "text_encoder.pt", weights_only=True))
-        plan = Plan(steps=steps, muon_lr=0.02, adam_lr=2e-3, falling_share=0.2, warmup_steps=100)
+        plan = planned(muon_lr=0.02, adam_lr=2e-3, falling_share=0.2, warmup_steps=100)
     else:
         if not state.is_file():
             model.load_state_dict(torch.load(folder / "denoiser.pt", weights_only=True))
-        plan = Plan(steps=steps, muon_lr=0.015, adam_lr=1e-3, falling_share=0.5, seed=1)
-    model.to(pick_device(device))
+        plan = planned(muon_lr=0.015, adam_lr=1e-3, falling_share=0.5, seed=1)
+    model.to(where)
 
     def choose(step: int) -> denoising.Draw:
-        if stage == "denoiser-frames" or clips is None or step % 2 == 0:
-            return denoising.Draw(bank=stills, batch=32)
-        return denoising.Draw(bank=clips, batch=8)
+        if stage == "denoiser-frames" or clips is None or step % amounts.stills_every == 0:
+            return denoising.Draw(bank=stills, batch=amounts.stills_batch)
+        return denoising.Draw(bank=clips, batch=amounts.clips_batch)
 
-    if pick_device(device).type == "cpu":
+    if amounts.compiled:
         model.compile_blocks()
     trainee = Trainee.of(model, plan, denoising.is_muon_matrix)
     loss_of = denoising.objective_of(model, choose, denoising.DenoiserObjective())
-    watch = DenoiserWatch(folder, stage, tokens, length=1 if stage == "denoiser-frames" else NUM_FRAMES)
+    looked_at = 1 if stage == "denoiser-frames" else NUM_FRAMES
+    watch = DenoiserWatch(folder, stage, tokens, length=looked_at, worlds=amounts.watched)
     for event in train_steps(
         trainee,
         plan,
         loss_of,
         stage=stage,
         state_path=state,
-        stop_after_seconds=seconds,
+        stop_after_seconds=length.stop_after_seconds,
         watch=watch,
         watch_every_seconds=480,
     ):
@@ -318,7 +345,7 @@ def denoiser(stage: str, folder: Path, steps: int, seconds: float | None, device
 class DenoiserWatch:
     """A sheet of what the averaged weights make of held-out prompts, each under the render of its world."""
 
-    def __init__(self, folder: Path, stage: str, tokens: Any, *, length: int, worlds: int = 8) -> None:
+    def __init__(self, folder: Path, stage: str, tokens: Any, *, length: int, worlds: int) -> None:
         self.folder, self.stage, self.length = folder, stage, length
         renders = [render_world(seed, num_frames=length) for seed in range(worlds)]
         self.renders = [world.frames for world in renders]
@@ -385,3 +412,10 @@ def load_autoencoder(vae: torch.nn.Module, path: Path) -> None:
 
 def pick_device(device: str | None) -> torch.device:
     return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def quicken(device: str | None) -> None:
+    """On a card: let cuDNN choose its convolutions by trying, and multiply single-precision matrices in TF32."""
+    if pick_device(device).type == "cuda":
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")
