@@ -4,9 +4,10 @@
         ...
 
 First whole clips, whose residuals are compared step with step; then clips in which one step alone is skipped, to see
-how much of an error at each noise level is left at the end; then a few clips by the plans that came of it, to see what
-a skipped step costs and how far they drift from what was foretold. Knows how often to run and what to make of it.
-Refuses to know how a run goes (`generate`) and what is recorded inside one (`caching/recording.py`).
+how much of an error at each noise level is left at the end; then clips with two more passes a step, to see how
+sensitive the transformer is to each of its inputs; then a few clips by the plans that came of it, to see what a skipped
+step costs and how far they drift from what was foretold. Knows how often to run and what to make of it. Refuses to know
+how a run goes (`generate`) and what is recorded inside one (`caching/recording.py`, `caching/sencache.py`).
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ GROWTH_AT = (0.07, 0.1, 0.13, 0.17, 0.23, 0.3, 0.4, 0.5, 0.67, 0.8, 0.9, 0.94, 0
 """Where, as shares of the steps, a step is skipped alone; denser at the ends, where errors last."""
 REHEARSED = (1.5, 2.0, 3.0)
 """Speeds at which clips are made by the plan."""
+SENSED_CLIPS = 2
+"""Of so many whole clips the sensitivities are measured, by two more passes a step."""
 SEED = 1000
 LEAST_STEPS = 6
 """With fewer no step has neighbours enough to be skipped between, and AdaCache's codebook would be of nothing."""
@@ -112,7 +115,8 @@ def _profile_model(
         )
     skips = sorted({min(total_steps - 1, max(2, round(share * total_steps))) for share in GROWTH_AT})
     growth_clips = min(growth_clips, clips)
-    total, done = clips + growth_clips * (len(skips) + len(REHEARSED)), 0
+    sensed = min(SENSED_CLIPS, clips)
+    total, done = clips + growth_clips * (len(skips) + len(REHEARSED)) + sensed, 0
     with TemporaryDirectory() as scratch:
         store = RunStore(Path(scratch))
         passes, recordings = 1, []
@@ -128,6 +132,10 @@ def _profile_model(
                 draft.skipped(number, skip, recording)
                 done += 1
                 yield ProfilingStep(done=done, total=total, what=f"a clip without step {skip + 1}")
+        for request in requests[:sensed]:
+            draft.sensed(_sensed(request, store, stop))
+            done += 1
+            yield ProfilingStep(done=done, total=total, what="how sensitive it is to its inputs")
         foretold = draft.profile(preset)
         for speedup in REHEARSED:
             for number in range(growth_clips):
@@ -186,6 +194,21 @@ def _record(
         pass
     policy, passes = made[0]
     return policy.recording, passes
+
+
+def _sensed(request: GenerationRequest, store: RunStore, stop: Stop) -> list[tuple[float, float]]:
+    """How sensitive the transformer is at each step of one clip but the last."""
+    from studio.caching.sencache import Sensing
+
+    made: list[Sensing] = []
+
+    def sensing(run: CacheRun) -> Cache:
+        made.append(Sensing(run.stacks))
+        return made[0]
+
+    for _ in _whole(generate(request, store=store, cache_for=sensing, stop=stop)):
+        pass
+    return made[0].sensitivities
 
 
 class _Stopped(Exception):
@@ -253,6 +276,7 @@ class _Draft:
         grams = [each.gram(requests[0].guidance_scale, passes) for each in recordings]
         self.grams = [gram / np.trace(gram) * len(gram) for gram in grams]
         self._growth: dict[int, list[float]] = {}
+        self._sensitivities: list[list[tuple[float, float]]] = []
         self._rehearsals: list[_Rehearsal] = []
         self._off: list[float] = []
         """Logarithms of the rehearsals' drifts against what was predicted."""
@@ -271,6 +295,10 @@ class _Draft:
         error = float(np.sqrt(max(second - 2 * gain * by_first + gain**2 * first, 1e-12)))
         step = (*self.sigmas, 0.0)[skip] - (*self.sigmas, 0.0)[skip + 1]
         self._growth.setdefault(skip, []).append(max(drift / (error * abs(step)), 1e-9))
+
+    def sensed(self, sensitivities: list[tuple[float, float]]) -> None:
+        """One clip's sensitivities; the last step goes nowhere, and takes those of the one before."""
+        self._sensitivities.append([*sensitivities, sensitivities[-1]])
 
     def rehearsed(self, number: int, rehearsal: _Rehearsal) -> None:
         """Clip `number` once more, by a plan."""
@@ -315,6 +343,7 @@ class _Draft:
             # A distance belongs to the step that was computed before it was told.
             distances=tuple((*each.distances[1:], each.distances[-1]) for each in self.recordings),
             motions=tuple((*each.motions[1:], each.motions[-1]) for each in self.recordings) if moves else (),
+            sensitivities=_pairs(np.mean(self._sensitivities, axis=0)) if self._sensitivities else (),
             embedding_changes=tuple(self.recordings[0].embedding_changes),
             residual_changes=tuple(changes),
             mag_ratios=tuple(ratios),
@@ -323,6 +352,10 @@ class _Draft:
             machine=hardware.measure().cpu_name,
             drift_scale=float(np.exp(np.mean(self._off))) if self._off else 1.0,
         )
+
+
+def _pairs(pairs: np.ndarray) -> tuple[tuple[float, float], ...]:
+    return tuple((float(first), float(second)) for first, second in pairs)
 
 
 def _products(gram: np.ndarray, step: int) -> tuple[float, float, float]:

@@ -299,6 +299,7 @@ def test_the_pocket_weights_are_where_the_preset_says() -> None:
     [
         {"method": "adacache", "codebook": "custom", "rates": [3]},
         {"method": "easycache", "threshold": 100.0},
+        {"method": "sencache", "threshold": 100.0},
         {"method": "seacache", "threshold": 100.0},
         {"method": "taylorseer", "cache_interval": 2, "disable_cache_before_step": 2},
     ],

@@ -51,6 +51,9 @@ def test_a_profile_holds_what_was_measured(measured: tuple[Path, list[ProfilingS
     assert 0 <= profile.skipped_share < 0.9
     assert len(profile.mag_ratios) == 16
     assert all(distance > 0 for clip in profile.distances for distance in clip[1:])
+    assert all(0 < motion < 1 for clip in profile.motions for motion in clip[1:])
+    assert len(profile.sensitivities) == 8
+    assert all(by_latents > 0 and by_noise > 0 for by_latents, by_noise in profile.sensitivities)
     assert profile.weights == fingerprint(find_preset("pocket")) != ""
     found = find_profile("pocket", folder / PROFILES)
     assert found is not None

@@ -9,7 +9,7 @@
     motion_regularization.py  a clip that moves more is computed more often
     budget.py                 the studio's own: an exact number of computed steps, placed where they matter most
     recording.py              what a profile is made of
-    teacache.py, easycache.py rivals in our own lines
+    teacache.py, easycache.py, sencache.py  rivals in our own lines
     diffusers_caches/         rivals as diffusers has them, one method a file
 
 Knows torch and diffusers' transformers. Refuses to know pipelines, requests and events.

@@ -239,7 +239,7 @@ class StackCache:
 
     def _enter(self, current: _Pass, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The first block's turn: decide, if this is the step's first pass."""
-        call = _by_name(block, args, kwargs)
+        call = by_name(block, args, kwargs)
         current.entered = call["hidden_states"]
         if self.decision is None:
             self.decision = self._decide(current, call.get("temb", call.get("timestep")))
@@ -285,7 +285,7 @@ class StackCache:
                 return hidden
             return hidden, args[1] if len(args) > 1 else kwargs["encoder_hidden_states"]
         if self._captures_part(hook.position):
-            current.call = _by_name(hook.module, args, kwargs)
+            current.call = by_name(hook.module, args, kwargs)
         output = hook.compute(args, kwargs)
         pair = isinstance(output, tuple)
         self._pairs[hook.stack, hook.position] = pair
@@ -352,7 +352,7 @@ class _RootHook(ModelHook):
 
     def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         forward: Any = self.fn_ref.original_forward
-        self.cache._begin_pass(self.number, module, _by_name(module, args, kwargs))
+        self.cache._begin_pass(self.number, module, by_name(module, args, kwargs))
         try:
             output = forward(*args, **kwargs)
         except BaseException:
@@ -489,7 +489,8 @@ def _forget_children(transformer: nn.Module) -> None:
     HookRegistry.check_if_exists_or_initialize(transformer).invalidate_child_registries_cache()
 
 
-def _by_name(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def by_name(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """What a module was called with, every argument by its name."""
     if not args:
         return kwargs
     return inspect.signature(type(module).forward).bind(module, *args, **kwargs).arguments

@@ -67,6 +67,9 @@ class Profile:
     measured."""
     drift_scale: float = 1.0
     """Drift of clips that Budget's plans made, against what residuals and growth foretell; the mean of logarithms."""
+    sensitivities: tuple[tuple[float, float], ...] = ()
+    """(N): change of the transformer's output for each unit that its latents change (root mean squares), and for each
+    unit of noise level, SenCache's J; empty where that was not measured."""
 
     def at(self, sigmas: Sequence[float]) -> Profile:
         """The same model at other noise levels: read off between the measured steps."""

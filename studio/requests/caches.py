@@ -161,6 +161,32 @@ class EasyCache(CacheSettings):
     """Share of the steps, at the beginning, that are always computed."""
 
 
+class SenCache(CacheSettings):
+    """SenCache (Haghighi and Alahi, CVPR 2026, arXiv 2602.24208): how far inputs moved, by how much that matters."""
+
+    title: ClassVar[str] = "SenCache"
+    method: Literal["sencache"] = "sencache"
+    threshold: float = Field(default=0.34, gt=0)
+    """Expected change of the output (root mean square) below which a step is skipped: larger skips more."""
+    threshold_first: float = Field(default=0.024, gt=0)
+    """The same in the first fifth of the steps."""
+    max_skip_steps: int = Field(default=3, ge=1)
+    """Steps that may be skipped in a row."""
+
+    @property
+    def reads_profile(self) -> bool:
+        return True
+
+    def check_model(self, *, measured: bool, blocks: int | None) -> None:
+        if not measured:
+            raise RequestError(
+                "Nobody has measured this model, so it is not known how sensitive it is.",
+                field="cache",
+                value=self.method,
+                way_out="Measure this model first: python -m studio calibrate PRESET.",
+            )
+
+
 class FirstBlockCache(CacheSettings):
     """First-block cache (ParaAttention; diffusers): the first block's change decides about the others."""
 
@@ -245,6 +271,7 @@ CacheConfig: TypeAlias = Annotated[
     | Budget
     | TeaCache
     | EasyCache
+    | SenCache
     | FirstBlockCache
     | MagCache
     | SeaCache
