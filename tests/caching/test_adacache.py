@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from studio.caching.adacache import FAST, HUNDRED, SLOW, AdaCachePolicy, Codebook, codebook_of
+from studio.caching.adacache import (
+    FAST,
+    HUNDRED,
+    SLOW,
+    AdaCachePolicy,
+    Codebook,
+    calibrated,
+    codebook_of,
+    moreg_of,
+    scales_of,
+)
 from studio.caching.block_stack import Action, Step
 from studio.caching.motion_regularization import motion_parts, motion_score, window_of
 from studio.errors import RequestError
+from studio.events import CacheDecided
+from studio.generate import generate
+from studio.preset import find_preset
+from studio.records.profiles import find_profile
+from studio.records.runs import RunStore
 from studio.requests.caches import AdaCache
+from studio.requests.generation import request_for
 
 FRAMES, TOKENS, CHANNELS = 4, 2, 3
 Curve = Callable[[int], float]
@@ -212,3 +231,52 @@ def test_no_distance_is_taken_between_two_networks() -> None:
             policy.measured(layer, 0, _residual(2.0 ** (index if index < 4 else index - 1), 0.0), FRAMES)
     assert [decision.action for decision in decided] == [Action.COMPUTE] * 7
     assert decided[6].distance == 1.0
+
+
+def test_a_calibrated_codebook_expects_moregs_factors_so_that_the_measured_clips_are_computed_as_often() -> None:
+    profile = find_profile("pocket", None, total_steps=30)
+    assert profile is not None
+    scales = scales_of(AdaCache(moreg=True), profile, 30)
+    assert scales == pytest.approx(profile.motions_for(30))
+    factors = []
+    for motions in profile.motions:
+        moreg = moreg_of(AdaCache(moreg=True), scales)
+        factors.append([moreg.factor(number + 1, motion, 1) for number, motion in enumerate(motions)])
+    without, with_it = calibrated(profile, 30, AdaCache()), calibrated(profile, 30, AdaCache(moreg=True))
+    assert without == calibrated(profile, 30)
+    shares = []
+    for book, weights in ((without, np.ones_like(factors)), (with_it, np.asarray(factors))):
+        looked_up = (np.asarray(profile.distances) * weights)[:, 2:-2]
+        shares.append(np.mean([1 / book.look_up(float(distance))[0] for distance in looked_up.flat]))
+    assert shares[1] == pytest.approx(shares[0], rel=0.02)
+    # Held against the codebook that knows nothing of them, the factors would compute more and more often.
+    assert np.mean([1 / without.look_up(float(d))[0] for d in looked_up.flat]) > 1.1 * shares[0]
+
+
+def test_the_scale_set_by_hand_is_the_scale_and_without_a_profile_it_is_the_authors() -> None:
+    profile = find_profile("pocket", None, total_steps=30)
+    assert scales_of(AdaCache(moreg_scale=0.2), profile, 12) == (0.2,) * 12
+    assert scales_of(AdaCache(), None, 12) == (0.385,) * 12
+    assert profile is not None
+    old = dataclasses.replace(profile, motions=())  # written before motion was measured
+    assert scales_of(AdaCache(), old, 12) == (0.385,) * 12
+    assert len(scales_of(AdaCache(), profile, 50)) == 50
+    assert AdaCache(codebook="fast", moreg=True).reads_profile
+    assert not AdaCache(codebook="fast", moreg=True, moreg_scale=0.385).reads_profile
+
+
+def test_of_two_clips_the_one_that_moves_more_is_computed_at_more_steps(tmp_path: Path) -> None:
+    motion, computed = [], []
+    for prompt, seed in (
+        ("an empty curved road between hills and trees on a clear day", 1004),
+        ("A green car crossing the junction from right to left, a three-lane road.", 0),
+    ):
+        request = request_for(
+            find_preset("pocket"), prompt=prompt, seed=seed, cache={"method": "adacache", "moreg": True}
+        )
+        decided = [e for e in generate(request, store=RunStore(tmp_path)) if isinstance(e, CacheDecided)]
+        motion.append(np.mean([each.motion for each in decided if each.motion is not None]))
+        computed.append(sum(each.kind == "computed" for each in decided))
+    assert motion[0] < 0.95 * motion[1]
+    assert computed[0] < computed[1]
+    assert all(6 < count < 30 for count in computed)
