@@ -15,7 +15,7 @@ import psutil
 import torch
 from torch import nn
 
-from studio.caching.block_stack import part_of
+from studio.caching.block_stack import part_of, when_it_runs
 from studio.clips.write import thumbnail_jpeg
 from studio.events import (
     BlockComputed,
@@ -167,7 +167,7 @@ class BlockWatch:
         for block, module in enumerate(self._model.blocks):
             handles.append(module.register_forward_pre_hook(self._before(block)))
             layers = _telling_layers(module) if self._cache is not None else ()
-            handles.extend(layer.register_forward_hook(self._counting(block)) for layer in layers)
+            handles.extend(when_it_runs(module, layer, self._counting(block)) for layer in layers)
             handles.append(module.register_forward_hook(self._after(block, len(layers))))
         for layer in _other_layers(self._model):
             handles.append(layer.register_forward_pre_hook(lambda *_: self._listener.check()))
@@ -184,8 +184,8 @@ class BlockWatch:
 
         return before
 
-    def _counting(self, block: int) -> Callable[..., None]:
-        def ran(*_: object) -> None:
+    def _counting(self, block: int) -> Callable[[], None]:
+        def ran() -> None:
             self._ran[block] += 1
 
         return ran

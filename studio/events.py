@@ -52,6 +52,10 @@ class Placement:
     offload: str
     vae_tiling: bool
     quantization: str
+    compile: bool = False
+    """Whether the transformer's blocks are compiled."""
+    attention_backend: str = "native"
+    """Whose kernels compute attention: diffusers' name."""
     reasons: tuple[str, ...] = ()
     """One sentence for each decision that was not plain."""
 

@@ -171,7 +171,7 @@ def _make(
     stopped = len(watch.step_seconds) < request.num_inference_steps
     stream.emit(StageStarted(stage="writing"))
     run = writer.complete(Clip(frames=frames, fps=request.fps, caption=request.prompt), partial=stopped)
-    if cache is None:
+    if cache is None and not request.compile:
         pace.remember(run, store.folder)
     return RunFinished(run_id=run.id, partial=stopped, seconds=time.perf_counter() - began)
 

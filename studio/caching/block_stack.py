@@ -19,7 +19,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -201,6 +201,7 @@ class StackCache:
     def attached(self) -> Iterator[StackCache]:
         """Hooks on, and off again whatever happens; afterwards the model is as it was, bit for bit."""
         watching: list[Any] = []
+        plain = ExitStack()
         try:
             for number, stack in enumerate(self._stacks):
                 with beneath_offloading(stack.transformer):
@@ -210,9 +211,11 @@ class StackCache:
                     if self._captures_part(position):
                         part = part_of(block, self.policy.captures.residual)
                         watching.append(part.register_forward_hook(self._told_of_part(block, position)))
+                        plain.enter_context(uncompiled(block))
                 _forget_children(stack.transformer)
             yield self
         finally:
+            plain.close()
             for handle in watching:
                 handle.remove()
             for stack in self._stacks:
@@ -410,6 +413,36 @@ def gate_of(transformer: nn.Module, block: nn.Module, residual: str, call: dict[
     by_row = time.float().reshape(time.shape[0], -1, *table.shape)
     row = {"attention": 2, "mlp": 5}[residual]
     return table[row] + by_row[:, :, row]
+
+
+class Listening:
+    """Somebody who is told that a compiled block ran."""
+
+    def __init__(self, listeners: list[Callable[[], None]], told: Callable[[], None]) -> None:
+        self._listeners, self._told = listeners, told
+        listeners.append(told)
+
+    def remove(self) -> None:
+        self._listeners.remove(self._told)
+
+
+def is_compiled(block: nn.Module) -> bool:
+    """Whether it runs as one piece, in which no layer's hooks are called."""
+    return hasattr(block, "compiled_forward")
+
+
+def when_it_runs(block: nn.Module, layer: nn.Module, told: Callable[..., None]) -> Any:
+    """Tell that a block's layer ran, until the handle's `remove`; of a compiled block, that the block did."""
+    module: Any = block
+    if is_compiled(block):
+        return Listening(module.compiled_forward.listeners, told)
+    return layer.register_forward_hook(lambda *_: told())
+
+
+def uncompiled(block: nn.Module) -> AbstractContextManager[None]:
+    """Within it, hooks on a block's layers are called, even if it is compiled."""
+    module: Any = block
+    return module.compiled_forward.plain() if is_compiled(block) else nullcontext()
 
 
 def frames_of(transformer: nn.Module, call: dict[str, Any]) -> int | None:

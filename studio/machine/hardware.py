@@ -28,6 +28,9 @@ NVIDIA_SMI_SECONDS = 5
 ZEROGPU_BYTES = 48 * GB
 """What a visitor's turn gets: half of a 96 GB card. It is not attached until then, so it cannot be asked."""
 
+ATTENTION_LIBRARIES = {"flash": "flash_attn", "_flash_3": "flash_attn_interface", "sage": "sageattention"}
+"""What to import, by diffusers' name of the attention backend that wants it."""
+
 Hosted = Literal["zerogpu", "space"]
 Int8Backend = Literal["torchao", "bitsandbytes"]
 
@@ -54,6 +57,10 @@ class Machine:
     """A Hugging Face Space, with borrowed graphics cards or without; None elsewhere."""
     int8_backend: Int8Backend | None = None
     """The installed library that holds weights in 8 bits where models would run."""
+    triton: bool = False
+    """Whether the library is installed that torch compiles with for a graphics card."""
+    attention_backends: tuple[str, ...] = ()
+    """diffusers' names for the installed libraries that compute attention, besides torch itself."""
     notes: tuple[str, ...] = ()
     """What is here and cannot be used, and why."""
 
@@ -91,7 +98,14 @@ def measure() -> Machine:
         hosted=_hosted(),
     )
     here = _with_accelerator(here)
-    return replace(here, int8_backend=int8_backend(here.accelerator or "cpu"))
+    return replace(
+        here,
+        int8_backend=int8_backend(here.accelerator or "cpu"),
+        triton=importlib.util.find_spec("triton") is not None,
+        attention_backends=tuple(
+            name for name, library in ATTENTION_LIBRARIES.items() if importlib.util.find_spec(library)
+        ),
+    )
 
 
 def _with_accelerator(here: Machine) -> Machine:

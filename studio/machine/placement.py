@@ -16,7 +16,7 @@ from typing import Literal
 from studio.errors import DoesNotFit, RequestError
 from studio.events import Placement
 from studio.family import Family, family_of
-from studio.machine.hardware import Machine, gigabytes, usable
+from studio.machine.hardware import ATTENTION_LIBRARIES, Machine, gigabytes, usable
 from studio.machine.memory import OFFLOADS, Need, Offload, decodes_in_tiles, need_of
 from studio.preset import Dtype, Preset
 from studio.requests.generation import GenerationRequest, request_for
@@ -105,6 +105,8 @@ def _plan_for_processor(
             value=request.offload,
             way_out="Leave offload at auto.",
         )
+    _check_compile(request, machine)
+    attention = _asked_attention(request, machine, "float32")
     room, has = usable(machine.ram_total), gigabytes(machine.ram_total)
     wanted = _asked_dtype(request)
     # float32 is asked for where 16 bits gave NaN, so it is meant for everything.
@@ -138,6 +140,7 @@ def _plan_for_processor(
         offload="none",
         vae_tiling=tiled,
         quantization="int8" if int8 else "none",
+        attention_backend=attention,
         reasons=tuple(reasons),
     )
     free = machine.ram_free + held_bytes
@@ -163,6 +166,7 @@ def _plan_for_accelerator(
             dtype = "float16"
             reasons.append(f"Weights in float16: {machine.accelerator_name} has no bfloat16.")
     vae_dtype: Dtype = "float32" if family.vae_float32 else dtype
+    attention = _asked_attention(request, machine, dtype)
 
     vram, ram = usable(machine.vram_total), usable(machine.ram_total)
     whole, in_tiles = (_need(preset, request, dtype, vae_dtype, tiled=tiled) for tiled in (False, True))
@@ -181,6 +185,7 @@ def _plan_for_accelerator(
             reasons.append(f"Transformer weights in 8 bits: in {dtype} they would not fit {has} one model at a time.")
     need = small if int8 else plain
     offload, shortage = _offload(request, machine, need, held_bytes, reasons)
+    _check_compile(request, machine, offload)
     placement = Placement(
         device=str(machine.accelerator),
         device_name=machine.accelerator_name or str(machine.accelerator),
@@ -190,6 +195,8 @@ def _plan_for_accelerator(
         offload=offload,
         vae_tiling=tiled,
         quantization="int8" if int8 else "none",
+        compile=request.compile,
+        attention_backend=attention,
         reasons=tuple(reasons),
     )
     return Plan(placement=placement, offload=offload, need=need, shortage=shortage)
@@ -265,6 +272,46 @@ def _asked_int8(request: GenerationRequest, machine: Machine) -> bool:
             way_out="Leave torch_dtype at auto, or quantization at none.",
         )
     return True
+
+
+def _check_compile(request: GenerationRequest, machine: Machine, offload: Offload = "none") -> None:
+    """Raises RequestError where compiling was asked for and cannot be."""
+    if not request.compile:
+        return
+    way_out = "Leave compile off: the same clip but for last bits."
+    if machine.accelerator != "cuda":
+        fault = "compile = True needs an NVIDIA or AMD graphics card; this machine has none that torch can use."
+    elif not machine.triton:
+        fault = "compile = True needs Triton, which is not installed."
+        way_out = f"Install it (pip install triton, on Windows triton-windows). {way_out}"
+    elif offload == "sequential":
+        fault = "compile = True does not go with sequential offloading, which fetches every layer within a block."
+        way_out = f"Set offload to group, or choose a smaller size. {way_out}"
+    else:
+        return
+    raise RequestError(fault, field="compile", value=True, way_out=way_out)
+
+
+def _asked_attention(request: GenerationRequest, machine: Machine, dtype: Dtype) -> str:
+    """The attention backend that was asked for; torch's own where nothing was."""
+    asked = request.attention_backend
+    if asked in ("auto", "native"):
+        return "native"
+    installed = ("_native_cudnn", *machine.attention_backends)
+    if machine.accelerator != "cuda":
+        fault = "needs an NVIDIA or AMD graphics card; this machine has none that torch can use."
+    elif asked not in installed:
+        fault = f"needs {ATTENTION_LIBRARIES[asked]}, which is not installed."
+    elif dtype == "float32":
+        fault = "computes in 16 bits at most, and the weights are in float32."
+    else:
+        return asked
+    raise RequestError(
+        f"attention_backend = {asked} {fault}",
+        field="attention_backend",
+        value=asked,
+        way_out="Leave attention_backend at auto, which takes torch's own.",
+    )
 
 
 def _in_tiles(family: Family, request: GenerationRequest, *, needed: bool) -> bool:

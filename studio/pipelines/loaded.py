@@ -107,6 +107,8 @@ class LoadedPipeline:
                 placement.channels_last,
                 placement.offload,
                 placement.quantization,
+                placement.compile,
+                placement.attention_backend,
             )
 
         same_place = settings(self.placement) == settings(placement)

@@ -21,13 +21,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from studio.errors import PresetError, StudioError, WeightsCorrupt, WeightsMissing
+from studio.errors import PresetError, RequestError, StudioError, WeightsCorrupt, WeightsMissing
 from studio.events import Placement
 from studio.family import Family, family_of
 from studio.machine import placement as placing
 from studio.machine import weights
 from studio.machine.hardware import Machine, int8_backend
 from studio.pipelines import schedules
+from studio.pipelines.compiling import compile_blocks
 from studio.pipelines.loaded import LoadedPipeline, out_of_memory
 from studio.preset import Preset
 from studio.requests.generation import GenerationRequest
@@ -59,6 +60,8 @@ TOKENIZERS = frozenset(
 
 _slot: LoadedPipeline | None = None
 """The one loaded model. A second would double the memory for a machine that makes one clip at a time."""
+_attention = "native"
+"""The attention backend that diffusers was told last."""
 
 
 def place(preset: Preset, request: GenerationRequest, machine: Machine) -> Placement:
@@ -103,8 +106,12 @@ def load(
         check()
         if adapter is not None:
             _load_adapter(pipe, adapter, placement)
+        loaded = LoadedPipeline(preset=preset, placement=placement, folder=folder, adapter=adapter, pipe=pipe)
+        set_attention(loaded, placement.attention_backend)
+        if placement.compile:
+            compile_blocks(loaded.blocks)  # before offloading's hooks, which stay outside
         _place(pipe, placement)
-    _slot = LoadedPipeline(preset=preset, placement=placement, folder=folder, adapter=adapter, pipe=pipe)
+    _slot = loaded
     _slot.set_tiling(placement)
     return _slot
 
@@ -429,6 +436,29 @@ def _place(pipe: Any, placement: Placement) -> None:
             pipe.vae.to(device)
     elif device.type != "cpu":
         pipe.to(device)
+
+
+def set_attention(loaded: LoadedPipeline, backend: str) -> None:
+    """Let the denoisers attend by a backend. diffusers remembers the last one, for the models that come after, too.
+
+    Raises:
+        RequestError: another one than torch's own, which this model's layers do not know.
+    """
+    global _attention
+    if backend == _attention == "native":
+        return
+    for transformer in loaded.transformers:
+        model: Any = transformer
+        if any(hasattr(getattr(module, "processor", None), "_attention_backend") for module in model.modules()):
+            model.set_attention_backend(backend)
+            _attention = backend
+        elif backend != "native":
+            raise RequestError(
+                f"The attention layers of {loaded.preset.title} know torch's own backend alone.",
+                field="attention_backend",
+                value=backend,
+                way_out="Leave attention_backend at auto.",
+            )
 
 
 def _own_the_memory(pipe: Any) -> None:

@@ -22,6 +22,8 @@ class CacheSettings(BaseModel):
 
     title: ClassVar[str]
     """What a person calls it."""
+    looks_into_blocks: ClassVar[bool] = False
+    """Whether it skips single layers within a block, and not blocks as a whole."""
 
     method: str
     """What programs call it."""
@@ -233,6 +235,7 @@ class TaylorSeer(CacheSettings):
     """TaylorSeer (Liu et al., arXiv 2503.06923; diffusers): layers' outputs, predicted by their Taylor series."""
 
     title: ClassVar[str] = "TaylorSeer"
+    looks_into_blocks: ClassVar[bool] = True
     method: Literal["taylorseer"] = "taylorseer"
     cache_interval: int = Field(default=3, ge=2)
     """Steps from one computed step to the next: larger skips more."""
@@ -246,6 +249,7 @@ class PyramidAttentionBroadcast(CacheSettings):
     """PAB (Zhao et al., arXiv 2408.12588; diffusers): attention is repeated for a few steps, each kind its own."""
 
     title: ClassVar[str] = "Pyramid Attention Broadcast"
+    looks_into_blocks: ClassVar[bool] = True
     method: Literal["pab"] = "pab"
     self_attention_skip_range: int = Field(default=2, ge=1)
     """Steps from one computed self-attention to the next: larger skips more."""
@@ -259,6 +263,7 @@ class FasterCache(CacheSettings):
     """FasterCache (Lv et al., ICLR 2025, arXiv 2410.19355; diffusers): attention and the unguided branch, reused."""
 
     title: ClassVar[str] = "FasterCache"
+    looks_into_blocks: ClassVar[bool] = True
     method: Literal["fastercache"] = "fastercache"
     attention_skip_range: int = Field(default=2, ge=1)
     """Steps from one computed attention to the next: larger skips more."""

@@ -45,6 +45,13 @@ def check_request(request: GenerationRequest, preset: Preset) -> None:
         )
     family_of(preset.pipeline)  # which refuses one that the studio does not call
     _check_what_is_lacking(request, preset)
+    if request.compile and request.cache is not None and request.cache.looks_into_blocks:
+        raise RequestError(
+            f"{request.cache.title} skips layers within a block, and a compiled block is one piece.",
+            field="compile",
+            value=True,
+            way_out="Leave compile off, or choose a cache that skips whole blocks, such as Budget.",
+        )
     if request.cache is not None and (reason := why_not(request.cache.method, preset.pipeline)) is not None:
         raise RequestError(
             f"{request.cache.title} does not work with {preset.title}: {reason}",

@@ -59,6 +59,11 @@ class GenerationRequest(BaseModel):
     """Decode in overlapping tiles: less memory, faint seams."""
     quantization: Literal["auto", "none", "int8"] = "auto"
     """Weights of the transformer in 8 bits: less memory, a slightly different clip."""
+    compile: bool = False
+    """Compile the transformer's blocks: the first step takes up to minutes longer, the others are faster. For many or
+    long clips on a graphics card; other last bits."""
+    attention_backend: Literal["auto", "native", "_native_cudnn", "flash", "_flash_3", "sage"] = "auto"
+    """Whose kernels compute attention, by diffusers' names; auto takes torch's own. sage rounds to 8 bits."""
     adapter: str | None = Field(default=None, title="Version")
     """Id of the fine-tuned version to use; None takes the model as it came."""
     cache: CacheConfig | None = None
@@ -69,8 +74,8 @@ class GenerationRequest(BaseModel):
     """The maps that the clip is to keep to; None leaves it free."""
 
 
-_LEFT_OUT_WHERE_EMPTY = ("source", "control")
-"""They came later: an earlier studio still reads a request that has neither."""
+_LEFT_OUT_WHERE_UNSET = ("source", "control", "compile", "attention_backend")
+"""They came later: an earlier studio still reads a request that has none of them."""
 
 
 def new_seed() -> int:
@@ -146,8 +151,8 @@ def fault_in(model: type[BaseModel], written: dict[str, Any], error: ValidationE
 def request_to_json(request: GenerationRequest) -> dict[str, Any]:
     """As a record that `read_request` reads back, today and later."""
     record = request.model_dump(mode="json")
-    for name in _LEFT_OUT_WHERE_EMPTY:
-        if record[name] is None:
+    for name in _LEFT_OUT_WHERE_UNSET:
+        if record[name] == GenerationRequest.model_fields[name].default:
             del record[name]
     return {"schema_version": SCHEMA_VERSION} | record
 

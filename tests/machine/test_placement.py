@@ -217,3 +217,46 @@ def test_eight_bits_without_the_library_are_refused_honestly() -> None:
     with pytest.raises(RequestError, match="not installed") as caught:
         place(preset, request, LAPTOP)
     assert "torchao" in caught.value.way_out
+
+
+READY = dataclasses.replace(WORKSTATION, triton=True, attention_backends=("flash", "sage"))
+"""A card with what can be installed beside it."""
+
+
+def test_blocks_are_compiled_where_it_is_asked_for_and_can_be() -> None:
+    preset, request = _wan(compile=True)
+    assert place(preset, request, READY).compile
+    assert not place(preset, _wan()[1], READY).compile
+    sequential = request.model_copy(update={"offload": "sequential"})
+    assert place(preset, request.model_copy(update={"offload": "group"}), READY).compile
+    for asked, machine, why in (
+        (request, LAPTOP, "graphics card"),
+        (request, dataclasses.replace(READY, accelerator="mps"), "graphics card"),
+        (request, dataclasses.replace(READY, triton=False), "Triton"),
+        (sequential, READY, "sequential"),
+    ):
+        with pytest.raises(RequestError, match=why) as refused:
+            place(preset, asked, machine)
+        assert refused.value.field == "compile"
+        assert "Leave compile off" in refused.value.way_out
+
+
+def test_attention_is_computed_by_what_is_installed_and_by_torch_itself_where_nothing_was_asked() -> None:
+    def backend(asked: str, machine: Machine, **fields: Any) -> str:
+        preset, request = _wan(attention_backend=asked, **fields)
+        return place(preset, request, machine).attention_backend
+
+    pocket = find_preset("pocket")
+    assert place(pocket, _request(pocket), LAPTOP).attention_backend == "native"
+    assert backend("auto", READY) == backend("native", READY) == "native"
+    assert backend("sage", READY) == "sage"
+    assert backend("_native_cudnn", WORKSTATION) == "_native_cudnn"
+    for asked, machine, fields, why in (
+        ("flash", LAPTOP, {}, "graphics card"),
+        ("flash", WORKSTATION, {}, "flash_attn, which is not installed"),
+        ("_flash_3", READY, {}, "flash_attn_interface, which is not installed"),
+        ("flash", READY, {"torch_dtype": "float32"}, "float32"),
+    ):
+        with pytest.raises(RequestError, match=why) as refused:
+            backend(asked, machine, **fields)
+        assert refused.value.field == "attention_backend"

@@ -257,3 +257,20 @@ def test_a_file_that_is_not_what_it_was_is_refused(tmp_path: Path) -> None:
         check_files(request)
     with pytest.raises(RequestError, match="cannot be read"):
         reference_to(tmp_path, field="source")
+
+
+def test_what_came_later_is_written_down_only_where_it_was_chosen() -> None:
+    plain, chosen = _pocket(), _pocket(compile=True, attention_backend="sage")
+    assert not {"compile", "attention_backend", "source", "control"} & request_to_json(plain).keys()
+    record = request_to_json(chosen)
+    assert (record["compile"], record["attention_backend"]) == (True, "sage")
+    assert read_request(record) == chosen
+
+
+def test_a_cache_that_looks_into_blocks_does_not_go_with_compiled_ones() -> None:
+    check_request(_pocket(compile=True, cache={"method": "budget"}), POCKET)
+    check_request(_pocket(cache={"method": "pab"}), POCKET)
+    for method in ("taylorseer", "pab"):
+        with pytest.raises(RequestError, match="one piece") as refused:
+            check_request(_pocket(compile=True, cache={"method": method}), POCKET)
+        assert refused.value.field == "compile"

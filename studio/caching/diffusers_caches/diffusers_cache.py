@@ -31,7 +31,7 @@ from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockR
 from diffusers.models.cache_utils import CacheMixin
 from torch import Tensor, nn
 
-from studio.caching.block_stack import Action, Decision, Stack, beneath_offloading, part_of
+from studio.caching.block_stack import Action, Decision, Stack, beneath_offloading, part_of, when_it_runs
 from studio.errors import RequestError
 from studio.family import Family, NoiseScale
 from studio.requests import caches
@@ -149,7 +149,7 @@ class DiffusersCache(ABC, Generic[Settings]):
                     root.register_hook(_PassHook(self, number), PASS_HOOK)
                 root.invalidate_child_registries_cache()
                 block = stack.blocks[self.shows_in]
-                watching.append(_watched(block).register_forward_hook(self._note_that_it_ran))
+                watching.append(when_it_runs(block, _watched(block), self._note_that_it_ran))
                 # Before whoever else listens to the block, and would like to know what was decided.
                 watching.append(block.register_forward_hook(self._note_that_its_block_ended, prepend=True))
             yield self
@@ -184,7 +184,7 @@ class DiffusersCache(ABC, Generic[Settings]):
             self.before_pass(self._hooks[number], branch, latents)
             return forward(*args, **kwargs)
 
-    def _note_that_it_ran(self, _module: nn.Module, _args: Any, _output: Any) -> None:
+    def _note_that_it_ran(self) -> None:
         self._ran = True
 
     def _note_that_its_block_ended(self, _module: nn.Module, _args: Any, _output: Any) -> None:

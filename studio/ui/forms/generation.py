@@ -117,6 +117,9 @@ class Form:
         with gr.Row(elem_classes="numbers"):
             self._choice("vae_tiling", **_look("vae_tiling", self.first))
             self._choice("quantization", info="weights in 8 bits")
+        with gr.Row(elem_classes="numbers"):
+            self._choice("attention_backend", info="auto: torch's own")
+            self._fields.place(gr.Checkbox, "compile", info="slow first step, faster others", min_width=140)
         for name in FILES:
             self._fields.text(name, **_look(name, self.first))
 
