@@ -23,6 +23,7 @@ from studio.events import (
     Branch,
     CacheDecided,
     GenerationEvent,
+    Notice,
     PreviewFrame,
     StepFinished,
     StepStarted,
@@ -227,6 +228,8 @@ class BlockWatch:
                     why=decision.why,
                 )
             )
+            if decision.notice:
+                self._listener.emit(Notice(text=decision.notice))
         self._decision = decision
 
 

@@ -15,6 +15,7 @@ from studio.preset import find_preset
 from studio.profiling import profile_model
 from studio.records.profiles import Profile, find_profile
 from studio.records.runs import RunStore
+from studio.requests.caches import Budget
 from studio.requests.generation import request_for
 
 SMALL = {"height": 64, "width": 64, "num_frames": 5, "num_inference_steps": 8}
@@ -71,7 +72,7 @@ def test_a_codebook_comes_of_it_with_rates_for_the_number_of_steps(
 
 @pytest.mark.parametrize("speedup", [1.5, 2.0, 3.0])
 def test_a_budget_is_spent_to_the_step(speedup: float, measured: tuple[Path, list[ProfilingStep], Profile]) -> None:
-    from studio.caching.budget import computed_steps
+    from studio.caching.budget import plan_for
 
     folder, _, profile = measured
     cache = {"method": "budget", "speedup": speedup}
@@ -81,5 +82,6 @@ def test_a_budget_is_spent_to_the_step(speedup: float, measured: tuple[Path, lis
     computed = {event.step for event in events if isinstance(event, BlockComputed)}
     assert [event.step for event in decided] == list(range(8))
     assert {event.step for event in decided if event.kind == "computed"} == computed
-    assert len(computed) == computed_steps(8, speedup, profile.skipped_share)
-    assert not any(isinstance(event, Notice) for event in events)
+    assert len(computed) == plan_for(profile, Budget(speedup=speedup)).computed
+    (notice,) = (event.text for event in events if isinstance(event, Notice))
+    assert notice.startswith(f"Budget computes {len(computed)} of 8 steps, spread evenly")

@@ -61,6 +61,8 @@ class Decision:
     """Motion score, 0 to 1."""
     why: str = ""
     """One clause for a person."""
+    notice: str = ""
+    """What a person should know of the whole run, as far as it is known by now; told beside the decision."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -124,9 +124,11 @@ class Budget(CacheSettings):
     title: ClassVar[str] = "Budget (the studio's own)"
     method: Literal["budget"] = "budget"
     speedup: float = Field(default=2.0, ge=1, le=10)
-    """How many times faster the denoising shall be."""
+    """How many times faster the denoising shall be, to the nearest step; of very few steps more are computed, and the
+    run says so."""
     max_drift: float | None = Field(default=None, gt=0)
-    """Instead of a speed: the largest predicted drift from the full clip, as a share of the picture's spread."""
+    """Instead of a speed: the largest predicted drift from the full clip, as a share of the picture's spread. It is
+    that of a typical clip, not a bound for each."""
     extrapolate: bool = True
     """Continue the residual's trend instead of repeating it, where that was measured to be closer."""
     correct: bool = True

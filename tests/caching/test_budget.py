@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from studio.caching.budget import Plan, computed_steps, plan_for, plan_of
+from studio.caching.block_stack import Step
+from studio.caching.budget import FEW, LEAST, BudgetPolicy, Plan, computed_steps, plan_for, plan_of, spread
 from studio.records.profiles import Profile, falling, find_profile, profile_path, read_profile, write_profile
 from studio.requests.caches import Budget
 
@@ -182,13 +184,13 @@ def test_where_nothing_is_skipped_nothing_is_made_up_for() -> None:
 
 
 def test_a_drift_bound_is_kept_with_the_fewest_computed_steps() -> None:
-    profile = _profile([_walk(seed, 12) for seed in range(3)])
-    bound = plan_of(profile, 7).drift[-1]
+    profile = _profile([_walk(seed, 14) for seed in range(3)])
+    bound = plan_of(profile, 10).drift[-1]
     plan = plan_for(profile, Budget(max_drift=bound))
     assert plan.drift[-1] <= bound
-    assert plan.computed <= 7
-    assert all(plan_of(profile, computed).drift[-1] > bound for computed in range(2, plan.computed))
-    assert plan_for(profile, Budget(max_drift=1e-12)).computed == 12
+    assert FEW < plan.computed <= 10
+    assert all(plan_of(profile, computed).drift[-1] > bound for computed in range(FEW, plan.computed))
+    assert plan_for(profile, Budget(max_drift=1e-12)).computed == 14
 
 
 def test_a_profile_serves_other_numbers_of_steps() -> None:
@@ -242,3 +244,58 @@ def test_magnitude_ratios_keep_their_product_at_another_number_of_steps() -> Non
 
 def test_the_nearest_falling_sequence_falls_and_keeps_the_mean() -> None:
     assert falling([3.0, 1.0, 2.0, 0.0]) == [3.0, 1.5, 1.5, 0.0]
+
+
+def test_few_computed_steps_are_spread_evenly_and_the_run_says_so() -> None:
+    for total, steps in ((8, [0, 2, 4, 6]), (12, [0, 2, 4, 6, 8, 10]), (15, [0, 2, 4, 6, 9, 11, 13])):
+        profile = _profile([_walk(seed, total) for seed in range(2)])
+        plan = plan_for(profile, Budget(speedup=2))
+        assert list(_computed(plan)) == steps
+        assert set(plan.corrections) == {0.0}
+        assert plan.gains[3] == pytest.approx(0.25), "a step on after two, at half the pace"
+        first = BudgetPolicy(lambda plan=plan: plan).decide(_step(0, total))
+        assert first.notice.startswith(f"Budget computes {len(steps)} of {total} steps, spread evenly")
+        assert "evenly spread" in first.why
+
+
+def test_with_enough_computed_steps_a_plan_is_followed_and_nothing_is_said() -> None:
+    profile = _profile([_walk(seed, 2 * FEW) for seed in range(2)])
+    plan = plan_for(profile, Budget(speedup=2))
+    assert plan == plan_of(profile, FEW)
+    assert BudgetPolicy(lambda: plan).decide(_step(0, 2 * FEW)).notice == ""
+
+
+def test_of_few_steps_one_more_is_computed_where_less_than_twice_the_speed_is_asked_for() -> None:
+    for total, steps in ((6, [0, 1, 2, 3, 5]), (8, [0, 1, 2, 3, 5, 7]), (10, [0, 1, 2, 3, 4, 5, 7, 9])):
+        plan = plan_for(_profile([_walk(0, total)], skipped_share=0.0), Budget(speedup=1.5))
+        assert list(_computed(plan)) == steps
+
+
+def test_no_speed_leaves_fewer_than_the_least() -> None:
+    for total in (3, 4, 5, 8, 12):
+        plan = plan_for(_profile([_walk(0, total)]), Budget(speedup=10))
+        assert plan.computed == min(total, LEAST)
+
+
+@pytest.mark.parametrize("handover", range(1, 9))
+def test_evenly_spread_steps_have_the_handover_among_them_and_no_trend_across_it(handover: int) -> None:
+    plan = spread(_profile([_walk(0, 9)]), 4, handover=handover)
+    assert plan.computed == 4
+    assert plan.computes[0]
+    assert plan.computes[handover]
+    later = [step for step in range(handover + 1, 9) if plan.computes[step]]
+    assert not any(plan.gains[handover : later[0] + 1 if later else 9])
+
+
+def test_a_drift_bound_may_be_kept_by_evenly_spread_steps() -> None:
+    profile = _profile([np.linspace(0, 1, 20)[:, None] * np.ones((1, 4)) + 1])
+    plan = plan_for(profile, Budget(max_drift=1.0))
+    assert plan == spread(profile, LEAST)
+
+
+def _step(index: int, total: int) -> Step:
+    nothing = torch.zeros(1)
+    return Step(
+        index=index, total=total, sigma=1 - index / total, kept=index > 0, extrapolable=index > 1,
+        latents=nothing, embedding=None,
+    )  # fmt: skip
