@@ -230,12 +230,13 @@ class Bench:
         with _made_in(torch.bfloat16, self.device):
             transformer = _enlivened(WanTransformer3DModel(**self.sizes.transformer))
             encoder = _enlivened(UMT5EncoderModel(text))
+        sampler: Any = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
         pipe = WanPipeline(
             tokenizer=AutoTokenizer.from_pretrained(POCKET / "tokenizer", local_files_only=True),
             text_encoder=encoder,
             transformer=transformer,
             vae=AutoencoderKLWan(**self.sizes.vae),
-            scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0),
+            scheduler=sampler,
         )
         pipe.save_pretrained(self.folder / WAN, safe_serialization=True)
         del pipe, transformer, encoder
@@ -418,7 +419,8 @@ def chopgrad(bench: Bench, box: Box) -> Iterator[Row]:
 
     pipelines.unload()
     torch.manual_seed(0)
-    vae = AutoencoderKLWan(**bench.sizes.vae).to(bench.device, torch.bfloat16).eval().requires_grad_(False)
+    vae: Any = AutoencoderKLWan(**bench.sizes.vae)
+    vae = vae.to(bench.device, torch.bfloat16).eval().requires_grad_(False)
     decoder = chunked(vae)
     for frames in bench.sizes.chop_frames:
         shape = (1, vae.config["z_dim"], 1 + (frames - 1) // 4, *bench.sizes.chop_latent)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -115,6 +116,50 @@ def test_a_walk_that_is_stopped_leaves_the_next_one_right(monkeypatch: pytest.Mo
         walked(decoder, latents, "memory", on_chunk=stop)
     assert all(done.over for lane in lanes for done in lane.put_off), "nothing is on its way any more"
     assert torch.equal(walked(decoder, latents, "memory"), wanted)
+
+
+class NotedStream:
+    """Stands in for a card's stream: notes what it is to wait for, and what of it is waited for."""
+
+    def __init__(self, notes: list[tuple[str, ...]], name: str) -> None:
+        self.notes, self.name = notes, name
+
+    def wait_stream(self, other: NotedStream) -> None:
+        self.notes.append((self.name, "waits for", other.name))
+
+    def wait_event(self, event: str) -> None:
+        self.notes.append((self.name, "waits for", event))
+
+    def record_event(self) -> str:
+        self.notes.append((self.name, "copies"))
+        return f"copy {len(self.notes)}"
+
+
+def test_on_a_card_copies_wait_for_the_work_and_the_work_for_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    vae, latents = tiny("wan 2.1")
+    decoder = chunked(vae)
+    wanted = walked(decoder, latents, "device")
+    notes: list[tuple[str, ...]] = []
+    names = iter(("out", "in"))
+    work = NotedStream(notes, "work")
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _device=None: work)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda _device=None: NotedStream(notes, next(names)))
+    monkeypatch.setattr(torch.cuda, "stream", lambda _stream: nullcontext())
+    monkeypatch.setattr(cache_store, "lane_of", cache_store._CardLane)
+    assert torch.equal(walked(decoder, latents, "memory"), wanted)
+
+    left: list[str] = []
+    for number, note in enumerate(notes):
+        if note == ("out", "copies"):
+            assert notes[number - 1] == ("out", "waits for", "work")
+            left.append(f"copy {number + 1}")
+            # Its memory on the card is another's only once it has left.
+            assert ("work", "waits for", left[-1]) in notes[number:]
+        elif note == ("in", "copies"):
+            assert notes[number - 2 : number] == [("in", "waits for", "work"), ("in", "waits for", left.pop())]
+            assert notes[number + 1] == ("work", "waits for", f"copy {number + 1}")
+    assert not left
+    assert notes[-2:] == [("work", "waits for", "out"), ("work", "waits for", "in")]
 
 
 # -- memory -----------------------------------------------------------------------------------------------------------

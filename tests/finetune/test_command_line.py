@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.device import two_cards_or_none
 
 from studio.__main__ import main
 from studio.records.versions import LORA_FILE, VersionStore
@@ -102,6 +103,7 @@ def test_what_will_not_do_is_said_with_its_field_and_the_way_out(
     assert words in capsys.readouterr().err
 
 
+@two_cards_or_none
 def test_two_processes_under_torchrun_make_what_one_makes_with_twice_the_samples(
     clips: Clips, tmp_path: Path, catalogue: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

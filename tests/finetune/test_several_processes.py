@@ -21,6 +21,7 @@ STEPS = 3
 # Importing takes longer than training: it is done once, and the processes are forked from there.
 TRAIN = """
 import os, sys, torch
+from dataclasses import replace
 from pathlib import Path
 torch.set_num_threads(1)
 import torch.distributed as dist
@@ -42,7 +43,8 @@ def train(name, turns, rank=0, world=1):
     request = request.model_copy(update={"gradient_accumulation_steps": turns})
     preset = find_preset(request.preset)
     plain = {"torch_dtype": "float32", "quantization": "none", "offload": "none", "vae_tiling": "off"}
-    placement = pipelines.place(preset, request_for(preset, prompt="a clip", **plain), hardware.measure())
+    here = replace(hardware.measure(), accelerator=None)  # two processes want a card each
+    placement = pipelines.place(preset, request_for(preset, prompt="a clip", **plain), here)
     model = pipelines.load(preset, placement, folder=weights.folder_of(preset)).to_train()
     training = Training(model, request, Prepared.load(folder / "samples.safetensors"))
     taken = []

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import WanTransformer3DModel
+from support.device import DEVICE
 from support.tiny_checkpoints import save, write_preset
 
 from studio import pipelines
@@ -148,6 +149,30 @@ def test_caches_and_the_watch_do_and_say_the_same_around_compiled_blocks(
 @pytest.fixture
 def store(tmp_path: Path) -> RunStore:
     return RunStore(tmp_path / "runs")
+
+
+@pytest.mark.parametrize("offload", ["model", "group"])
+def test_compiled_blocks_are_fetched_by_offloading_as_plain_ones_are(
+    offload: str, compiled: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a processor from where they are to where they are, by the same hooks."""
+    request = asked("wan", num_inference_steps=2)
+    plain = latents_of(request)
+    compiled()
+    put: Place = loading._place
+
+    def moved_about(pipe: Any, placement: Any) -> None:
+        put(pipe, placement)
+        if offload == "model":
+            pipe.enable_model_cpu_offload(device=DEVICE)
+        else:
+            blocks = {"offload_type": "block_level", "num_blocks_per_group": 1}
+            pipe.enable_group_offload(onload_device=DEVICE, exclude_modules=["vae"], **blocks)
+
+    monkeypatch.setattr(loading, "_place", moved_about)
+    for _ in range(2):
+        assert np.array_equal(latents_of(request), plain)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
 
 
 # -- attention backends -----------------------------------------------------------------------------------------------

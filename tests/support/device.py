@@ -7,6 +7,9 @@ import torch
 from torch import Tensor
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+two_cards_or_none = pytest.mark.skipif(
+    torch.cuda.device_count() == 1, reason="two processes want a card each, or none at all"
+)
 needs_card = pytest.mark.skipif(DEVICE.type != "cuda", reason="needs a graphics card that torch can use")
 
 
