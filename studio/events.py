@@ -49,6 +49,8 @@ class Placement:
     """Number format of the autoencoder's weights."""
     channels_last: bool
     """Whether the autoencoder's convolutions run channels-last."""
+    planar: bool = False
+    """Whether its 3D convolutions are computed as sums of 2D ones."""
     offload: str
     vae_tiling: bool
     quantization: str

@@ -1,6 +1,6 @@
 """The processor, tried: what only a moment's work can tell about it.
 
-Knows a few small loops of the kinds that models are made of. Refuses to know models, and what is decided by the answers.
+Knows a few small loops of the kinds that models are made of. Refuses to know models, and what the answers decide.
 
 - How many threads are quick here. Two on the two halves of one core are slower than one, and a container's share of a
   machine shows nowhere else. Tried once in a process, since it depends on what else is running.

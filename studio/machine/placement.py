@@ -116,6 +116,8 @@ def _plan_for_processor(
             "The autoencoder runs in bfloat16, channels-last: this processor multiplies bfloat16 in hardware, and its "
             "convolutions are then several times faster."
         )
+    else:
+        reasons.append("The autoencoder's 3D convolutions run as sums of 2D ones: in float32 those are faster here.")
     whole = _need(preset, request, wanted or "float32", vae_dtype, tiled=False)
     tiled = _in_tiles(family, request, needed=whole.working > room // 2)
     if tiled and request.vae_tiling == "auto" and not family.decodes_in_tiles_only:
@@ -137,6 +139,7 @@ def _plan_for_processor(
         torch_dtype=dtype,
         vae_dtype=vae_dtype,
         channels_last=vae_dtype == "bfloat16",
+        planar=vae_dtype != "bfloat16",
         offload="none",
         vae_tiling=tiled,
         quantization="int8" if int8 else "none",

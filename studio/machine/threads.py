@@ -3,8 +3,8 @@
 Knows OpenMP's variables and a rule. Refuses to know torch and how anything is measured.
 
 OpenMP's threads meet after every operation, and those that come first spin until the last is there. Where another
-program has one of the cores (a browser, an indexer), they spin on the time that the last one needs, and everything takes
-several times as long. Waiting passively costs a call to the system, and nothing else.
+program has one of the cores (a browser, an indexer), they spin on the time that the last one needs, and everything
+takes several times as long. Waiting passively costs a call to the system, and nothing else.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ GAIN = 1.25
 
 
 def wait_passively(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Let threads sleep while they wait. To be called before torch is imported: OpenMP reads this once, as it is loaded.
+    """Let threads sleep while they wait. To be called before torch is imported: OpenMP reads this as it is loaded.
 
     What somebody has set is left as it is.
     """
@@ -36,6 +36,6 @@ def worth_trying(cores: int) -> tuple[int, ...]:
 
 
 def fewest(seconds: Mapping[int, float]) -> int:
-    """Of numbers of threads and what the same work took with each, the fewest that are about as quick as the quickest."""
+    """Of numbers of threads, and what the same work took with each: the fewest that are about as quick as any."""
     quickest = min(seconds.values())
     return min(number for number, took in seconds.items() if took <= quickest * GAIN)

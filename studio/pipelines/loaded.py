@@ -105,6 +105,7 @@ class LoadedPipeline:
                 placement.torch_dtype,
                 placement.vae_dtype,
                 placement.channels_last,
+                placement.planar,
                 placement.offload,
                 placement.quantization,
                 placement.compile,

@@ -30,6 +30,7 @@ from studio.machine.hardware import Machine, int8_backend
 from studio.pipelines import schedules
 from studio.pipelines.compiling import compile_blocks
 from studio.pipelines.loaded import LoadedPipeline, out_of_memory
+from studio.pipelines.planar import make_planar
 from studio.preset import Preset
 from studio.requests.generation import GenerationRequest
 from studio.storage import sha256_of
@@ -418,6 +419,8 @@ def _place(pipe: Any, placement: Placement) -> None:
         _own_the_memory(pipe)
     if placement.channels_last:
         _channels_last(pipe.vae)
+    if placement.planar:
+        make_planar(pipe.vae)
     if placement.offload == "model":
         pipe.enable_model_cpu_offload(device=device)
     elif placement.offload in ("group", "sequential"):

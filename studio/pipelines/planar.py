@@ -8,8 +8,8 @@ The same products are added in another order, so results agree to rounding. It e
 bfloat16 in hardware run 2D convolutions several times faster than 3D ones. Planes lie channels-last, so that a frame of
 a clip and a tap of a kernel are views: weights are laid out anew, not copied a second time, and nothing is stacked.
 
-Knows torch's convolutions. Refuses to know autoencoders: how they cut a clip into chunks, what they keep from one to the
-next and what they put around it happens around these layers, and stays theirs.
+Knows torch's convolutions. Refuses to know autoencoders: how they cut a clip into chunks, what they keep from one to
+the next and what they put around it happens around these layers, and stays theirs.
 """
 
 from __future__ import annotations
@@ -23,19 +23,23 @@ from torch import Tensor, nn
 
 
 def make_planar(model: nn.Module) -> None:
-    """Let every 3D convolution of a model that can be computed in planes be computed so, from now on."""
+    """Let a model compute its 3D convolutions in planes from now on, and its 2D ones by the same kernels."""
     for module in model.modules():
-        if isinstance(module, nn.Conv3d) and _is_plain(module):
+        if not isinstance(module, nn.Conv3d | nn.Conv2d) or not _is_plain(module):
+            continue
+        if isinstance(module, nn.Conv3d):
             module.weight.data = _taps_outermost(module.weight.data)
-            # Where `nn.Conv3d.forward` and every class derived from it arrive once they have padded.
-            setattr(module, "_conv_forward", functools.partial(_in_planes, module))  # noqa: B010
-        elif isinstance(module, nn.Conv2d):
+            computed = functools.partial(_in_planes, module)
+        else:
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
+            computed = functools.partial(_plane, module)
+        # Where torch's `forward`, and that of every class derived from it, arrives once it has padded.
+        module.__dict__["_conv_forward"] = computed
 
 
-def _is_plain(conv: nn.Conv3d) -> bool:
+def _is_plain(conv: nn.Conv3d | nn.Conv2d) -> bool:
     zeros = conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
-    return zeros and conv.groups == 1 and tuple(conv.dilation) == (1, 1, 1)
+    return zeros and conv.groups == 1 and set(conv.dilation) == {1}
 
 
 def _taps_outermost(weight: Tensor) -> Tensor:
@@ -60,6 +64,12 @@ def _in_planes(conv: nn.Conv3d, x: Tensor, weight: Tensor, bias: Tensor | None) 
         y = plane if y is None else y.add_(plane)
     assert y is not None
     return y.unflatten(0, (frames.shape[0], length)).transpose(1, 2)
+
+
+def _plane(conv: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if x.ndim == 3:
+        return _plane(conv, x[None], weight, bias)[0]
+    return _convolve(x, weight, bias, list(conv.stride), list(conv.padding))  # pyright: ignore[reportArgumentType]
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: list[int], padding: list[int]) -> Tensor:

@@ -148,6 +148,7 @@ def test_a_processor_with_bfloat16_decodes_in_it_and_denoises_in_float32() -> No
     assert any("bfloat16" in reason for reason in placement.reasons)
     plain = place(preset, request, LAPTOP)
     assert (plain.torch_dtype, plain.vae_dtype, plain.channels_last) == ("float32", "float32", False)
+    assert (placement.planar, plain.planar) == (False, True), "2D convolutions are what is fast in float32"
     asked = request.model_copy(update={"torch_dtype": "float32"})
     everything = place(preset, asked, dataclasses.replace(LAPTOP, bf16=True))
     assert everything.vae_dtype == "float32", "float32 is the way out of NaN, so it is meant for everything"
@@ -161,6 +162,7 @@ def test_what_changes_the_picture_does_not_hang_on_what_else_is_running() -> Non
             placement.vae_tiling,
             placement.quantization,
             placement.channels_last,
+            placement.planar,
         )
 
     preset, request = _wan()
