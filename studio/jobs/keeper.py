@@ -35,8 +35,9 @@ from studio.records.runs import RunStore
 from studio.requests.work import WorkKind
 from studio.storage import FileLock
 
-CANCEL_SECONDS = 2.0
-"""How long a worker may take to stop before it is killed."""
+CANCEL_SECONDS = 10.0
+"""How long a worker may take to stop before it is killed. One that is only slow stops within a block of a step or at
+the end of decoding; killed, it loses the model, and where blocks take long, loading takes longer."""
 KEEP_SECONDS = 60.0
 """The same where what was reached is to be kept: decoding it takes its time."""
 PATIENCE_SECONDS: Mapping[WorkKind, float] = {"training": 600.0, "profile": 30.0, "comparison": 30.0}

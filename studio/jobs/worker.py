@@ -167,11 +167,15 @@ class Worker:
             return
         self._tell(Starting())
         try:
-            imported(PRELOAD)(preset, store=self.store)
+            imported(PRELOAD)(preset, store=self.store, gives_way=self._is_wanted)
             self._preset = preset
         except Exception as error:
             log.warning("preset %s was not loaded ahead of time: %s", preset, error)
         self._tell(Ready(preset=self._preset))
+
+    def _is_wanted(self) -> bool:
+        """Whether there is something better to do than what nobody has asked for."""
+        return self.unwanted.is_set() or self._table.others_wait()
 
     def _tell(self, state: WorkerState) -> None:
         with suppress(StudioError):
