@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,8 @@ Open = Callable[..., Any]
 SMALL = {"num-inference-steps": "6", "num-frames": "5", "width": "64", "height": "64"}
 LONG = {"num-inference-steps": "200"}
 """Still under way while a test looks at it."""
+LONGER = LONG | {"num-frames": "65"}
+"""The same while a test does much else; nobody waits for its end."""
 
 
 def fill(page: Any, prompt: str, **fields: str) -> None:
@@ -143,10 +144,8 @@ def test_a_reload_in_the_middle_reattaches_and_stop_stops(open_page: Open) -> No
     assert page.input_value("#prompt textarea") == "a bus in the snow"
     wait_for_bars(page, before + 2)
 
-    began = time.monotonic()
     page.click("#stop")
     wait_for_state(page, "cancelled")
-    assert time.monotonic() - began < 30
     assert page.locator("#clip video").count() == 0
     assert page.locator("#stop").count() == 0
     assert page.input_value("#prompt textarea") == "a bus in the snow"
@@ -171,7 +170,7 @@ def test_a_closed_tab_loses_nothing_and_stop_and_keep_keeps(open_page: Open) -> 
 
 def test_the_queue_is_paused_reordered_cancelled_and_its_text_is_only_text(open_page: Open) -> None:
     page = open_page()
-    generate(page, "keeps the worker busy", LONG)
+    generate(page, "keeps the worker busy", LONGER)
     wait_for_bars(page, 1)
     page.click("#queue .queue-pause")
     page.wait_for_selector("#queue .queue.paused")

@@ -453,7 +453,7 @@ def test_a_comparison_that_gives_way_while_its_frames_are_sought_holds_up_no_oth
     page.wait_for_function("document.querySelectorAll('.player-first option').length === 2")
     page.wait_for_selector(".player[data-ready=sought]")
     press(page, "End")
-    page.wait_for_function(f"document.querySelector('.player').player.shown()[0][0] === {FRAMES - 1}", timeout=10_000)
+    page.wait_for_function(f"document.querySelector('.player').player.shown()[0][0] === {FRAMES - 1}")
     assert read(page) == [[FRAMES - 1, FRAMES - 1]]
 
 

@@ -356,7 +356,7 @@ def submitted(queue: JobQueue, comparison: Comparison) -> Job:
 
 
 def ended(queue: JobQueue, job: Job) -> Job:
-    return until(lambda: now if (now := queue.get(job.id)).final else None, 60.0)
+    return until(lambda: now if (now := queue.get(job.id)).final else None)
 
 
 def test_a_comparison_is_one_job(store: RunStore, queue: JobQueue) -> None:
@@ -387,7 +387,7 @@ def test_a_paused_queue_walks_no_further_cell(store: RunStore, queue: JobQueue) 
     job = submitted(queue, begun)
     until(lambda: queue.get(job.id).run_id)
     queue.pause()
-    until(lambda: queue.get(job.id).state == "queued", 20.0)
+    until(lambda: queue.get(job.id).state == "queued")
     stood = Comparisons(store).get(begun.id)
     assert stood.ended == 1
     queue.resume()
@@ -408,7 +408,7 @@ def test_a_restart_finds_its_comparison_and_goes_on(store: RunStore) -> None:
     begun = book.begin(replace(grid("adacache", "teacache"), prompts=("steps=3 pause=0.1 blocks=2",)))
     with JobQueue(store=store, verbs=VERBS, in_process=True) as first:
         job = submitted(first, begun)
-        until(lambda: book.get(begun.id).ended == 1 and book.get(begun.id).cells[1].state == "running", 20.0)
+        until(lambda: book.get(begun.id).ended == 1 and book.get(begun.id).cells[1].state == "running")
     left = book.get(begun.id)
     assert left.ended == 1
     with JobQueue(store=store, verbs=VERBS, in_process=True) as second:

@@ -123,7 +123,6 @@ def test_two_processes_under_torchrun_make_what_one_makes_with_twice_the_samples
         cwd=Path(__file__).parent.parent.parent,
         capture_output=True,
         check=True,
-        timeout=200,
     )
     assert main([*asked, "--gradient-accumulation-steps", "2", "--runs", str(tmp_path / "one")]) == 0
     made = []

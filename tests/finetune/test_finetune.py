@@ -239,7 +239,6 @@ def test_killed_again_and_again_it_ends_in_the_same_bits(clips: Clips, tmp_path:
             [sys.executable, "-W", "ignore", "-c", KILLED, str(folder), str(settings), *map(str, deaths)],
             env=environment,
             check=True,
-            timeout=250,
         )
         (version,) = VersionStore(folder).list()
         assert (version.state, version.step) == ("complete", 30)

@@ -108,7 +108,6 @@ def trained(
             [sys.executable, "-W", "ignore", "-c", TRAIN, str(folder), str(free_port()), str(STEPS)],
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             check=True,
-            timeout=200,
         )
     return {name: load_file(folder / f"{name}.safetensors") for name in ("alone", "first", "second")}
 

@@ -28,8 +28,6 @@ from studio.requests.work import TrainVersion
 
 Clips = tuple[TrainingClip, ...]
 Kind = TypeVar("Kind")
-PATIENCE = 120.0
-"""Seconds: the worker imports everything and loads the model first."""
 
 
 @pytest.fixture
@@ -53,7 +51,7 @@ def trained_by(queue: JobQueue, version: Version, *, predict: bool = False) -> J
 
 
 def ended(queue: JobQueue, job: Job) -> Job:
-    return until(lambda: now if (now := queue.get(job.id)).final else None, PATIENCE)
+    return until(lambda: now if (now := queue.get(job.id)).final else None)
 
 
 def test_the_worker_trains_to_the_end_and_makes_the_clips_asked_for_meanwhile(
@@ -61,7 +59,7 @@ def test_the_worker_trains_to_the_end_and_makes_the_clips_asked_for_meanwhile(
 ) -> None:
     version = begin(asked(clips[:2], objective="latent"), store=store)
     training = trained_by(queue, version)
-    until(lambda: queue.worker_state() == Busy(job=training.id, kind="training"), PATIENCE)
+    until(lambda: queue.worker_state() == Busy(job=training.id, kind="training"))
     request = request_for(find_preset("wan"), prompt="a square", seed=1, height=32, width=32, num_frames=5)
     done = ended(queue, queue.submit(request))
     assert done.state == "complete", done.error
@@ -84,7 +82,7 @@ def test_a_stop_keeps_what_was_learnt_and_training_goes_on_from_there(
     for round_ in (1, 2):
         before = len(events_of(versions, version, TrainingStep))
         job = trained_by(queue, version)
-        until(lambda before=before: len(events_of(versions, version, TrainingStep)) > before, PATIENCE)
+        until(lambda before=before: len(events_of(versions, version, TrainingStep)) > before)
         queue.cancel(job.id)
         assert ended(queue, job).state == "cancelled"
         stopped = versions.get(version.id)
@@ -128,12 +126,12 @@ def test_a_training_whose_worker_is_killed_goes_on_when_it_is_tried_again(
     version = begin(request, store=store)
     with JobQueue(store=store) as queue:
         job = trained_by(queue, version)
-        until(lambda: events_of(versions, version, CheckpointWritten), PATIENCE)
+        until(lambda: events_of(versions, version, CheckpointWritten))
     assert versions.state_of(versions.get(version.id)) == "stopped"
     with JobQueue(store=store) as queue:
         assert queue.get(job.id).state == "interrupted"
         again = queue.retry(job.id)
-        until(lambda: len(events_of(versions, version, TrainingStarted)) == 2, PATIENCE)
+        until(lambda: len(events_of(versions, version, TrainingStarted)) == 2)
         queue.cancel(again.id)
         ended(queue, again)
     assert events_of(versions, version, TrainingStarted)[1].first_step >= 1

@@ -25,8 +25,6 @@ from studio.ui.panels.profile import MeasurePanel
 from studio.ui.server.page_context import PageContext
 from studio.ui.wording import worker_words
 
-PATIENCE = 90.0
-"""Seconds: a worker loads the model before it measures."""
 SMALL = {"height": 64, "width": 64, "num_frames": 5, "clips": 1, "growth_clips": 1}
 
 
@@ -54,12 +52,12 @@ def measured_here(queue: JobQueue) -> list[int]:
 def test_the_worker_measures_and_then_makes_clips_again(queue: JobQueue) -> None:
     work = ProfileModel(preset="pocket", num_inference_steps=7)
     job = queue.submit(work)
-    seen = until(lambda: steps_of(queue, work), PATIENCE)[-1]
+    seen = until(lambda: steps_of(queue, work))[-1]
     assert worker_words(queue.worker_state(), paused=False) == "Measuring a model"
     assert 0 < seen.done < seen.total
     fields = {name: SMALL[name] for name in ("height", "width", "num_frames")}
     clip = queue.submit(request_for(find_preset("pocket"), prompt="a road", seed=1, num_inference_steps=2, **fields))
-    assert until(lambda: now if (now := queue.get(clip.id)).final else None, PATIENCE).state == "complete"
+    assert until(lambda: now if (now := queue.get(clip.id)).final else None).state == "complete"
     assert queue.get(job.id).state == "complete"
     assert measured_here(queue) == [7]
 
@@ -67,16 +65,16 @@ def test_the_worker_measures_and_then_makes_clips_again(queue: JobQueue) -> None
 def test_a_measuring_that_is_stopped_leaves_no_profile_and_the_worker_alive(queue: JobQueue) -> None:
     work = ProfileModel(preset="pocket", num_inference_steps=40)
     job = queue.submit(work)
-    until(lambda: queue.get(job.id).state == "running", PATIENCE)
+    until(lambda: queue.get(job.id).state == "running")
     queue.cancel(job.id)
-    assert until(lambda: now if (now := queue.get(job.id)).final else None, PATIENCE).state == "cancelled"
+    assert until(lambda: now if (now := queue.get(job.id)).final else None).state == "cancelled"
     assert measured_here(queue) == []
     assert until(lambda: queue.worker_state().state == "ready")
 
 
 def test_what_cannot_be_measured_says_why(queue: JobQueue) -> None:
     job = queue.submit(ProfileModel(preset="pocket", flow_shift=None, num_inference_steps=1))
-    job = until(lambda: now if (now := queue.get(job.id)).final else None, PATIENCE)
+    job = until(lambda: now if (now := queue.get(job.id)).final else None)
     assert job.state == "failed"
     assert (job.error or {})["code"] == RequestError.code
     assert (job.error or {})["field"] == "num_inference_steps"

@@ -14,6 +14,7 @@ from studio.records.versions import LORA_FILE, Scores, Version
 from studio.ui.server.page_context import PageContext
 from studio.ui.tabs.finetune import FinetuneTab
 from support.page_values import values_of
+from support.patience import until
 
 SMALL = {"width": 64, "height": 64, "num_frames": 9, "max_train_steps": 8, "objective": "latent"}
 SIZE = (9, 12.0, 64, 64)
@@ -48,11 +49,15 @@ def uploaded(tab: FinetuneTab, *files: str, ids: Any = None) -> tuple[list[str],
     """Ids and the list's value, once every file was read."""
     updates = tab.clips.add(given(tab, ids or [], {}, files=list(files)))
     ids, listed = updates[tab.clips.ids], updates[tab.clips.list]
-    deadline = time.monotonic() + 60
-    while any(row["state"] == "reading" for row in listed["clips"]) and time.monotonic() < deadline:
-        time.sleep(0.05)
-        updates = tab.clips.look(given(tab, ids, listed, seen=None))
-        listed = updates[tab.clips.list]
+
+    def read() -> bool:
+        nonlocal listed
+        if any(row["state"] == "reading" for row in listed["clips"]):
+            listed = tab.clips.look(given(tab, ids, listed, seen=None))[tab.clips.list]
+            return False
+        return True
+
+    until(read)
     return ids, listed
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -67,9 +66,7 @@ def made(tab: CompareTab, **fields: Any) -> Run:
     small = {"num_frames": 5, "num_inference_steps": 8}
     request = request_for(find_preset("pocket"), prompt="steps=2", seed=1, **(small | fields))
     job = tab.context.queue.submit(request)
-    deadline = time.monotonic() + 30
-    while not (job := tab.context.queue.get(job.id)).final and time.monotonic() < deadline:
-        time.sleep(0.02)
+    job = until(lambda: now if (now := tab.context.queue.get(job.id)).final else None)
     return tab.context.store.get(job.run_id or "")
 
 

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import shutil
-import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -146,11 +145,15 @@ def test_more_than_fifty_clips_are_not_taken(tab: FinetuneTab, film: Callable[..
 
 def once_read(tab: FinetuneTab, ids: Any, shown: Any) -> Any:
     """What the page shows when no clip is being read any more."""
-    deadline = time.monotonic() + 60
-    while any(row["state"] == "reading" for row in shown[tab.clips.list]["clips"]) and time.monotonic() < deadline:
-        time.sleep(0.05)
-        shown = tab.clips.look(given(tab, ids, shown[tab.clips.list], seen=None))
-    return shown
+
+    def read() -> Any:
+        nonlocal shown
+        if any(row["state"] == "reading" for row in shown[tab.clips.list]["clips"]):
+            shown = tab.clips.look(given(tab, ids, shown[tab.clips.list], seen=None))
+            return None
+        return shown
+
+    return until(read)
 
 
 def test_a_reloaded_page_finds_its_clips_again_and_no_other_file(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -58,15 +57,17 @@ def click(panel: WeightsPanel) -> dict[Any, Any]:
 
 
 def wait_until_done(panel: WeightsPanel) -> list[dict[Any, Any]]:
-    seen = []
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
+    seen: list[dict[Any, Any]] = []
+
+    def over() -> bool:
         said = panel.look(NAME)
         if said[panel.line] == gr.skip():
-            return seen
+            return True
         seen.append(said)
-        time.sleep(0.02)
-    raise AssertionError("the download does not end")
+        return False
+
+    until(over)
+    return seen
 
 
 def test_the_first_click_tells_size_disk_and_licence_and_fetches_nothing(hub: LoopbackHub) -> None:
