@@ -33,6 +33,7 @@ from typing import Any
 import cache_dit_rival
 import caching_tables
 import numpy as np
+import planned_rivals
 from caching_tables import OVERHEAD, UNCACHED
 
 ROOT = Path(__file__).parents[1]
@@ -58,6 +59,8 @@ class Method:
     steps_share: float = 1.0
     flow_shift: float | None = None
     """None is the preset's."""
+    at_steps: int | None = None
+    """Where it was searched for one number of steps alone."""
 
     @property
     def name(self) -> str:
@@ -104,6 +107,8 @@ def rivals() -> list[Method]:
     found += [cached("AdaCache + MoReg", book, "adacache", codebook=book, moreg=True) for book in books]
     found += [cached("EasyCache", f"{at:g}", "easycache", threshold=at) for at in (0.05, 0.1, 0.2, 0.4)]
     found += [cached("TeaCache", f"{at:g}", "teacache", threshold=at) for at in (0.1, 0.2, 0.4)]
+    for at, most in ((0.2, 3), (0.34, 3), (0.7, 5)):  # 0.34 and 3 are its authors' for Wan 2.1 1.3B
+        found.append(cached("SenCache", f"{at:g}, K = {most}", "sencache", threshold=at, max_skip_steps=most))
     found += [cached("First block", f"{at:g}", "first_block", threshold=at) for at in (0.1, 0.2, 0.4)]
     for at, most in ((0.12, 1), (0.12, 2), (0.06, 3), (0.2, 3), (0.5, 5)):
         found.append(cached("MagCache", f"{at:g}, K = {most}", "magcache", threshold=at, max_skip_steps=most))
@@ -124,7 +129,17 @@ def outside() -> list[Method]:
         for at in (0.08, 0.12, 0.16, 0.24, 0.5):
             made = partial(cache_dit_rival.CacheDit, threshold=at)
             found.append(Method(family="cache-dit", setting=f"{at:g}", cache_for=made))
+    for share in (2 / 3, 1 / 2, 1 / 3):
+        found.append(Method(family="DPCache", setting=f"{share:.0%}", cache_for=partial(dpcache_at, share)))
+    for each in planned_rivals.read_found():
+        made = partial(planned_rivals.budcache, computed=each["computed"])
+        setting = f"{each['computed']} steps"
+        found.append(Method(family="BudCache", setting=setting, cache_for=made, at_steps=each["steps"]))
     return found
+
+
+def dpcache_at(share: float, run: Any) -> Any:
+    return planned_rivals.dpcache(run, computed=round(share * run.total_steps))
 
 
 def main() -> None:
@@ -174,7 +189,7 @@ def _run_all(args: argparse.Namespace) -> None:
         world = render_world(PROMPT_SEED + number, num_frames=1)
         for seed in range(args.seeds):
             for steps in args.steps:
-                wanted = [UNCACHED_RUN, *chosen, OVERHEAD_RUN]
+                wanted = [UNCACHED_RUN, *(each for each in chosen if each.at_steps in (None, steps)), OVERHEAD_RUN]
                 wanted = [method for method in wanted if (method.name, number, seed, steps) not in done]
                 if not wanted:
                     continue
