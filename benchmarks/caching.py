@@ -87,7 +87,7 @@ def fewer_steps() -> list[Method]:
     found = []
     for by in (1.5, 2.0, 3.0):
         found.append(Method(family="Fewer steps", setting=f"÷{by:g}", steps_share=1 / by))
-        for shift in (1.5, 2.0, 2.5):
+        for shift in (1.5, 2.0, 2.5, 3.0):
             setting = f"÷{by:g}, shift {shift:g}"
             tuned = Method(family="Fewer steps, shift tuned", setting=setting, steps_share=1 / by, flow_shift=shift)
             found.append(tuned)
