@@ -147,6 +147,9 @@ def dpcache_at(share: float, run: Any) -> Any:
 
 
 def main() -> None:
+    from studio.machine.threads import wait_passively
+
+    wait_passively()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="pocket")
     parser.add_argument("--prompts", type=int, default=16)

@@ -151,6 +151,9 @@ def shapes(pocket_size: int) -> dict[str, Shape]:
 
 
 def main() -> None:
+    from studio.machine.threads import wait_passively
+
+    wait_passively()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--decoders", nargs="+", choices=list(shapes(0)), default=list(shapes(0)))
     names = [way.name for way in WAYS]

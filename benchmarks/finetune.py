@@ -49,6 +49,9 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:
+    from studio.machine.threads import wait_passively
+
+    wait_passively()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--road", type=Path, help="a real road clip")
     parser.add_argument("--steps", type=int, default=80)

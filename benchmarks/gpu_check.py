@@ -573,6 +573,9 @@ def _allocated(device: str) -> int:
 
 
 def main() -> None:
+    from studio.machine.threads import wait_passively
+
+    wait_passively()
     began = time.perf_counter()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--toy", action="store_true", help="the same at toy size, on a processor too")

@@ -269,6 +269,9 @@ class _LatentsOf:
 
 
 def main() -> None:
+    from studio.machine.threads import wait_passively
+
+    wait_passively()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="pocket")
     parser.add_argument("--steps", type=int, default=30)

@@ -40,6 +40,9 @@ PROBE_WORLDS = 2000
 
 
 def main() -> None:
+    from studio.machine.threads import wait_passively
+
+    wait_passively()
     from studio.pocket.architecture import FLOW_SHIFT, GUIDANCE_SCALE, NUM_INFERENCE_STEPS
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
