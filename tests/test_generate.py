@@ -5,12 +5,13 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 import torch
 
-from studio import pipelines
+from studio import pipelines, processor
 from studio.clips.read import read_clip, read_settings
 from studio.errors import GridError, NumericalError, OutOfMemory, PromptError, RequestError, StudioError, UnknownPreset
 from studio.events import (
@@ -59,9 +60,11 @@ def _frames(store: RunStore, events: list[GenerationEvent]) -> np.ndarray:
 
 
 def _ready() -> pipelines.LoadedPipeline:
-    """The pocket model in the slot."""
+    """The pocket model in the slot, placed as `generate` places it: by what trying the processor has told."""
     preset = find_preset("pocket")
-    return pipelines.load(preset, pipelines.place(preset, _request(), hardware.measure()))
+    with TemporaryDirectory() as folder:
+        machine = processor.as_tried(hardware.measure(), Path(folder))
+    return pipelines.load(preset, pipelines.place(preset, _request(), machine))
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ def _worker(folder: Path, environment: dict[str, str]) -> str:
         return isinstance(note, dict) and note.get("state") == "ready"
 
     try:
-        until(is_ready, 240)
+        until(is_ready)
     finally:
         _, said = worker.communicate()  # the end of its standard input ends it
         table.close()

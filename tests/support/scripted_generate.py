@@ -9,6 +9,7 @@ failure is an exception with the run marked), but computes nothing. The prompt i
     at=3                 the step at which `then` happens, where it is not `complete`
     keep_pause=0         seconds that keeping takes
 
+What a run does besides completing is begun with an empty file, `<then>.begun`, beside the runs.
 Every run notes in `moments.jsonl`, beside the runs, when it was seen alive: tests read there that no two overlap.
 """
 
@@ -83,6 +84,7 @@ def generate(
         for step in range(steps):
             yield say(StepStarted(step=step, sigma=1 - step / steps, timestep=1000 * (1 - step / steps)))
             if step == at:
+                (store.folder / f"{then}.begun").touch()
                 _misbehave(then)
             for block in range(blocks):
                 time.sleep(pause)
