@@ -26,8 +26,8 @@ With few computed steps, clips differ too much for what a few of them foretell o
 Steps spread evenly, with half of the trend between them and nothing made up for, do as well as fewer steps (`spread`).
 
 Reusing only guidance's difference, so that a step costs half, was tried and left out: at guidance 4 that difference is
-what changes. With 4 such steps at an equal number of computed passes the pocket's clips were 2.1 dB worse at twice the
-speed and 4.1 dB at three times (10 prompts).
+what changes. With 4 such steps at an equal number of computed passes the pocket's last latents were 2.1 dB further off
+at twice the speed and 4.1 dB at three times (10 prompts).
 
 Related: BudCache (arXiv 2606.13496) also fixes the number of computed steps, and searches them by making clips; DPCache
 (2602.22654) finds them by the same shortest path over pairs, with Taylor's series between them; OTCache (2606.31026)
