@@ -32,9 +32,9 @@ from typing import Any
 
 import cache_dit_rival
 import caching_tables
-import numpy as np
 import planned_rivals
 from caching_tables import OVERHEAD, UNCACHED
+from keeping_store import keeping_store
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -232,7 +232,7 @@ class _Bench:
 
         self.preset = find_preset(preset)
         self.world, self.seed, self.steps, self.probe = world, seed, steps, probe
-        self.store = _keeping_store(folder)
+        self.store = keeping_store(folder)
         self.kept_bytes = 0
         self.cpu_seconds = 0.0
         """Of the last run's denoising."""
@@ -312,30 +312,6 @@ class _Bench:
 
         made.begin_step = begin_step
         return made
-
-
-def _keeping_store(folder: Path) -> Any:
-    """A store that holds on to the last clip's own pixels: the mp4's compression would hide what is above 40 dB."""
-    from studio.clips.clip import Clip
-    from studio.records.run import Run
-    from studio.records.run_writer import RunWriter
-    from studio.records.runs import RunStore
-
-    class Keeping(RunStore):
-        frames: np.ndarray
-
-        def begin(self, *args: Any, **kwargs: Any) -> RunWriter:
-            writer = super().begin(*args, **kwargs)
-            complete = writer.complete
-
-            def completed(clip: Clip, *, partial: bool = False) -> Run:
-                self.frames = clip.frames
-                return complete(clip, partial=partial)
-
-            writer.complete = completed  # type: ignore[method-assign]
-            return writer
-
-    return Keeping(folder)
 
 
 def _schedule(run: Any) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from marked import write_between
 
 OVERHEAD = "Overhead"
 """Family of a cache that never skips."""
@@ -68,10 +69,7 @@ def write(results: Path, cells: list[dict[str, Any]], readme: Path | None) -> st
     (results / "caching.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     if readme is not None:
         inside = "\n".join(short).replace("## ", "### ").strip()
-        before, _, rest = readme.read_text(encoding="utf-8").partition(MARKS_IN_README[0])
-        _, _, after = rest.partition(MARKS_IN_README[1])
-        words = "\n\n".join([MARKS_IN_README[0], inside, CAVEAT, "\n".join(_published()), MARKS_IN_README[1]])
-        readme.write_text(before + words + after, encoding="utf-8")
+        write_between(readme, MARKS_IN_README, "\n\n".join([inside, CAVEAT, "\n".join(_published())]))
     return text
 
 

@@ -43,6 +43,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from marked import write_between
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -743,10 +744,6 @@ def _plot(path: Path, boards: list[_Board], what: str) -> None:
 
 
 def _into_readme(boards: list[_Board], clips: list[dict[str, Any]]) -> None:
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    if not all(mark in text for mark in MARKS_IN_README):
-        return
     lines: list[str] = []
     for board in boards:
         lengths = [frames for frames in board.lengths if frames >= 17]
@@ -763,11 +760,7 @@ def _into_readme(boards: list[_Board], clips: list[dict[str, Any]]) -> None:
             f"Cosine to the full gradient on held-out clips: {_means(clips, EXACT)['cosine']:.6f} for exact; truncated "
             f"{', '.join(told)}."
         )
-    before, _, rest = text.partition(MARKS_IN_README[0])
-    _, _, after = rest.partition(MARKS_IN_README[1])
-    inside = "\n".join(lines).strip()
-    words = "\n\n".join([MARKS_IN_README[0], inside, MARKS_IN_README[1]])
-    readme.write_text(before + words + after, encoding="utf-8")
+    write_between(ROOT / "README.md", MARKS_IN_README, "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -36,6 +36,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keeping_store import keeping_store
+from marked import write_between
+
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 RESULTS = ROOT / "benchmarks/results"
@@ -175,7 +178,7 @@ class Bench:
         from studio.events import RunFinished
         from studio.generate import generate
 
-        store = _keeping_store(self.folder / "runs")
+        store = keeping_store(self.folder / "runs")
         run_id = ""
         stream = generate(self.request(preset, **fields), store=store, stop=lambda: "cancel" if box.is_over() else None)
         for event in stream:
@@ -201,7 +204,7 @@ class Bench:
         from studio.events import BlockComputed
         from studio.generate import generate
 
-        stream = generate(self.request(preset, **fields), store=_keeping_store(self.folder / "runs"))
+        stream = generate(self.request(preset, **fields), store=keeping_store(self.folder / "runs"))
         for event in stream:
             if isinstance(event, BlockComputed) and event.step == 1:
                 break
@@ -253,27 +256,6 @@ class Bench:
         rest = rest.replace("[defaults]", "[defaults]\nmax_sequence_length = 64")
         (presets / f"{WAN}.toml").write_text(head + weights + rest, encoding="utf-8")
         os.environ["DAILIES_PRESETS"] = str(presets)
-
-
-def _keeping_store(folder: Path) -> Any:
-    """A store that holds on to the last clip's own pixels, which the mp4's compression would change."""
-    from studio.records.runs import RunStore
-
-    class Keeping(RunStore):
-        frames: np.ndarray
-
-        def begin(self, *args: Any, **kwargs: Any) -> Any:
-            writer = super().begin(*args, **kwargs)
-            complete = writer.complete
-
-            def completed(clip: Any, **more: Any) -> Any:
-                self.frames = clip.frames
-                return complete(clip, **more)
-
-            writer.complete = completed  # type: ignore[method-assign]
-            return writer
-
-    return Keeping(folder)
 
 
 @contextmanager
@@ -697,10 +679,6 @@ SHORT = {
 
 
 def _into_readme(report: dict[str, Any]) -> None:
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    if not all(mark in text for mark in MARKS_IN_README):
-        return
     about = report["about"]
     lines = [f"{about['card']}, torch {about['torch']}, {about['date']}.", ""]
     for name, columns in SHORT.items():
@@ -708,10 +686,7 @@ def _into_readme(report: dict[str, Any]) -> None:
         if part and part["rows"]:
             rows = [row for row in part["rows"] if set(columns) & set(row) - {"what"}]
             lines += [f"**{part['title']}**", "", *_table(rows, columns)]
-    before, _, rest = text.partition(MARKS_IN_README[0])
-    _, _, after = rest.partition(MARKS_IN_README[1])
-    words = "\n\n".join([MARKS_IN_README[0], "\n".join(lines).strip(), MARKS_IN_README[1]])
-    readme.write_text(before + words + after, encoding="utf-8")
+    write_between(ROOT / "README.md", MARKS_IN_README, "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from marked import write_between
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -245,8 +246,8 @@ def write(folder: Path, figures: dict[str, Any], renders: list[np.ndarray], clip
     (folder / "pocket_quality.json").write_text(json.dumps(figures, indent=1) + "\n")
     (folder / "pocket_quality.md").write_text(table(figures))
     if folder.resolve() == RESULTS:
-        between_marks(ROOT / "README.md", readme_figures(figures))
-        between_marks(CHECKPOINT / "README.md", card_figures(figures))
+        write_between(ROOT / "README.md", MARKS, readme_figures(figures))
+        write_between(CHECKPOINT / "README.md", MARKS, card_figures(figures))
     for number, first in enumerate(range(0, min(32, len(clips)), 8)):
         pairs = zip(renders[first : first + 8], clips[first : first + 8], strict=True)
         write_sheet(folder / f"pocket_quality_{number}.png", [row for pair in pairs for row in pair])
@@ -254,12 +255,6 @@ def write(folder: Path, figures: dict[str, Any], renders: list[np.ndarray], clip
 
 MARKS = ("<!-- pocket-quality -->", "<!-- /pocket-quality -->")
 """In README and in the card: what lies between them is written anew."""
-
-
-def between_marks(page: Path, words: str) -> None:
-    before, _, rest = page.read_text(encoding="utf-8").partition(MARKS[0])
-    _, _, after = rest.partition(MARKS[1])
-    page.write_text(f"{before}{MARKS[0]}\n\n{words.strip()}\n\n{MARKS[1]}{after}", encoding="utf-8")
 
 
 def table(figures: dict[str, Any]) -> str:

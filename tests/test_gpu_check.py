@@ -13,7 +13,7 @@ from support.device import DEVICE
 
 PROJECT = Path(__file__).parents[1]
 SCRIPT = """
-import runpy, socket, sys
+import os, runpy, socket, sys
 
 def refused(*_args, **_more):
     raise OSError("no network")
@@ -21,6 +21,7 @@ def refused(*_args, **_more):
 socket.socket.connect = socket.socket.connect_ex = refused
 sys.modules["gradio"] = None
 sys.argv[:] = sys.argv[1:]
+sys.path.insert(0, os.path.dirname(sys.argv[0]))  # as python itself does for a script
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 

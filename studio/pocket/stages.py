@@ -107,20 +107,37 @@ def text_encoder(folder: Path, length: Length, device: str | None, report: Repor
         found = reading.accuracy(reader, ids[:held_out, 0], {name: a[:held_out] for name, a in labels.items()})
         return ", ".join(f"{name} {share:.1%}" for name, share in found.items())
 
-    state = folder / "text-encoder.pt"
+    _go_through(trainee, plan, loss_of, "text-encoder", folder, length, watch, report)
+    if distributed.join()[0] == 0:
+        write_whole(folder / "text_encoder.pt", encoder.state_dict())
+
+
+def _go_through(
+    trainee: Trainee,
+    plan: Plan,
+    loss_of: Callable[[int, torch.Generator], Tensor],
+    stage: str,
+    folder: Path,
+    length: Length,
+    watch: Callable[[Trainee], str],
+    report: Report,
+    *,
+    watch_every_seconds: float = 240.0,
+) -> None:
+    """Train as far as this call goes; at its end the first process's module holds the averaged weights."""
     for event in train_steps(
         trainee,
         plan,
         loss_of,
-        stage="text-encoder",
-        state_path=state,
+        stage=stage,
+        state_path=folder / f"{stage}.pt",
         stop_after_seconds=length.stop_after_seconds,
         watch=watch,
+        watch_every_seconds=watch_every_seconds,
     ):
         report(event)
     if distributed.join()[0] == 0:
         trainee.load_average()
-        write_whole(folder / "text_encoder.pt", encoder.state_dict())
 
 
 def autoencoder(stage: str, folder: Path, amounts: Amounts, length: Length, device: str | None, report: Report) -> None:
@@ -159,18 +176,8 @@ def autoencoder(stage: str, folder: Path, amounts: Amounts, length: Length, devi
     watch = AutoencoderWatch(
         folder / "sheets", stage, length=1 if stage == "autoencoder-frames" else NUM_FRAMES, worlds=amounts.watched
     )
-    for event in train_steps(
-        trainee,
-        plan,
-        loss_of,
-        stage=stage,
-        state_path=state,
-        stop_after_seconds=length.stop_after_seconds,
-        watch=watch,
-    ):
-        report(event)
+    _go_through(trainee, plan, loss_of, stage, folder, length, watch, report)
     if distributed.join()[0] == 0:
-        trainee.load_average()
         write_whole(folder / "autoencoder.pt", vae.state_dict())
 
 
@@ -326,19 +333,8 @@ def denoiser(stage: str, folder: Path, amounts: Amounts, length: Length, device:
     loss_of = denoising.objective_of(model, choose, denoising.DenoiserObjective())
     looked_at = 1 if stage == "denoiser-frames" else NUM_FRAMES
     watch = DenoiserWatch(folder, stage, tokens, length=looked_at, worlds=amounts.watched)
-    for event in train_steps(
-        trainee,
-        plan,
-        loss_of,
-        stage=stage,
-        state_path=state,
-        stop_after_seconds=length.stop_after_seconds,
-        watch=watch,
-        watch_every_seconds=480,
-    ):
-        report(event)
+    _go_through(trainee, plan, loss_of, stage, folder, length, watch, report, watch_every_seconds=480.0)
     if distributed.join()[0] == 0:
-        trainee.load_average()
         write_whole(folder / "denoiser.pt", model.state_dict())
 
 
