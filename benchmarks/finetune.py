@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from pathlib import Path
 from typing import Any
+
+from marked import write_between
 
 from studio.clips.clip import Clip
 from studio.clips.read import read_clip
@@ -182,11 +183,7 @@ def write(rows: list[dict[str, Any]], steps: int) -> None:
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "finetune.md").write_text(f"# What fine-tuning brings\n\n{table}\n", encoding="utf-8")
     (RESULTS / "finetune.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    readme = Path(__file__).parent.parent / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    if all(mark in text for mark in MARKS):
-        between = re.compile(f"{re.escape(MARKS[0])}.*{re.escape(MARKS[1])}", re.DOTALL)
-        readme.write_text(between.sub(lambda _: f"{MARKS[0]}\n{table}\n{MARKS[1]}", text), encoding="utf-8")
+    write_between(Path(__file__).parents[1] / "README.md", MARKS, table)
     print(table)
 
 
