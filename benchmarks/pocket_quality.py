@@ -19,6 +19,7 @@ import argparse
 import json
 import os
 import sys
+import textwrap
 import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -263,17 +264,15 @@ def table(figures: dict[str, Any]) -> str:
 
 def readme_figures(figures: dict[str, Any]) -> str:
     vae, speed_, motions = figures["autoencoder"], figures["speed"], figures["motion"]
-    lines = [
-        *_agreement(figures),
-        "",
+    words = (
         f"The autoencoder reconstructs held-out clips at {vae['psnr_db']} dB PSNR "
         f"({vae['psnr_db_mean_of_clips']} dB as a mean over clips, SSIM {vae['ssim']}; single frames "
         f"{vae['psnr_db_single_frames']} dB), "
         f"{motions['generated']['share_moving_forward']:.0%} of the generated clips move forward, and one clip took "
-        f"{speed_['cpu_seconds_a_clip']} CPU seconds. Flicker is {motions['generated']['flicker']} grey levels where "
-        f"renders have {motions['renders']['flicker']}.",
-    ]
-    return "\n".join(lines)
+        f"{speed_['cpu_seconds_a_clip']} CPU seconds in float32. Flicker is {motions['generated']['flicker']} grey "
+        f"levels where renders have {motions['renders']['flicker']}."
+    )
+    return "\n".join([*_agreement(figures), "", textwrap.fill(words, 120)])
 
 
 def _agreement(figures: dict[str, Any]) -> list[str]:
