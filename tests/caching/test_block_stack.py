@@ -8,19 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.cached_runs import Load, loading, passes_of, run_undecoded, stacks_of
 from support.device import DEVICE
-from support.tiny_checkpoints import TINY, preset_for, save
+from support.tiny_checkpoints import TINY
 from torch import Tensor, nn
 
 from studio import pipelines
 from studio.caching.adacache import AdaCachePolicy, Codebook
-from studio.caching.block_stack import Action, Captures, Decision, Policy, Stack, StackCache, Step
+from studio.caching.block_stack import Action, Captures, Decision, Policy, StackCache, Step
 from studio.caching.budget import BudgetPolicy, Plan, plan_of
 from studio.caching.easycache import EasyCachePolicy
 from studio.caching.teacache import TeaCachePolicy
 from studio.family import Family, family_with
 from studio.machine import hardware
-from studio.pipelines import LoadedPipeline, StepStart, StepState
+from studio.pipelines import LoadedPipeline, StepStart
 from studio.preset import find_preset
 from studio.records.profiles import find_profile
 from studio.requests.caches import AdaCache, EasyCache, TeaCache
@@ -31,66 +32,19 @@ NEVER = Codebook(thresholds=(), rates=(1,))
 
 
 @pytest.fixture(scope="module")
-def load(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., tuple[LoadedPipeline, GenerationRequest]]]:
-    """A tiny checkpoint in the slot, with a request for it."""
-    base = tmp_path_factory.mktemp("checkpoints")
-    here = hardware.measure()
-
-    def loaded(name: str, **fields: Any) -> tuple[LoadedPipeline, GenerationRequest]:
-        folder = base / name if (base / name).is_dir() else save(name, base)
-        preset = preset_for(name, folder)
-        request = request_for(
-            preset, prompt="a red car, on a road", **({"seed": 3, "num_inference_steps": STEPS} | fields)
-        )
-        ready = pipelines.load(preset, pipelines.place(preset, request, here))
-        if name == "hunyuanvideo-1.5":  # it pads to two thousand tokens, which is most of its time here
-            ready.pipe.tokenizer_max_length, ready.pipe.tokenizer_2_max_length = 64, 16
-            ready.pipe.vision_num_semantic_tokens = 8
-        return ready, request
-
-    yield loaded
-    pipelines.unload()
-
-
-def _passes(ready: LoadedPipeline, request: GenerationRequest) -> int:
-    return 2 if ready.branches == "separate" and request.guidance_scale > 1 else 1
+def load(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Load]:
+    with loading(tmp_path_factory.mktemp("checkpoints"), STEPS) as load:
+        yield load
 
 
 def _cache(ready: LoadedPipeline, request: GenerationRequest, policy: Policy) -> StackCache:
-    stacks = [
-        Stack(transformer=transformer, blocks=blocks)
-        for transformer, blocks in zip(ready.transformers, ready.stacks, strict=True)
-    ]
     total = request.num_inference_steps
-    return StackCache(stacks, policy, total_steps=total, passes=_passes(ready, request))
-
-
-class Enough(Exception):
-    """Ends a run after its last step; nothing is decoded."""
+    return StackCache(stacks_of(ready), policy, total_steps=total, passes=passes_of(ready, request))
 
 
 def _run(ready: LoadedPipeline, request: GenerationRequest, cache: StackCache | None = None) -> np.ndarray:
-    """The last step's latents: eight bits would hide small differences."""
-    latents: list[np.ndarray] = []
-
-    def started(start: StepStart) -> None:
-        if cache is not None:
-            cache.begin_step(start.index, start.sigma)
-
-    def ended(state: StepState) -> None:
-        latents.append(state.latents.float().cpu().numpy().copy())
-        if state.index == request.num_inference_steps - 1:
-            raise Enough
-
-    with pytest.raises(Enough):
-        ready.run(
-            request,
-            generator=torch.Generator("cpu").manual_seed(request.seed),
-            on_step=ended,
-            on_step_start=started,
-            interrupted=lambda: False,
-        )
-    return latents[-1]
+    """The last step's latents."""
+    return run_undecoded(ready, request, cache).latents
 
 
 class Scripted(Policy):
@@ -115,6 +69,9 @@ class Scripted(Policy):
 
 class PerBlock:
     """What the authors' code does: every block's own residual is kept and added. The reference, with torch's hooks."""
+
+    decision = None
+    kept_bytes = 0
 
     def __init__(self, ready: LoadedPipeline, computed: set[int]) -> None:
         self.ready, self.computed = ready, computed

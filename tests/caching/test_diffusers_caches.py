@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -12,17 +12,16 @@ import numpy as np
 import pytest
 import torch
 from diffusers.hooks import PyramidAttentionBroadcastConfig
+from support.cached_runs import Load, loading, passes_of, run_undecoded, stacks_of
 from support.device import DEVICE
-from support.tiny_checkpoints import TINY, preset_for, save
+from support.tiny_checkpoints import TINY
 from torch import Tensor, nn
 
-from studio import pipelines
-from studio.caching import Cache, CacheRun, Decision, Stack, cache_for
+from studio.caching import CacheRun, cache_for
 from studio.caching.diffusers_caches import diffusers_cache, fastercache, seacache
 from studio.errors import RequestError
 from studio.family import FAMILIES, Family, NoiseScale
-from studio.machine import hardware
-from studio.pipelines import LoadedPipeline, StepStart
+from studio.pipelines import LoadedPipeline
 from studio.requests.caches import (
     METHODS,
     FasterCache,
@@ -33,7 +32,7 @@ from studio.requests.caches import (
     TaylorSeer,
     why_not,
 )
-from studio.requests.generation import GenerationRequest, request_for
+from studio.requests.generation import GenerationRequest
 
 STEPS = 8
 _PLAIN: dict[str, tuple[np.ndarray, int]] = {}
@@ -51,84 +50,20 @@ PAIRS = [(name, method) for name in TINY for method in SKIPPING]
 ALLOWED = [(name, method) for name, method in PAIRS if why_not(method, PIPELINE[name]) is None]
 REFUSED = [(name, method) for name, method in PAIRS if why_not(method, PIPELINE[name]) is not None]
 
-Load = Callable[..., tuple[LoadedPipeline, GenerationRequest]]
-
 
 @pytest.fixture(scope="module")
 def load(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Load]:
-    """A tiny checkpoint in the slot, with a request for it."""
-    base = tmp_path_factory.mktemp("checkpoints")
-    here = hardware.measure()
-
-    def loaded(name: str, **fields: Any) -> tuple[LoadedPipeline, GenerationRequest]:
-        folder = base / name if (base / name).is_dir() else save(name, base)
-        preset = preset_for(name, folder)
-        request = request_for(
-            preset, prompt="a red car, on a road", **({"seed": 3, "num_inference_steps": STEPS} | fields)
-        )
-        ready = pipelines.load(preset, pipelines.place(preset, request, here))
-        if name == "hunyuanvideo-1.5":  # it pads to two thousand tokens, which is most of its time here
-            ready.pipe.tokenizer_max_length, ready.pipe.tokenizer_2_max_length = 64, 16
-            ready.pipe.vision_num_semantic_tokens = 8
-        return ready, request
-
-    yield loaded
-    pipelines.unload()
+    with loading(tmp_path_factory.mktemp("checkpoints"), STEPS) as load:
+        yield load
 
 
 def _cache_run(ready: LoadedPipeline, request: GenerationRequest) -> CacheRun:
-    stacks = zip(ready.transformers, ready.stacks, strict=True)
     return CacheRun(
         pipe=ready.pipe,
-        stacks=tuple(Stack(transformer=transformer, blocks=blocks) for transformer, blocks in stacks),
+        stacks=stacks_of(ready),
         total_steps=request.num_inference_steps,
-        passes=2 if ready.branches == "separate" and request.guidance_scale > 1 else 1,
+        passes=passes_of(ready, request),
     )
-
-
-class Enough(Exception):
-    """Ends a run after a step; nothing is decoded."""
-
-
-@dataclasses.dataclass
-class Told:
-    """What a run showed."""
-
-    latents: np.ndarray
-    """Of the last step: eight bits would hide small differences."""
-    decisions: list[Decision | None]
-    """Each step's, at its end."""
-    kept_bytes: int
-    """The most that was kept after a step."""
-
-
-def _run(
-    ready: LoadedPipeline, request: GenerationRequest, cache: Cache | None = None, stop_after: int | None = None
-) -> Told:
-    told = Told(np.zeros(0), [], 0)
-    last = request.num_inference_steps - 1 if stop_after is None else stop_after
-
-    def started(start: StepStart) -> None:
-        if cache is not None:
-            cache.begin_step(start.index, start.sigma)
-
-    def ended(state: Any) -> None:
-        told.latents = state.latents.float().cpu().numpy().copy()
-        if cache is not None:
-            told.decisions.append(cache.decision)
-            told.kept_bytes = max(told.kept_bytes, cache.kept_bytes)
-        if state.index == last:
-            raise Enough
-
-    with pytest.raises(Enough):
-        ready.run(
-            request,
-            generator=torch.Generator("cpu").manual_seed(request.seed),
-            on_step=ended,
-            on_step_start=started,
-            interrupted=lambda: False,
-        )
-    return told
 
 
 @contextmanager
@@ -152,7 +87,7 @@ def _linear_work(blocks: tuple[nn.Module, ...]) -> Iterator[list[int]]:
 def _plain(name: str, ready: LoadedPipeline, request: GenerationRequest) -> tuple[np.ndarray, int]:
     if name not in _PLAIN:
         with _linear_work(ready.blocks) as work:
-            _PLAIN[name] = _run(ready, request).latents, sum(work)
+            _PLAIN[name] = run_undecoded(ready, request).latents, sum(work)
     return _PLAIN[name]
 
 
@@ -181,7 +116,7 @@ def test_what_is_allowed_skips_repeats_itself_and_leaves_no_trace(name: str, met
     plain, full = _plain(name, ready, request)
     cache = cache_for(SKIPPING[method], _cache_run(ready, request))
     with cache.attached(), _linear_work(ready.blocks) as part:
-        cached = _run(ready, request, cache)
+        cached = run_undecoded(ready, request, cache)
     assert sum(part) < 0.97 * full
     assert np.isfinite(cached.latents).all()
     assert 0 < np.abs(cached.latents - plain).mean() < 0.3 * np.abs(plain).mean()
@@ -189,10 +124,10 @@ def test_what_is_allowed_skips_repeats_itself_and_leaves_no_trace(name: str, met
     assert cache.kept_bytes == 0
 
     assert not _hooks(ready)
-    assert np.array_equal(_run(ready, request).latents, plain)
+    assert np.array_equal(run_undecoded(ready, request).latents, plain)
     again = cache_for(SKIPPING[method], _cache_run(ready, request))
     with again.attached():
-        assert np.array_equal(_run(ready, request, again).latents, cached.latents)
+        assert np.array_equal(run_undecoded(ready, request, again).latents, cached.latents)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +145,7 @@ def test_the_decision_says_what_was_done(name: str, method: str, load: Load) -> 
     begin = cache.begin_step
     with cache.attached(), _linear_work(ready.blocks[1:]) as work:
         cache.begin_step = lambda index, sigma: (by_step.append(sum(work)), begin(index, sigma))[1]
-        told = _run(ready, request, cache)
+        told = run_undecoded(ready, request, cache)
     each = np.diff([*by_step, sum(work)])
     kinds = [decision.action.value for decision in told.decisions if decision is not None]
     assert len(kinds) == STEPS
@@ -269,24 +204,24 @@ def test_what_is_refused_would_not_have_worked(name: str, method: str, load: Loa
     cache = FasterUntold(SKIPPING[method], run) if method == "fastercache" else cache_for(SKIPPING[method], run)
     fault = WITHOUT_A_REFUSAL[name, method]
     with _linear_work(ready.blocks) as full:
-        plain = _run(ready, request).latents
+        plain = run_undecoded(ready, request).latents
     with _linear_work(ready.blocks) as part, cache.attached():
         if fault is None:
-            _run(ready, request, cache)
+            run_undecoded(ready, request, cache)
             assert sum(part) == sum(full)
         else:
             with pytest.raises(fault[0], match=fault[1]):
-                _run(ready, request, cache)
-    assert np.array_equal(_run(ready, request).latents, plain)
+                run_undecoded(ready, request, cache)
+    assert np.array_equal(run_undecoded(ready, request).latents, plain)
 
 
 def test_each_pass_of_a_step_repeats_its_own_attention(load: Load) -> None:
     ready, request = load("wan")
-    plain = _run(ready, request).latents
+    plain = run_undecoded(ready, request).latents
     settings = PyramidAttentionBroadcast(self_attention_skip_range=2, timestep_range=(0, 1001))
     cache = cache_for(settings, _cache_run(ready, request))
     with cache.attached():
-        ours = _run(ready, request, cache).latents
+        ours = run_undecoded(ready, request, cache).latents
     transformer: Any = ready.transformers[0]
     transformer.enable_cache(
         PyramidAttentionBroadcastConfig(
@@ -298,7 +233,7 @@ def test_each_pass_of_a_step_repeats_its_own_attention(load: Load) -> None:
         )
     )
     try:
-        theirs = _run(ready, request).latents  # the unguided branch is given the guided one's attention
+        theirs = run_undecoded(ready, request).latents  # the unguided branch is given the guided one's attention
     finally:
         transformer.disable_cache()
     assert np.abs(ours - plain).mean() < np.abs(theirs - plain).mean()
@@ -313,7 +248,7 @@ def test_a_second_transformer_goes_on_counting(load: Load) -> None:
             t.register_forward_hook(lambda *_, n=n: passes.__setitem__(n, passes[n] + 1))
             for n, t in enumerate(ready.transformers)
         ]
-        told = _run(ready, request, cache)
+        told = run_undecoded(ready, request, cache)
         for handle in handles:
             handle.remove()
     first = passes[0] // 2
@@ -328,7 +263,8 @@ def test_ratios_far_from_one_forbid_skipping(load: Load) -> None:
     for ratios in ((), (1.0,) * STEPS, (1.5,) * STEPS):
         cache = cache_for(MagCache(mag_ratios=ratios), _cache_run(ready, request))
         with cache.attached():
-            kinds[ratios] = [decision.action.value for decision in _run(ready, request, cache).decisions if decision]
+            decisions = run_undecoded(ready, request, cache).decisions
+            kinds[ratios] = [decision.action.value for decision in decisions if decision]
     assert kinds[()] == kinds[(1.0,) * STEPS]
     assert "reused" in kinds[()]
     assert kinds[(1.5,) * STEPS] == ["computed"] * STEPS
@@ -339,9 +275,9 @@ def test_an_aborted_run_leaves_nothing_to_the_next(method: str, load: Load) -> N
     ready, request = load("sana-video")  # diffusers resets the caches of the other families itself
     cache = cache_for(SKIPPING[method], _cache_run(ready, request))
     with cache.attached():
-        whole = _run(ready, request, cache).latents
-        _run(ready, request, cache, stop_after=3)
-        assert np.array_equal(_run(ready, request, cache).latents, whole)
+        whole = run_undecoded(ready, request, cache).latents
+        run_undecoded(ready, request, cache, stop_after=3)
+        assert np.array_equal(run_undecoded(ready, request, cache).latents, whole)
 
 
 def test_a_failed_attachment_takes_everything_off_again(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -369,7 +305,7 @@ def test_seacache_is_shown_the_clip_and_nothing_else(
     original = cache._pictures
     cache._pictures = lambda *call: shown.extend(original(*call)) or shown[-1:]  # type: ignore[method-assign]
     with cache.attached():
-        told = _run(ready, request, cache, stop_after=0)
+        told = run_undecoded(ready, request, cache, stop_after=0)
     assert {tuple(latents.shape) for latents in shown} == {(channels, frames, side, side)}
     assert len(shown) == cache.run.passes
     noise = torch.Generator("cpu").manual_seed(request.seed)
@@ -383,31 +319,31 @@ def test_an_offloaded_model_is_cached_as_well(method: str, load: Load) -> None:
     ready, request = load("wan")
     cache = cache_for(SKIPPING[method], _cache_run(ready, request))
     with cache.attached():
-        cached = _run(ready, request, cache).latents
+        cached = run_undecoded(ready, request, cache).latents
     ready.pipe.enable_model_cpu_offload(device=DEVICE)  # on a processor to where it is already, by the same hooks
     try:
-        plain = _run(ready, request).latents
+        plain = run_undecoded(ready, request).latents
         again = cache_for(SKIPPING[method], _cache_run(ready, request))
         with again.attached():
-            assert np.array_equal(_run(ready, request, again).latents, cached)
-            assert np.array_equal(_run(ready, request, again).latents, cached)
-        assert np.array_equal(_run(ready, request).latents, plain)
+            assert np.array_equal(run_undecoded(ready, request, again).latents, cached)
+            assert np.array_equal(run_undecoded(ready, request, again).latents, cached)
+        assert np.array_equal(run_undecoded(ready, request).latents, plain)
         assert not _hooks(ready)
     finally:
         ready.pipe.remove_all_hooks()
         ready.pipe._all_hooks = []
         ready.pipe.to(DEVICE)
-    assert np.array_equal(_run(ready, request).latents, plain)
+    assert np.array_equal(run_undecoded(ready, request).latents, plain)
 
 
 @pytest.mark.parametrize("method", ["first_block", "pab", "fastercache"])
 def test_without_guidance_there_is_one_sample_and_it_still_skips(method: str, load: Load) -> None:
     ready, request = load("cogvideox", guidance_scale=1.0)
     with _linear_work(ready.blocks) as full:
-        _run(ready, request)
+        run_undecoded(ready, request)
     cache = cache_for(SKIPPING[method], _cache_run(ready, request))
     with cache.attached(), _linear_work(ready.blocks) as part:
-        assert np.isfinite(_run(ready, request, cache).latents).all()
+        assert np.isfinite(run_undecoded(ready, request, cache).latents).all()
     assert sum(part) < sum(full)
 
 
