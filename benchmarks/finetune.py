@@ -158,26 +158,23 @@ def row_of(name: str, way: str, version: Version, store: RunStore) -> dict[str, 
         "latent": version.scores.latent,
         "base_latent": version.base_scores.latent,
         "decoder_bytes": held["held"],
-        "minutes": version.seconds / 60,
-        "threads": int(version.environment["torch_threads"]),
     }
 
 
 def write(rows: list[dict[str, Any]], steps: int) -> None:
     """The table, as Markdown and JSON, and into README."""
     lines = [
-        f"One-step denoised frames of held-out samples, {steps} steps of training each; minutes of these steps "
-        f"(CPU threads: {' or '.join(str(each) for each in sorted({row['threads'] for row in rows}))}).",
+        f"One-step denoised frames of held-out samples, {steps} steps of training each.",
         "",
-        "| clips | trained by | PSNR | gain | pixel loss | flow matching | held for the decoder | minutes |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| clips | trained by | PSNR | gain | pixel loss | flow matching | held for the decoder |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
         held = f"{row['decoder_bytes'] / 1e6:.0f} MB" if row["decoder_bytes"] else "–"
         lines.append(
             f"| {row['clips']} | {row['way']} | {row['psnr']:.2f} dB | {row['psnr'] - row['base_psnr']:+.2f} dB "
             f"| {row['base_pixel']:.4f} → {row['pixel']:.4f} | {row['base_latent']:.4f} → {row['latent']:.4f} "
-            f"| {held} | {row['minutes']:.1f} |"
+            f"| {held} |"
         )
     table = "\n".join(lines)
     RESULTS.mkdir(exist_ok=True)
