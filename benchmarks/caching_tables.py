@@ -1,7 +1,8 @@
 """What benchmarks/caching.py measured, as tables and plots; knows cells, and not how they came about.
 
 Families are held against each other where they compute the same share of the blocks. Of a family's settings those count
-that no other of its own beats in both; between two of them PSNR is a straight line, and beyond them there is nothing.
+that no other of its own beats in both; between two of them PSNR is a straight line, and beyond all of its settings is
+nothing.
 """
 
 from __future__ import annotations
@@ -51,8 +52,9 @@ def write(results: Path, cells: list[dict[str, Any]], readme: Path | None) -> st
         rows = rows_of([cell for cell in cells if cell["steps"] == steps])
         figures[steps] = rows
         _plot(results / f"caching_{steps}.png", rows, steps)
-        short.append(at_equal_share(rows, steps))
-        tables += [short[-1], _table(rows, steps)]
+        at_equal = at_equal_share(rows, steps)
+        tables += [at_equal, _table(rows, steps)]
+        short = short or [at_equal]  # README shows the first number of steps alone
     overhead = [cell for cell in cells if cell["family"] == OVERHEAD and "psnr" in cell]
     if overhead:
         slower = statistics.median(1 / cell["cpu"] for cell in overhead) - 1
@@ -122,7 +124,9 @@ def at_share(rows: list[dict[str, Any]], share: float) -> dict[str, float] | Non
     """PSNR, its deviation and the CPU seconds' ratio of a family where it computes that share of the blocks."""
     best = front(rows)
     shares = [row["computed"] for row in best]
-    if not best or not shares[0] - AS_GOOD_AS <= share <= shares[-1] + AS_GOOD_AS:
+    # Of settings that compute more and come out worse than the best one, the best one speaks for them.
+    most = max((row["computed"] for row in rows), default=0.0)
+    if not best or not shares[0] - AS_GOOD_AS <= share <= most + AS_GOOD_AS:
         return None
     names = ("psnr", "psnr_deviation", "cpu")
     return {name: float(np.interp(share, shares, [row[name] for row in best])) for name in names}
@@ -213,7 +217,7 @@ def _plot(path: Path, rows: list[dict[str, Any]], steps: int) -> None:
             linewidth=2.2 if ours else 1.0,
             markersize=8 if ours else 5.5,
             linestyle="--" if fewer else "-",
-            color="black" if family == "Fewer steps" else "grey" if fewer else None,
+            color="black" if family == "Fewer steps" else "grey" if fewer else plt.get_cmap("tab20")(number % 20),
             label="Budget (ours)" if ours else family,
             zorder=3 if ours else 2,
         )

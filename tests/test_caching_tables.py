@@ -28,6 +28,11 @@ def test_beyond_a_familys_settings_there_is_nothing() -> None:
     assert caching_tables.at_share(rows, 2 / 3) is None
 
 
+def test_where_more_work_makes_it_worse_the_best_setting_speaks_for_the_family() -> None:
+    rows = [_row(0.4, 40.0, psnr_deviation=1.0, cpu=2.0), _row(0.5, 39.0, psnr_deviation=0.0, cpu=1.8)]
+    assert caching_tables.at_share(rows, 0.5) == pytest.approx({"psnr": 40.0, "psnr_deviation": 1.0, "cpu": 2.0})
+
+
 def test_a_setting_that_another_of_its_family_beats_in_both_does_not_count() -> None:
     best = [_row(0.3, 30.0), _row(0.5, 45.0)]
     assert caching_tables.front([*best, _row(0.6, 44.0), _row(0.3, 28.0)]) == best
