@@ -32,7 +32,7 @@ import os
 import pkgutil
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -73,8 +73,13 @@ class Refusal(Exception):
 # ------------------------------------------------------------------------------------------- the process's own bars
 
 
-def limit_process(limits: ClipLimits) -> None:
-    """Lowers what this process may use, for good; called when all imports are done and before the file is opened."""
+def limit_process(limits: ClipLimits, *, more_files: int = 0, output_bytes: int = 0) -> None:
+    """Lowers what this process may use, for good; called when all imports are done and before the file is opened.
+
+    Args:
+        more_files: How many besides the clip may be open at a time.
+        output_bytes: How large a file that was handed to it may grow.
+    """
     try:
         import resource
     except ImportError:  # Windows
@@ -83,10 +88,10 @@ def limit_process(limits: ClipLimits) -> None:
     os.close(free)
     bars = {
         resource.RLIMIT_CPU: limits.cpu_seconds,
-        resource.RLIMIT_FSIZE: 0,
+        resource.RLIMIT_FSIZE: output_bytes,
         resource.RLIMIT_CORE: 0,
         # One descriptor more than there are now: while the clip is open, no second file or socket can be.
-        resource.RLIMIT_NOFILE: free + 1,
+        resource.RLIMIT_NOFILE: free + 1 + more_files,
     }
     if sys.platform == "linux":
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
@@ -116,6 +121,8 @@ class Survey:
     trusted_times: bool
     """False where timestamps are missing or collide; then the pictures are counted out at `rate`."""
     seconds: float
+    last_seconds: Fraction | None = None
+    """How long the last picture is to be shown, where the file says so."""
     notices: list[str] = field(default_factory=list)
 
 
@@ -201,6 +208,7 @@ def survey(container: av.container.InputContainer, limits: ClipLimits) -> Survey
     notices: list[str] = []
     times: list[Fraction] = []
     pictures, discarded, first = 0, 0, None
+    latest, last_seconds = Fraction(-1), None
     for packet in packets_of(container, stream, []):
         if packet.size == 0 or _is_hidden(packet, stream):
             continue
@@ -212,6 +220,8 @@ def survey(container: av.container.InputContainer, limits: ClipLimits) -> Survey
         if stamp is not None and not packet.is_discard and packet.time_base:
             times.append(stamp * packet.time_base)
             first = times[-1] if first is None else min(first, times[-1])
+            if times[-1] >= max(latest, first):
+                latest, last_seconds = times[-1], packet.duration * packet.time_base if packet.duration else None
             _check_span(times[-1] - first, limits)
         _check_count(pictures, limits)
     stored = pictures + _frames_not_delivered(container, stream, pictures + discarded, times)
@@ -230,6 +240,7 @@ def survey(container: av.container.InputContainer, limits: ClipLimits) -> Survey
         constant_rate=constant,
         trusted_times=trusted,
         seconds=seconds,
+        last_seconds=last_seconds,
         notices=notices,
     )
 
@@ -463,7 +474,7 @@ def shape_of(frame: av.VideoFrame, stream: av.video.stream.VideoStream, limits: 
         width, height = (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))
         tally.note(f"its pixels are {aspect} wide for their height: squared to {width}×{height}")
         _check_size(width, height, limits.stored_side, limits.stored_area)
-    across, down, transpose = _display_axes(frame, tally)
+    across, down, transpose = display_axes(frame, tally)
     shape = FrameShape(stored_width=width, stored_height=height, transpose=transpose, mirror=across < 0, upend=down < 0)
     if transpose or shape.mirror or shape.upend:
         tally.note(f"it says how to hold it: turned upright, to {shape.width}×{shape.height}")
@@ -493,7 +504,7 @@ def scaled_down(
     return shape
 
 
-def _display_axes(frame: av.VideoFrame, tally: Tally) -> tuple[int, int, bool]:
+def display_axes(frame: av.VideoFrame, tally: Tally) -> tuple[int, int, bool]:
     """(sign of shown columns, sign of shown rows, whether rows and columns change places), from the display matrix.
 
     The matrix holds 16.16 numbers a, b, u, c, d, v, x, y, w; a stored (x, y) is shown at (ax + cy, bx + dy).
@@ -517,12 +528,11 @@ def convert(frame: av.VideoFrame, shape: FrameShape, tally: Tally) -> tuple[byte
 
     transparent = frame.format.name == "pal8" or any(part.is_alpha for part in frame.format.components)
     unsaid = frame.colorspace == _UNSPECIFIED and not frame.format.is_rgb
-    guess = Colorspace.ITU709 if frame.height >= 720 else Colorspace.ITU601  # as players guess
     pixels = frame.reformat(
         width=shape.stored_width,
         height=shape.stored_height,
         format="rgba" if transparent else "rgb24",
-        src_colorspace=guess if unsaid else None,
+        src_colorspace=Colorspace(_GUESSES[matrix_of(frame)]) if unsaid else None,
         interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT,
         threads=1,
     )
@@ -536,8 +546,17 @@ def convert(frame: av.VideoFrame, shape: FrameShape, tally: Tally) -> tuple[byte
     return (b"A" if transparent else b"F"), b"".join(padded[start : start + used] for start in starts)
 
 
+def matrix_of(frame: av.VideoFrame) -> int:
+    """The AVCOL_SPC number of the matrix between its colours and RGB; where it does not say, what players guess."""
+    if frame.colorspace != _UNSPECIFIED:
+        return int(frame.colorspace)
+    return 1 if frame.height >= 720 else 6
+
+
 _UNSPECIFIED = 2
 """AVCOL_SPC_UNSPECIFIED."""
+_GUESSES = {1: 1, 6: 5}
+"""What the scaler calls BT.709 and BT.601."""
 _HDR = {16: "PQ", 18: "HLG"}
 """Transfer curves by AVCOL_TRC number."""
 
@@ -682,8 +701,13 @@ def _check_delivery(header: dict[str, Any], shape: FrameShape, limits: ClipLimit
     )
 
 
-def answer_safely(answer: BinaryIO, request: dict[str, Any], limits: ClipLimits) -> None:
-    """`deliver`, with every way in which a decoder gives up made a refusal."""
+def answer_safely(
+    answer: BinaryIO,
+    request: dict[str, Any],
+    limits: ClipLimits,
+    deliver: Callable[[BinaryIO, dict[str, Any], ClipLimits], None] = deliver,
+) -> None:
+    """Does what is asked, with every way in which a decoder gives up made a refusal."""
     from av.error import FFmpegError
 
     try:

@@ -28,6 +28,10 @@ MAX_SETTINGS_BYTES = 256_000
 """Longest settings text written into a file or read from one."""
 
 
+X264 = {"preset": "medium", "crf": "16", "threads": "4"}
+"""How H.264 is made. Its bytes depend on the number of threads, so that may not depend on the machine."""
+
+
 def write_clip(clip: Clip, path: Path, *, settings: dict[str, Any] | None = None) -> None:
     """Writes H.264 in MP4, whole or not at all; equal clips and settings give equal bytes.
 
@@ -119,11 +123,10 @@ def _encode(clip: Clip, tags: Path, part: Path) -> None:
         *("-f", "ffmetadata", "-i", f"file:{tags.absolute()}", "-map", "0:v", "-map_metadata", "1"),
         # Browsers take an untagged file's colours to be what they please: convert to BT.709 and say so.
         *("-vf", f"{_TO_BT709},format=yuv420p,{_SAY_BT709}"),
-        *("-c:v", "libx264", "-preset", "medium", "-crf", "16"),
+        *("-c:v", "libx264", "-preset", X264["preset"], "-crf", X264["crf"], "-threads", X264["threads"]),
         # A key frame each half second and no B-frames: the comparison player steps and seeks by single frames.
         *("-g", str(max(1, round(clip.fps / 2))), "-bf", "0"),
-        # x264's bytes depend on its thread count, so the count may not depend on the machine.
-        *("-threads", "4", "-flags:v", "+bitexact", "-fflags", "+bitexact"),
+        *("-flags:v", "+bitexact", "-fflags", "+bitexact"),
         *("-movflags", "+faststart+use_metadata_tags", "-f", "mp4", f"file:{part.absolute()}"),
     ]
     # restore_signals=False: a file-size limit should reach ffmpeg as an error it can report, not as a fatal signal.
