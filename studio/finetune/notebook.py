@@ -17,7 +17,8 @@ from studio.finetune.training import Training
 from studio.pipelines.adapters import save_adapters
 from studio.preset import Preset
 from studio.records.event_log import EventLog
-from studio.records.versions import LOG, LORA_2_FILE, LORA_FILE, Version, VersionStore
+from studio.records.folders import LOG
+from studio.records.versions import LORA_2_FILE, LORA_FILE, Version, VersionStore
 from studio.storage import write_atomically
 
 STATE, SAMPLES = "state.pt", "samples.safetensors"

@@ -17,28 +17,21 @@ order, so that one can be rolled back. Knows folders and records. Refuses to kno
 from __future__ import annotations
 
 import json
-import re
-import secrets
 import shutil
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from studio.errors import ErrorRecord, StudioError, VersionError
-from studio.records.codec import from_json, to_json
-from studio.records.event_log import EventTail, Numbered
+from studio.errors import ErrorRecord, VersionError
+from studio.records.folders import FolderStore, new_id
 from studio.requests.training import FinetuneRequest, RecordedTraining
-from studio.storage import FileLock, disk_trouble, write_atomically
+from studio.storage import write_atomically
 
 VersionState = Literal["waiting", "training", "stopped", "complete", "failed"]
 FOLDER = ".versions"
 LORA_FILE = "pytorch_lora_weights.safetensors"
 LORA_2_FILE = "pytorch_lora_weights_2.safetensors"
 DECODER_FILE = "decoder_lora.safetensors"
-LOG = "log.jsonl"
-RECORD_VERSION = 1
-_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{8}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,11 +107,18 @@ class Version:
         return self.scores is not None and self.base_scores is not None and self.scores.psnr < self.base_scores.psnr
 
 
-class VersionStore:
+class VersionStore(FolderStore[Version]):
     """All versions in a runs folder."""
 
+    kind = Version
+    noun = "version"
+    record_name = "version.json"
+    lock_name = "training.lock"
+    fault = VersionError
+    listed_by = "python -m studio versions"
+
     def __init__(self, runs_folder: Path) -> None:
-        self.folder = runs_folder / FOLDER
+        super().__init__(runs_folder / FOLDER)
 
     def begin(self, request: FinetuneRequest, *, preset_digest: str) -> Version:
         """A folder for a new version, with its request in it.
@@ -126,66 +126,14 @@ class VersionStore:
         Raises:
             DiskFull: no room.
         """
-        now = datetime.now(UTC)
-        version = Version(
-            id=f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(4)}",
-            # To the microsecond: versions are listed by it, and two may begin within a millisecond.
-            created=now.isoformat(timespec="microseconds"),
-            state="waiting",
-            request=request,
-            preset_digest=preset_digest,
-        )
-        try:
-            self.path(version.id).mkdir(parents=True)
-        except OSError as error:
-            raise disk_trouble(error, self.folder) from error
-        self.write(version)
+        version_id, created = new_id()
+        version = Version(id=version_id, created=created, state="waiting", request=request, preset_digest=preset_digest)
+        self.add(version)
         return version
-
-    def path(self, version_id: Any) -> Path:
-        """Where it lies, or would.
-
-        Raises:
-            VersionError: that is no version's id; a path in its place would lead elsewhere.
-        """
-        if not isinstance(version_id, str) or not _ID.fullmatch(version_id):
-            raise _no_such(version_id)
-        return self.folder / version_id
-
-    def write(self, version: Version) -> None:
-        record = {"record_version": RECORD_VERSION} | to_json(version)
-        write_atomically(self.path(version.id) / "version.json", json.dumps(record, indent=1).encode())
-
-    def get(self, version_id: Any) -> Version:
-        """The version of that id.
-
-        Raises:
-            VersionError: there is none, or its record cannot be read.
-        """
-        path = self.path(version_id)
-        if not (path / "version.json").is_file():
-            raise _no_such(version_id)
-        try:
-            version = from_json(Version, json.loads((path / "version.json").read_text(encoding="utf-8")))
-            if version.id != version_id:
-                raise ValueError(f"it calls itself {version.id[:40]!r}")
-            return version
-        except (OSError, ValueError, RecursionError, StudioError) as error:
-            raise VersionError(
-                f"The record of version {version_id} cannot be read: {error}.", field="version", value=version_id
-            ) from error
 
     def list(self, *, preset: str | None = None) -> list[Version]:
         """All that can be read, newest first."""
-        versions = []
-        for path in self.folder.glob("*/version.json"):
-            try:
-                version = self.get(path.parent.name)
-            except VersionError:
-                continue
-            if preset in (None, version.request.preset):
-                versions.append(version)
-        return sorted(versions, key=lambda version: (version.created, version.id), reverse=True)
+        return [version for version in self.every() if preset in (None, version.request.preset)]
 
     def delete(self, version_id: str) -> None:
         """Remove a version; one that is promoted is rolled back first.
@@ -206,24 +154,9 @@ class VersionStore:
 
     def state_of(self, version: Version) -> VersionState:
         """What is so by now: one that was being trained when its process died was stopped."""
-        if version.state != "training":
+        if version.state != "training" or self.is_held(version.id):
             return version.state
-        lock = self.lock(version.id)
-        try:
-            if not lock.try_acquire():
-                return "training"
-        except OSError:  # it was deleted meanwhile
-            return "stopped"
-        lock.release()
         return "stopped"
-
-    def events(self, version_id: str, *, after: int = 0) -> list[Numbered]:
-        """What its training has said after that line; one torn by a crash is left out."""
-        return EventTail(self.path(version_id) / LOG, after=after).read()
-
-    def lock(self, version_id: str) -> FileLock:
-        """Held by whoever trains it."""
-        return FileLock(self.path(version_id) / "training.lock")
 
     # -- which one is in use ------------------------------------------------------------------------------------------
 
@@ -305,12 +238,3 @@ class VersionStore:
             every = {}
         every = every if isinstance(every, dict) else {}
         write_atomically(path, json.dumps(every | {preset: ids}, indent=1).encode())
-
-
-def _no_such(version_id: Any) -> VersionError:
-    return VersionError(
-        f"There is no version {str(version_id)[:60]!r}.",
-        field="version",
-        value=version_id,
-        way_out="List them with `python -m studio versions`.",
-    )

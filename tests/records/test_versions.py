@@ -16,7 +16,8 @@ import pytest
 from studio.errors import VersionError
 from studio.events import TrainingSample
 from studio.records.event_log import Numbered
-from studio.records.versions import LOG, LORA_FILE, ClipRecord, Scores, Version, VersionStore
+from studio.records.folders import LOG
+from studio.records.versions import LORA_FILE, ClipRecord, Scores, Version, VersionStore
 from studio.requests.training import FinetuneRequest, TrainingClip
 
 NO_IDS: tuple[Any, ...] = (

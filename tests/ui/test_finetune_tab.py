@@ -37,8 +37,9 @@ from studio.events import (
 from studio.family import family_of
 from studio.finetune import go_on
 from studio.preset import list_presets
+from studio.records.folders import LOG
 from studio.records.runs import RunStore
-from studio.records.versions import DECODER_FILE, LOG, LORA_FILE, Version
+from studio.records.versions import DECODER_FILE, LORA_FILE, Version
 from studio.requests.generation import request_for
 from studio.requests.training import FinetuneRequest
 from studio.requests.work import TrainVersion

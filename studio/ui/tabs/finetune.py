@@ -15,7 +15,8 @@ from studio.errors import JobError, StudioError, from_json
 from studio.finetune import begin, preset_of
 from studio.machine import weights
 from studio.preset import Preset
-from studio.records.versions import LOG, Version
+from studio.records.folders import LOG
+from studio.records.versions import Version
 from studio.requests.work import TrainVersion
 from studio.ui.attachment import Signs, signs_of
 from studio.ui.components import message
