@@ -21,6 +21,7 @@
     ├── RunError              a stored run that is missing, half-written or not yours
     ├── VersionError          the same of a fine-tuned version
     ├── ComparisonError       the same of a comparison
+    ├── EnlargementError      the same of an enlargement
     └── JobError              a job that cannot be queued, moved or cancelled
 
 Knows nothing but words. Refuses to know torch, diffusers, gradio and HTTP.
@@ -158,6 +159,11 @@ class VersionError(StudioError):
 
 class ComparisonError(StudioError):
     code = "comparison"
+    exit_status = 8
+
+
+class EnlargementError(StudioError):
+    code = "enlargement"
     exit_status = 8
 
 

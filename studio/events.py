@@ -319,6 +319,41 @@ class ComparisonFinished:
     comparison_id: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class EnlargementStarted:
+    """The clip is read, and its pictures begin to be enlarged."""
+
+    enlargement_id: str
+    num_frames: int
+    """Pictures to be made, those that lie there already included."""
+    done: int
+    """How many lie there from before."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FramesEnlarged:
+    """Some more pictures are made; they are kept from the end of their part on."""
+
+    done: int
+    """Pictures, those from before included."""
+    num_frames: int
+    frames_per_second: float
+    """At which they were made since this work began."""
+    eta_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnlargementFinished:
+    """What was asked for is on disk."""
+
+    enlargement_id: str
+    path: str
+    """The file, by its name in the enlargement's folder."""
+    partial: bool
+    """True where only a part of the clip was made, as asked or because it was stopped and kept."""
+    seconds: float
+
+
 GenerationEvent: TypeAlias = (
     RunStarted
     | ModelReady
@@ -346,7 +381,8 @@ FinetuneEvent: TypeAlias = (
 )
 ProfilingEvent: TypeAlias = ProfilingStep | ProfilingFinished
 ComparisonEvent: TypeAlias = CellStarted | CellFinished | ComparisonFinished | GenerationEvent
-Event: TypeAlias = GenerationEvent | FinetuneEvent | ProfilingEvent | ComparisonEvent
+EnlargementEvent: TypeAlias = EnlargementStarted | FramesEnlarged | Notice | EnlargementFinished
+Event: TypeAlias = GenerationEvent | FinetuneEvent | ProfilingEvent | ComparisonEvent | EnlargementEvent
 
 _EVENT_TYPES: dict[str, type[Event]] = {kind.__name__: kind for kind in get_args(Event)}
 

@@ -115,6 +115,8 @@ class Film(Conversation):
         super().__init__(FILM_PROGRAM, path, limits, request, unhurried=True)
         self.notices: tuple[str, ...] = ()
         """What was changed or found damaged, known at the end."""
+        self.count: int | None = None
+        """Pictures in it, those that were not wanted included, known at the end."""
 
     def __enter__(self) -> Film:
         super().__enter__()
@@ -156,9 +158,11 @@ class Film(Conversation):
             transparent |= shines_through
             yield Picture(pixels, film_process.TIMESTAMP.unpack(stamp)[0])
         self.put_back(message)
-        notices = self.json(b"E").get("notices")
-        if not isinstance(notices, list):
+        ending = self.json(b"E")
+        notices, count = ending.get("notices"), ending.get("pictures")
+        if not isinstance(notices, list) or type(count) is not int or count < 0:
             raise self.garbled()
+        self.count = count
         over_black = ("it is transparent in places: laid over black",) if transparent else ()
         self.notices = (*(str(notice)[:300] for notice in notices[:50]), *over_black)
 
@@ -203,6 +207,8 @@ class PictureWriter:
 
     def __init__(self, path: Path, film: FilmInfo, *, height: int, width: int) -> None:
         self._film, self._size = film, (height, width)
+        self.count = 0
+        """Pictures that were written."""
         self._whole = whole(path)
 
     def __enter__(self) -> PictureWriter:
@@ -245,6 +251,7 @@ class PictureWriter:
         frame.pts, frame.time_base = picture.pts, self._film.time_base
         frame.colorspace, frame.color_range = self._matrix, self._range
         self._container.mux(self._stream.encode(frame))
+        self.count += 1
 
     @property
     def _matrix(self) -> int:
@@ -286,6 +293,7 @@ def join(
     info: FilmInfo,
     *,
     settings: dict[str, Any] | None = None,
+    others: bool = True,
     limits: ClipLimits = FILM_LIMITS,
 ) -> tuple[str, ...]:
     """Put new pictures beside the film's other streams, its chapters and tags; whole or not at all.
@@ -295,6 +303,7 @@ def join(
         parts: What `PictureWriter` wrote, in order.
         path: Ends in .mp4 or .mkv.
         settings: Goes into the file, for `read_settings`.
+        others: Whether the film's other streams, chapters and tags go in: not where only a part of it is there.
 
     Returns:
         What did not fit into a file of that kind, one sentence each.
@@ -314,6 +323,7 @@ def join(
                 "format": "mp4" if mp4 else "matroska",
                 "options": {"movflags": "use_metadata_tags"} if mp4 else {},
                 "tags": tags,
+                "others": others,
                 "time_base": [info.time_base.numerator, info.time_base.denominator],
                 "last_duration": info.last_duration,
                 "most_bytes": sum(each.stat().st_size for each in parts) + 2 * film.stat().st_size + 100_000_000,

@@ -63,7 +63,7 @@ def pictures(answer: BinaryIO, request: dict[str, Any], limits: ClipLimits) -> N
             reading.say(answer, b"P", TIMESTAMP.pack(round(seconds / tick)))
             reading.say(answer, *reading.convert(picture, shape, tally), 1)
         reading.check_damage(overview, tally, limits)
-    reading.say_json(answer, b"E", {"notices": list(tally.notices)})
+    reading.say_json(answer, b"E", {"notices": list(tally.notices), "pictures": tally.pictures})
 
 
 def _shape(picture: av.VideoFrame, tally: reading.Tally) -> reading.FrameShape:
@@ -143,14 +143,14 @@ def join(answer: BinaryIO, request: dict[str, Any], limits: ClipLimits) -> None:
         )
         film = reading.open_container(Path(request["path"]), str(request["demuxer"]), limits)
         with output, film:
-            output.metadata.update(_kept_tags(film) | request["tags"])
-            if film.chapters():
+            output.metadata.update((_kept_tags(film) if request["others"] else {}) | request["tags"])
+            if request["others"] and film.chapters():
                 output.set_chapters(film.chapters())
             first = av.open(request["parts"][0])
             with first:
                 new = output.add_stream_from_template(first.streams.video[0])
                 new.time_base = Fraction(*request["time_base"])
-            others = _copied(film, output, request["format"], skipped)
+            others = _copied(film, output, request["format"], skipped) if request["others"] else {}
             streams = [_new_pictures(request, new), *([_other_packets(film, others)] if others else [])]
             for packet in _by_time(streams):
                 output.mux_one(packet)
@@ -182,18 +182,20 @@ def _copied(
 
 
 def _new_pictures(request: dict[str, Any], stream: av.stream.Stream) -> Iterator[av.Packet]:
-    """The packets of all parts, each with the time until the next as its duration."""
+    """The packets of all parts, each with the time until the next as its duration; of an excerpt, from 0 on."""
     import av
 
     tick = Fraction(*request["time_base"])
     waiting: av.Packet | None = None
+    start: int | None = 0 if request["others"] else None
     for part in request["parts"]:
         with cast("av.container.InputContainer", av.open(part)) as container:
             for packet in container.demux(container.streams.video[0]):
                 if packet.size == 0 or packet.pts is None:
                     continue
                 stamp = round(packet.pts * cast(Fraction, packet.time_base) / tick)
-                packet.pts, packet.dts, packet.time_base = stamp, stamp, tick
+                start = stamp if start is None else start
+                packet.pts, packet.dts, packet.time_base = stamp - start, stamp - start, tick
                 packet.stream = cast("av.video.stream.VideoStream", stream)
                 if waiting is not None:
                     waiting.duration = packet.pts - cast(int, waiting.pts)

@@ -19,6 +19,7 @@ VERBS: Mapping[WorkKind, str] = {
     "training": "studio.finetune:train",
     "profile": "studio.profiling:profile",
     "comparison": "studio.compare:walk",
+    "enlargement": "studio.super_resolve:enlarge",
 }
 PRELOAD = "studio.jobs.preload:preload"
 """What loads a preset ahead of time, for the next clip."""

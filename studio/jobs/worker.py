@@ -22,6 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 from studio.errors import DiskFull, JobError, StudioError
 from studio.events import (
     ComparisonFinished,
+    EnlargementFinished,
     ModelReady,
     ProfilingFinished,
     RunFinished,
@@ -40,9 +41,9 @@ LOOK_SECONDS = 0.05
 """How often a worker looks whether its job is to stop, and the queue looks after the worker."""
 IDLE_SECONDS = 0.2
 """How often an idle worker looks for a job."""
-GOES_ON: frozenset[WorkKind] = frozenset({"comparison"})
+GOES_ON: frozenset[WorkKind] = frozenset({"comparison", "enlargement"})
 """Work in parts: it gives the turn back between two of them, and goes on by itself after the studio was stopped."""
-_ENDS = (RunFinished, TrainingFinished, TrainingForecast, ProfilingFinished, ComparisonFinished)
+_ENDS = (RunFinished, TrainingFinished, TrainingForecast, ProfilingFinished, ComparisonFinished, EnlargementFinished)
 """What a stream says last, when its work is done."""
 
 log = logging.getLogger(__name__)

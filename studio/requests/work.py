@@ -1,4 +1,4 @@
-"""Work: what a job does, as a union: a clip, a training, a profile, a comparison.
+"""Work: what a job does, as a union: a clip, a training, a profile, a comparison, an enlargement.
 
 Another kind is one class here and one line in `jobs/verbs.py`. Knows what has to be said to do each again. Refuses to
 know who does it.
@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from studio.errors import RequestError
 from studio.requests.generation import GenerationRequest, read_as, read_request, record_of, request_to_json
+from studio.requests.super_resolution import Excerpt
 
 
 class _Work(BaseModel):
@@ -42,14 +43,23 @@ class WalkComparison(_Work):
     comparison_id: str
 
 
-Work: TypeAlias = GenerationRequest | TrainVersion | ProfileModel | WalkComparison
-WorkKind = Literal["clip", "training", "profile", "comparison"]
+class EnlargeClip(_Work):
+    """Enlarge a clip as it was written down, or go on with it."""
+
+    enlargement_id: str
+    excerpt: Excerpt | None = None
+    """Only this part, to be looked at first; what is made of it is kept for the whole."""
+
+
+Work: TypeAlias = GenerationRequest | TrainVersion | ProfileModel | WalkComparison | EnlargeClip
+WorkKind = Literal["clip", "training", "profile", "comparison", "enlargement"]
 
 KINDS: dict[WorkKind, type[Work]] = {
     "clip": GenerationRequest,
     "training": TrainVersion,
     "profile": ProfileModel,
     "comparison": WalkComparison,
+    "enlargement": EnlargeClip,
 }
 """What the queue calls each."""
 

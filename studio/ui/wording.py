@@ -13,12 +13,13 @@ from studio.errors import StudioError
 from studio.jobs import Busy, Dead, Job, Ready, Starting, WorkerState
 from studio.machine.hardware import Machine, gigabytes
 from studio.preset import Preset
+from studio.records.enlargements import EnlargementStore
 from studio.records.run import Run
 from studio.records.runs import RunStore
 from studio.records.versions import Version, VersionStore
 from studio.requests.caches import AdaCache, Budget, CacheConfig, cache_title
 from studio.requests.generation import GenerationRequest
-from studio.requests.work import ProfileModel, TrainVersion, WalkComparison, WorkKind
+from studio.requests.work import EnlargeClip, ProfileModel, TrainVersion, WalkComparison, WorkKind
 from studio.ui.components.values import Fact, Facts, QueuedJob, RunTile
 
 FAILED = ("failed", "interrupted")
@@ -115,6 +116,12 @@ def words_of(job: Job, store: RunStore) -> JobWords:
                 at = next((cell for cell in comparison.cells if not cell.ended), comparison.cells[-1])
                 place = f"clip {min(comparison.ended + 1, len(comparison.cells))} of {len(comparison.cells)}"
                 return JobWords(title=at.request.prompt, line=f"Comparison, {place} · {settings_line(at.request)}")
+            case EnlargeClip():
+                enlargement = EnlargementStore(store.folder).get(work.enlargement_id)
+                made, source = enlargement.request, enlargement.source
+                size = f"{source.width}×{source.height} → {source.width * made.scale}×{source.height * made.scale}"
+                what = "Enlarging a part of" if work.excerpt else "Enlarging"
+                return JobWords(title=f"{what} {source.name}", line=f"{size} · {made.method}")
     except StudioError:
         return JobWords(title=f"A {job.kind}", line="What it was for is gone.")
 

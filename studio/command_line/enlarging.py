@@ -1,0 +1,208 @@
+"""`upscale`: a clip and flags become a larger clip. `enlargements`: what became of it."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from studio.command_line.grammar import (
+    Commands,
+    add_command,
+    add_fields,
+    add_runs_folder,
+    cancel_on_signal,
+    print_json,
+    typed_fields,
+)
+from studio.errors import RequestError
+
+if TYPE_CHECKING:
+    from studio.events import EnlargementEvent
+    from studio.records.runs import RunStore
+    from studio.requests.super_resolution import SuperResolutionRequest
+    from studio.requests.work import EnlargeClip
+    from studio.super_resolve import Forecast
+
+_SPELLED_HERE = ("source",)
+"""Fields whose flags say more than the field does."""
+
+
+def add_upscale(commands: Commands) -> None:
+    from studio.requests.super_resolution import SuperResolutionRequest
+
+    parser = add_command(commands, "upscale", _upscale, "make a clip of any length larger, its sound and timing kept")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("clip", nargs="?", type=Path, help="an MP4, WebM, MOV or MKV file, or another that is read here")
+    what.add_argument("--go-on", metavar="ENLARGEMENT", help="go on with one that was stopped")
+    add_fields(parser, SuperResolutionRequest, leave_out=_SPELLED_HERE)
+    parser.add_argument(
+        "--excerpt",
+        nargs=2,
+        type=float,
+        metavar=("START", "SECONDS"),
+        help="only this part, to be looked at first; --go-on then makes the rest",
+    )
+    parser.add_argument("-o", "--output", type=Path, help="copy the result here (.mp4)")
+    parser.add_argument("--forecast", action="store_true", help="measure a few pictures, and say what all would take")
+    add_runs_folder(parser)
+
+
+def add_enlargements(commands: Commands) -> None:
+    parser = add_command(commands, "enlargements", _enlargements, "list or delete what upscale made")
+    parser.add_argument("--delete", metavar="ENLARGEMENT")
+    add_runs_folder(parser)
+
+
+def _upscale(chosen: argparse.Namespace) -> int:
+    from studio.events import EnlargementFinished, EnlargementStarted, event_to_json, never
+    from studio.records.enlargements import ALL_STREAMS, EnlargementStore
+    from studio.records.runs import RunStore, runs_folder
+    from studio.super_resolve import enlarge, forecast
+
+    _check_output(chosen.output)
+    store = RunStore(chosen.runs or runs_folder())
+    if chosen.forecast and chosen.clip is not None:
+        request = _request(chosen)
+        return _print_forecast(request, forecast(request, store=store), as_json=chosen.json)
+    work = _work(chosen, store)
+    cancelled = cancel_on_signal()
+    printer = _Printer()
+    stream = enlarge(work, store=store, owner="local", stop=never)
+    finished: EnlargementFinished | None = None
+    try:
+        for event in stream:
+            if chosen.json:
+                print_json(event_to_json(event))
+            else:
+                printer.show(event)
+            if isinstance(event, EnlargementFinished):
+                finished = event
+            elif cancelled.is_set() and not isinstance(event, EnlargementStarted):
+                stream.close()
+                print(f"\nstopped; go on with --go-on {work.enlargement_id}", file=sys.stderr)
+                raise KeyboardInterrupt
+    finally:
+        printer.close()
+        stream.close()
+    assert finished is not None
+    folder = EnlargementStore(store.folder).path(work.enlargement_id)
+    made = folder / finished.path
+    if chosen.output is not None:
+        shutil.copyfile(made, chosen.output)
+        if (folder / ALL_STREAMS).is_file():
+            shutil.copyfile(folder / ALL_STREAMS, chosen.output.with_suffix(".mkv"))
+    if not chosen.json:
+        print(f"{chosen.output or made}  (enlargement {work.enlargement_id})")
+        if chosen.excerpt is not None:
+            print(f"make the rest with: python -m studio upscale --go-on {work.enlargement_id}")
+    return 0
+
+
+def _check_output(output: Path | None) -> None:
+    if output is None:
+        return
+    if output.suffix != ".mp4":
+        raise RequestError(
+            f"{output.name} must end in .mp4.",
+            field="--output",
+            value=str(output),
+            way_out="Name it so; what MP4 cannot hold comes beside it as .mkv.",
+        )
+    if not output.resolve().parent.is_dir():
+        raise RequestError(
+            f"There is no folder {output.resolve().parent}.", field="--output", way_out="Make it, or write elsewhere."
+        )
+
+
+def _request(chosen: argparse.Namespace) -> SuperResolutionRequest:
+    from studio.clips.reference import reference_to
+    from studio.requests.super_resolution import SuperResolutionRequest, read_super_resolution_request
+
+    fields = typed_fields(chosen, SuperResolutionRequest, leave_out=_SPELLED_HERE)
+    return read_super_resolution_request({"source": reference_to(chosen.clip, field="clip")} | fields)
+
+
+def _work(chosen: argparse.Namespace, store: RunStore) -> EnlargeClip:
+    from studio.requests.generation import read_as
+    from studio.requests.super_resolution import Excerpt, SuperResolutionRequest
+    from studio.requests.work import EnlargeClip
+    from studio.super_resolve import begin
+
+    excerpt = None
+    if chosen.excerpt is not None:
+        excerpt = read_as(Excerpt, {"start": chosen.excerpt[0], "seconds": chosen.excerpt[1]})
+    if not chosen.go_on:
+        return EnlargeClip(enlargement_id=begin(_request(chosen), store=store).id, excerpt=excerpt)
+    typed = typed_fields(chosen, SuperResolutionRequest, leave_out=_SPELLED_HERE)
+    if typed:
+        name = next(iter(typed))
+        raise RequestError(
+            "What goes on keeps the settings that it began with.",
+            field=f"--{name.replace('_', '-')}",
+            value=typed[name],
+            way_out="Leave it out, or enlarge the clip anew.",
+        )
+    return EnlargeClip(enlargement_id=chosen.go_on, excerpt=excerpt)
+
+
+def _print_forecast(request: SuperResolutionRequest, found: Forecast, *, as_json: bool) -> int:
+    if as_json:
+        print_json(asdict(found))
+        return 0
+    print(
+        f"{request.source.path.name}: {found.num_frames} pictures become {found.width}×{found.height}; about "
+        f"{found.seconds:.0f} s, {found.output_bytes / 1e6:.1f} MB on the disk, {found.memory_bytes / 1e6:.0f} MB of "
+        "memory."
+    )
+    return 0
+
+
+class _Printer:
+    """The events as one progress bar, on standard error."""
+
+    def __init__(self) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(unit="picture", disable=None, leave=True)
+
+    def show(self, event: EnlargementEvent) -> None:
+        from studio.events import EnlargementStarted, FramesEnlarged, Notice
+
+        match event:
+            case EnlargementStarted():
+                self._bar.reset(total=event.num_frames)
+                self._bar.update(event.done)
+            case FramesEnlarged():
+                self._bar.total = event.num_frames
+                self._bar.update(event.done - self._bar.n)
+                self._bar.set_postfix_str(f"{event.eta_seconds:.0f} s left")
+            case Notice():
+                self._bar.write(event.text, file=sys.stderr)
+            case _:
+                pass
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+def _enlargements(chosen: argparse.Namespace) -> int:
+    from studio.records.enlargements import EnlargementStore
+    from studio.records.runs import runs_folder
+
+    store = EnlargementStore(chosen.runs or runs_folder())
+    if chosen.delete:
+        store.delete(chosen.delete)
+        print(f"deleted {chosen.delete}")
+        return 0
+    for each in store.list():
+        state = store.state_of(each)
+        if chosen.json:
+            print_json({"id": each.id, "state": state, "folder": str(store.path(each.id)), "source": each.source.name})
+        else:
+            size = f"{each.source.width}×{each.source.height} ×{each.request.scale}"
+            print(f"{each.id}  {state:10}  {size:16}  {each.request.method:16}  {each.source.name[:40]}")
+    return 0

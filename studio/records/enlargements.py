@@ -1,0 +1,151 @@
+"""Enlargements: what super-resolution makes. One folder each, whose parts outlive whoever makes them.
+
+    .enlargements/<id>/
+        enlargement.json    the record: request, what the clip holds, state
+        parts/000003.nut    the pictures of one stretch of the clip, whole or not there; removed when all is complete
+        excerpt.mp4         the part that was tried first
+        video.mp4           the enlarged clip, with its settings inside
+        video.mkv           the same, where the clip has streams that MP4 cannot hold
+        poster.jpg          a picture of it
+        log.jsonl           what the work said
+        making.lock         held by whoever makes it
+
+Knows folders and records. Refuses to know how pictures are enlarged.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from studio.errors import EnlargementError, ErrorRecord
+from studio.records.folders import FolderStore, new_id
+from studio.requests.super_resolution import RecordedSuperResolution, SuperResolutionRequest
+
+EnlargementState = Literal["waiting", "running", "stopped", "complete", "failed"]
+FOLDER = ".enlargements"
+VIDEO, ALL_STREAMS, EXCERPT, POSTER = "video.mp4", "video.mkv", "excerpt.mp4", "poster.jpg"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceRecord:
+    """What is known of the clip that is enlarged."""
+
+    name: str
+    container: str
+    codec: str
+    width: int
+    height: int
+    """Pixels as stored, upright."""
+    fps: float
+    constant_rate: bool
+    num_frames: int
+    """As the file says; how many there are is known once all were read."""
+    seconds: float
+    others: tuple[str, ...] = ()
+    """Its other streams, such as “audio: aac”."""
+    chapters: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Enlargement:
+    """A clip and what becomes of it."""
+
+    id: str
+    created: str
+    """ISO 8601, UTC."""
+    state: EnlargementState
+    owner: str
+    request: RecordedSuperResolution
+    source: SourceRecord
+    num_frames: int | None = None
+    """Pictures in the clip, counted; None until its end was reached."""
+    cuts: tuple[int, ...] = ()
+    """Pictures with which a new scene begins, as far as the clip was read."""
+    partial: bool = False
+    """Whether the video ends before the clip does."""
+    seconds: float = 0.0
+    """Spent on it."""
+    notices: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    """The files that are there."""
+    error: ErrorRecord | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+class EnlargementStore(FolderStore[Enlargement]):
+    """All enlargements in a runs folder."""
+
+    kind = Enlargement
+    noun = "enlargement"
+    record_name = "enlargement.json"
+    lock_name = "making.lock"
+    fault = EnlargementError
+    listed_by = "python -m studio enlargements"
+
+    def __init__(self, runs_folder: Path) -> None:
+        super().__init__(runs_folder / FOLDER)
+
+    def begin(
+        self, request: SuperResolutionRequest, *, source: SourceRecord, owner: str, environment: dict[str, str]
+    ) -> Enlargement:
+        """Write a new one down; nothing is made yet.
+
+        Raises:
+            DiskFull: no room.
+        """
+        enlargement_id, created = new_id()
+        enlargement = Enlargement(
+            id=enlargement_id,
+            created=created,
+            state="waiting",
+            owner=owner,
+            request=request,
+            source=source,
+            environment=environment,
+        )
+        self.add(enlargement)
+        return enlargement
+
+    def seen_by(self, owner: str | None, enlargement_id: object) -> Enlargement:
+        """The one of that id, where this owner may see it; None may see all.
+
+        Raises:
+            EnlargementError: there is none, it is somebody else's, or its record cannot be read.
+        """
+        enlargement = self.get(enlargement_id)
+        if owner is not None and enlargement.owner != owner:
+            raise self._no_such(enlargement_id)
+        return enlargement
+
+    def list(self, *, owner: str | None = None) -> list[Enlargement]:
+        """All that can be read and seen, newest first."""
+        return [each for each in self.every() if owner in (None, each.owner)]
+
+    def state_of(self, enlargement: Enlargement) -> EnlargementState:
+        """What is so by now: one whose maker died was stopped."""
+        if enlargement.state != "running" or self.is_held(enlargement.id):
+            return enlargement.state
+        return "stopped"
+
+    def delete(self, enlargement_id: str, *, owner: str | None = None) -> None:
+        """Remove one for good.
+
+        Raises:
+            EnlargementError: there is none, it is somebody else's, or it is being made.
+        """
+        self.seen_by(owner, enlargement_id)
+        lock = self.lock(enlargement_id)
+        if not lock.try_acquire():
+            raise EnlargementError(
+                f"Enlargement {enlargement_id} is being made.",
+                field=self.noun,
+                value=enlargement_id,
+                way_out="Stop it first.",
+            )
+        try:
+            shutil.rmtree(self.path(enlargement_id))
+        finally:
+            lock.release()

@@ -1,0 +1,23 @@
+"""Super-resolve: a clip of any length becomes a larger one, at constant memory, and nothing but its pixels changes.
+
+    enlargement = begin(request, store=store)
+    for event in enlarge(EnlargeClip(enlargement_id=enlargement.id), store=store, owner="local", stop=never):
+        ...
+
+Pictures pass one at a time. They are kept in parts of `PART` pictures, each put in place whole: whoever is stopped or
+killed goes on with the first part that is missing, and the file is the one that would have been. A method may look at
+pictures before the one it enlarges, but only so many (`Upscaler.memory`): that makes a part depend on a stretch of the
+clip and on nothing else, wherever the work began. When all parts are there they are put beside the clip's other
+streams.
+
+    verb.py          what is called: begin, forecast, enlarge
+    walk.py          parts, one after the other, as a stream of events
+    methods.py       how one picture becomes a larger one
+    scene_cuts.py    where a new scene begins, over which nothing is carried
+
+Knows the order of the work. Refuses to know how films are read and written (`clips.film`), and who listens.
+"""
+
+from studio.super_resolve.verb import Forecast, begin, enlarge, forecast, super_resolve
+
+__all__ = ["Forecast", "begin", "enlarge", "forecast", "super_resolve"]

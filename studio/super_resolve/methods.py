@@ -1,0 +1,96 @@
+"""Methods: one picture after the other becomes a larger one.
+
+The weightless ones, as everybody else has them too: the interpolations are OpenCV's (its bicubic has a = -0.75; its
+Lanczos reaches over 8 pixels). Back-projection (Irani and Peleg, 1991) shrinks what was made, by the bicubic filter
+that shrinks without aliasing, and adds the enlarged difference from what was given; after three rounds hardly anything
+is left to correct.
+
+Shapes: H rows, W columns, s the scale.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from studio.requests.super_resolution import SuperResolutionRequest
+
+
+class Upscaler(Protocol):
+    """Enlarges the pictures of a clip in their order."""
+
+    memory: int
+    """How many pictures before it one depends on."""
+
+    def reset(self) -> None:
+        """Forget the pictures before: a new scene begins."""
+
+    def __call__(self, picture: np.ndarray) -> np.ndarray:
+        """The next picture, uint8 (H, W, 3), as uint8 (sH, sW, 3)."""
+        ...
+
+
+def upscaler_for(request: SuperResolutionRequest) -> Upscaler:
+    if request.method == "back-projection":
+        return BackProjection(request.scale, request.back_projections)
+    return Interpolation(request.scale, _FILTERS[request.method])
+
+
+class Interpolation:
+    """Each new pixel is a weighted sum of the old ones near it."""
+
+    memory = 0
+
+    def __init__(self, scale: int, filter_: int) -> None:
+        self._scale, self._filter = scale, filter_
+
+    def reset(self) -> None:
+        pass
+
+    def __call__(self, picture: np.ndarray) -> np.ndarray:
+        return enlarged(picture, self._scale, self._filter)
+
+
+class BackProjection:
+    """Lanczos, corrected until the result, shrunk again, is what was given."""
+
+    memory = 0
+
+    def __init__(self, scale: int, rounds: int) -> None:
+        from studio import processor
+
+        processor.settle_threads()
+        self._scale, self._rounds = scale, rounds
+
+    def reset(self) -> None:
+        pass
+
+    def __call__(self, picture: np.ndarray) -> np.ndarray:
+        given = picture.astype(np.float32)
+        large = enlarged(given, self._scale, cv2.INTER_LANCZOS4)
+        for _ in range(self._rounds):
+            large += enlarged(given - shrunk(large, self._scale), self._scale, cv2.INTER_LANCZOS4)
+        return np.clip(np.rint(large), 0, 255).astype(np.uint8)
+
+
+def enlarged(picture: np.ndarray, scale: int, filter_: int = cv2.INTER_CUBIC) -> np.ndarray:
+    """(H, W, C) to (sH, sW, C), in the number format that was given."""
+    height, width = picture.shape[:2]
+    return cv2.resize(picture, (width * scale, height * scale), interpolation=filter_)
+
+
+def shrunk(picture: np.ndarray, scale: int) -> np.ndarray:
+    """float32 (sH, sW, C) to (H, W, C), by the bicubic filter with a = -0.5, widened so that nothing aliases."""
+    import torch
+
+    height, width = picture.shape[0] // scale, picture.shape[1] // scale
+    planes = torch.from_numpy(picture).permute(2, 0, 1)[None]
+    small = torch.nn.functional.interpolate(
+        planes, size=(height, width), mode="bicubic", antialias=True, align_corners=False
+    )
+    return small[0].permute(1, 2, 0).numpy()
+
+
+_FILTERS = {"bicubic": cv2.INTER_CUBIC, "lanczos": cv2.INTER_LANCZOS4}

@@ -1,0 +1,143 @@
+"""What super-resolution is called by: begin, forecast, enlarge.
+
+Knows what must be so before anything is made. Refuses to know how it is made (`walk`), and loads nothing before it is.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import studio
+from studio.clips.film import Film, FilmInfo
+from studio.clips.reference import check_unchanged
+from studio.errors import DiskFull, EnlargementError
+from studio.events import EnlargementEvent, Stop, never
+from studio.records.enlargements import Enlargement, EnlargementStore, SourceRecord
+from studio.records.runs import RunStore
+from studio.requests.super_resolution import SuperResolutionRequest, check_size
+from studio.requests.work import EnlargeClip
+from studio.storage import MORE_ROOM
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """What enlarging a clip will take, measured on its first pictures."""
+
+    num_frames: int
+    height: int
+    width: int
+    """Of an enlarged picture."""
+    seconds: float
+    output_bytes: int
+    """Of the video; while it is made, its parts take as much again."""
+    memory_bytes: int
+    """Held at a time, whatever the length."""
+    free_bytes: int
+    """On the disk."""
+
+    def check_room(self, folder: Path) -> None:
+        """Raises DiskFull where the disk has no room for it."""
+        if 2 * self.output_bytes > self.free_bytes:
+            raise DiskFull(
+                f"Enlarging takes about {2 * self.output_bytes / 1e6:,.0f} MB, and {self.free_bytes / 1e6:,.0f} MB are "
+                "left on the disk.",
+                field=str(folder),
+                value=self.free_bytes,
+                way_out=MORE_ROOM,
+            )
+
+
+def super_resolve(
+    request: SuperResolutionRequest, *, store: RunStore, owner: str = "local", stop: Stop = never
+) -> Generator[EnlargementEvent]:
+    """Enlarge a clip, saying everything that happens.
+
+    Args:
+        request: Which clip, and how.
+        store: Runs' folder; enlargements lie beside the runs.
+        owner: Whose it is.
+        stop: Asked after every picture. "cancel" keeps the parts that are done, "keep" also makes a video of them.
+
+    Yields:
+        EnlargementStarted first and EnlargementFinished last.
+
+    Raises:
+        StudioError: the clip is refused or has changed, or memory or disk ran out.
+    """
+    enlargement = begin(request, store=store, owner=owner)
+    yield from enlarge(EnlargeClip(enlargement_id=enlargement.id), store=store, owner=owner, stop=stop)
+
+
+def begin(request: SuperResolutionRequest, *, store: RunStore, owner: str = "local") -> Enlargement:
+    """Write an enlargement down, for `enlarge` to make. Reads the clip's head.
+
+    Raises:
+        ClipRefused: the clip is none that is read.
+        RequestError: it is gone or has changed, or would become too large.
+        DiskFull: no room.
+    """
+    check_unchanged(request.source, field="source")
+    with Film(request.source.path) as film:
+        info = film.info
+    check_size(request, height=info.clip.height, width=info.clip.width)
+    return EnlargementStore(store.folder).begin(
+        request, source=_source_record(request, info), owner=owner, environment=_environment()
+    )
+
+
+def forecast(request: SuperResolutionRequest, *, store: RunStore) -> Forecast:
+    """What enlarging will take, measured on the clip's first pictures; nothing is kept.
+
+    Raises:
+        StudioError: as `begin` would.
+    """
+    from studio.super_resolve.walk import measured
+
+    check_unchanged(request.source, field="source")
+    return measured(request, store.folder)
+
+
+def enlarge(work: EnlargeClip, *, store: RunStore, owner: str, stop: Stop) -> Generator[EnlargementEvent]:
+    """Make an enlargement that was written down, or go on with one.
+
+    Raises:
+        EnlargementError: there is none, it is complete, or somebody is making it.
+        StudioError: as `super_resolve`; the record says so too.
+    """
+    store_ = EnlargementStore(store.folder)
+    enlargement = store_.seen_by(None if owner == "local" else owner, work.enlargement_id)
+    if enlargement.state == "complete":
+        raise EnlargementError(
+            f"Enlargement {enlargement.id} is complete.",
+            field="enlargement",
+            value=enlargement.id,
+            way_out="Enlarge the clip anew, with other settings.",
+        )
+    from studio.super_resolve.walk import walk
+
+    yield from walk(replace(enlargement, error=None), store_, excerpt=work.excerpt, stop=stop)
+
+
+def _source_record(request: SuperResolutionRequest, info: FilmInfo) -> SourceRecord:
+    return SourceRecord(
+        name=request.source.path.name,
+        container=info.clip.container,
+        codec=info.clip.codec,
+        width=info.clip.width,
+        height=info.clip.height,
+        fps=info.clip.fps,
+        constant_rate=info.clip.constant_rate,
+        num_frames=info.clip.num_frames,
+        seconds=info.clip.seconds,
+        others=tuple(f"{other.kind}: {other.codec}" for other in info.others),
+        chapters=info.chapters,
+    )
+
+
+def _environment() -> dict[str, str]:
+    import cv2
+
+    return {"dailies": studio.__version__, "python": platform.python_version(), "opencv": cv2.__version__}
