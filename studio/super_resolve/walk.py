@@ -101,6 +101,8 @@ class _Making:
     def events(self, excerpt: Excerpt | None) -> Generator[EnlargementEvent]:
         check_unchanged(self.request.source, field="source")
         self._parts.mkdir(exist_ok=True)
+        for remains in self.folder.rglob(".*.part"):  # of a file that a killed process was writing
+            remains.unlink(missing_ok=True)
         self._excerpt = excerpt
         missing = self._missing()
         self._from_before = self._pictures_in(self._wanted()) - self._pictures_in(missing)
