@@ -3,9 +3,11 @@
     .enlargements/<id>/
         enlargement.json    the record: request, what the clip holds, state
         parts/000003.nut    the pictures of one stretch of the clip, whole or not there; removed when all is complete
+        bicubic/000003.nut  the same by bicubic interpolation, where they are to be compared
         excerpt.mp4         the part that was tried first
         video.mp4           the enlarged clip, with its settings inside
         video.mkv           the same, where the clip has streams that MP4 cannot hold
+        …_bicubic.mp4       their twins
         poster.jpg          a picture of it
         log.jsonl           what the work said
         making.lock         held by whoever makes it
@@ -27,6 +29,8 @@ from studio.requests.super_resolution import RecordedSuperResolution, SuperResol
 EnlargementState = Literal["waiting", "running", "stopped", "complete", "failed"]
 FOLDER = ".enlargements"
 VIDEO, ALL_STREAMS, EXCERPT, POSTER = "video.mp4", "video.mkv", "excerpt.mp4", "poster.jpg"
+TWIN_OF = {VIDEO: "video_bicubic.mp4", EXCERPT: "excerpt_bicubic.mp4"}
+"""The same pictures by bicubic interpolation, to be looked at beside them; of a long clip the excerpt alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +73,8 @@ class Enlargement:
     seconds: float = 0.0
     """Spent on it."""
     notices: tuple[str, ...] = ()
-    outputs: tuple[str, ...] = ()
-    """The files that are there."""
+    outputs: dict[str, int] = field(default_factory=dict)
+    """The files that are there, and how many pictures each shows."""
     error: ErrorRecord | None = None
     environment: dict[str, str] = field(default_factory=dict)
 

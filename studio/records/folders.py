@@ -39,6 +39,11 @@ def new_id() -> tuple[str, str]:
     return f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(4)}", now.isoformat(timespec="microseconds")
 
 
+def records_naming_uploads(runs_folder: Path) -> list[Path]:
+    """The records that may name what people brought: by convention, of whatever kind."""
+    return [*runs_folder.glob(".*/*/*.json")]
+
+
 class FolderStore(Generic[R]):
     """All things of one kind in a folder."""
 

@@ -18,6 +18,6 @@ streams.
 Knows the order of the work. Refuses to know how films are read and written (`clips.film`), and who listens.
 """
 
-from studio.super_resolve.verb import Forecast, begin, enlarge, forecast, super_resolve
+from studio.super_resolve.verb import Forecast, begin, enlarge, forecast, look_at, super_resolve
 
-__all__ = ["Forecast", "begin", "enlarge", "forecast", "super_resolve"]
+__all__ = ["Forecast", "begin", "enlarge", "forecast", "look_at", "super_resolve"]

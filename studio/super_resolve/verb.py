@@ -79,13 +79,21 @@ def begin(request: SuperResolutionRequest, *, store: RunStore, owner: str = "loc
         RequestError: it is gone or has changed, or would become too large.
         DiskFull: no room.
     """
+    source = look_at(request)
+    return EnlargementStore(store.folder).begin(request, source=source, owner=owner, environment=_environment())
+
+
+def look_at(request: SuperResolutionRequest) -> SourceRecord:
+    """What is known of the clip that is to be enlarged, from its head and its packets.
+
+    Raises:
+        StudioError: as `begin`.
+    """
     check_unchanged(request.source, field="source")
     with Film(request.source.path) as film:
         info = film.info
     check_size(request, height=info.clip.height, width=info.clip.width)
-    return EnlargementStore(store.folder).begin(
-        request, source=_source_record(request, info), owner=owner, environment=_environment()
-    )
+    return _source_record(request, info)
 
 
 def forecast(request: SuperResolutionRequest, *, store: RunStore) -> Forecast:

@@ -9,11 +9,11 @@ import itertools
 import shutil
 import time
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,17 +22,20 @@ from studio.clips.reference import check_unchanged
 from studio.clips.write import thumbnail_jpeg
 from studio.errors import EnlargementError, RequestError, StudioError
 from studio.events import EnlargementEvent, EnlargementFinished, EnlargementStarted, FramesEnlarged, Notice, Stop
-from studio.records.enlargements import ALL_STREAMS, EXCERPT, POSTER, VIDEO, Enlargement, EnlargementStore
+from studio.records.enlargements import ALL_STREAMS, EXCERPT, POSTER, TWIN_OF, VIDEO, Enlargement, EnlargementStore
 from studio.records.event_log import EventLog
 from studio.records.folders import LOG
 from studio.requests.super_resolution import Excerpt, SuperResolutionRequest, check_size
 from studio.storage import write_atomically
-from studio.super_resolve.methods import Upscaler, upscaler_for
+from studio.super_resolve.methods import Upscaler, enlarged, upscaler_for
 from studio.super_resolve.scene_cuts import RECENT, SceneCuts
 from studio.super_resolve.verb import Forecast
 
+T = TypeVar("T")
 PART = 24
 """Pictures of a part: at most so many are made again after a crash."""
+COMPARED = 120
+"""Pictures up to which a whole clip is laid beside its bicubic twin, as excerpts are."""
 TRIED = 4
 """Pictures on which a forecast is measured."""
 SAY_SECONDS = 0.25
@@ -77,6 +80,7 @@ class _Making:
         self._store = store
         self._stop = stop
         self._parts = self.folder / "parts"
+        self._plain_parts = self.folder / "bicubic"
         self._began = time.perf_counter()
         self._before = enlargement.seconds
 
@@ -101,6 +105,7 @@ class _Making:
     def events(self, excerpt: Excerpt | None) -> Generator[EnlargementEvent]:
         check_unchanged(self.request.source, field="source")
         self._parts.mkdir(exist_ok=True)
+        self._plain_parts.mkdir(exist_ok=True)
         for remains in self.folder.rglob(".*.part"):  # of a file that a killed process was writing
             remains.unlink(missing_ok=True)
         self._excerpt = excerpt
@@ -140,7 +145,15 @@ class _Making:
         return within
 
     def _missing(self) -> list[int]:
-        return [part for part in self._wanted() if not self._path(part).is_file()]
+        def lacks(part: int) -> bool:
+            return not self._path(part).is_file() or (self._is_compared and not self._plain_path(part).is_file())
+
+        return [part for part in self._wanted() if lacks(part)]
+
+    @property
+    def _is_compared(self) -> bool:
+        """Whether a bicubic twin is made as well, to be looked at beside it."""
+        return self._excerpt is not None or self.enlargement.source.num_frames <= COMPARED
 
     @property
     def _num_frames(self) -> int:
@@ -148,6 +161,9 @@ class _Making:
 
     def _path(self, part: int) -> Path:
         return self._parts / f"{part:06d}.nut"
+
+    def _plain_path(self, part: int) -> Path:
+        return self._plain_parts / f"{part:06d}.nut"
 
     def _pictures_in(self, parts: Iterable[int]) -> int:
         return sum(min(PART, self._num_frames - part * PART) for part in parts)
@@ -164,9 +180,11 @@ class _Making:
             frames = iter(film)
             pictures = _enlarged(frames, upscaler)
             for part, stretch in _in_parts(pictures, begin, start, end):
-                with self._writer(part, film.info) as writer:
-                    for picture in stretch:
+                with self._writers(part, film.info) as (writer, plain):
+                    for picture, before in stretch:
                         writer.write(picture)
+                        if plain is not None:
+                            plain.write(Picture(enlarged(before, self.request.scale), picture.pts))
                         self._made += 1
                         if self._made == 1:  # which waited for what is loaded
                             self._since = time.perf_counter()
@@ -193,9 +211,17 @@ class _Making:
             done=done, num_frames=total, frames_per_second=rate, eta_seconds=max(0, total - done) / max(1e-6, rate)
         )
 
-    def _writer(self, part: int, info: FilmInfo) -> PictureWriter:
-        scale = self.request.scale
-        return PictureWriter(self._path(part), info, height=info.clip.height * scale, width=info.clip.width * scale)
+    @contextmanager
+    def _writers(self, part: int, info: FilmInfo) -> Iterator[tuple[PictureWriter, PictureWriter | None]]:
+        """Of the enlarged pictures, and of their bicubic twins where there are any."""
+        size = {"height": info.clip.height * self.request.scale, "width": info.clip.width * self.request.scale}
+        with ExitStack() as stack:
+            # The twin is put in place first: where the part is there, so is its twin.
+            writer = stack.enter_context(PictureWriter(self._path(part), info, **size))
+            if not self._is_compared:
+                yield writer, None
+                return
+            yield writer, stack.enter_context(PictureWriter(self._plain_path(part), info, **size))
 
     def _reached_the_end(self, film: Film) -> Generator[EnlargementEvent]:
         sentences = tuple(f"{self.enlargement.source.name}: {notice}." for notice in film.notices)
@@ -220,20 +246,26 @@ class _Making:
         settings = {"super_resolution": self.request.model_dump(mode="json"), "enlargement_id": self.enlargement.id}
         source = self.request.source.path
         left_out = join(source, paths, self.folder / name, info, settings=settings, others=not partial)
-        outputs = {*self.enlargement.outputs, name, POSTER}
+        count = self._pictures_in(parts)
+        outputs = self.enlargement.outputs | {name: count, POSTER: 1}
+        if self._is_compared:
+            plain = [self._plain_path(part) for part in parts]
+            join(source, plain, self.folder / TWIN_OF[name], info, others=False)
+            outputs[TWIN_OF[name]] = count
         write_atomically(self.folder / POSTER, thumbnail_jpeg(_first_picture(paths[len(paths) // 2])))
         if left_out:
             join(source, paths, self.folder / ALL_STREAMS, info, settings=settings)
-            outputs.add(ALL_STREAMS)
+            outputs[ALL_STREAMS] = count
             yield Notice(text=f"{ALL_STREAMS} has every stream; in {VIDEO}, {'; '.join(left_out)}.")
         whole = not partial
         self._record(
             state="complete" if whole else "stopped",
             partial=partial if name == VIDEO else self.enlargement.partial,
-            outputs=tuple(sorted(outputs)),
+            outputs=outputs,
         )
         if whole:
-            shutil.rmtree(self._parts, ignore_errors=True)
+            for parts_folder in (self._parts, self._plain_parts):
+                shutil.rmtree(parts_folder, ignore_errors=True)
         yield EnlargementFinished(
             enlargement_id=self.enlargement.id,
             path=name,
@@ -242,18 +274,16 @@ class _Making:
         )
 
 
-def _enlarged(pictures: Iterator[Picture], upscaler: Upscaler) -> Generator[Picture]:
-    """Each picture enlarged, with nothing carried over from one scene into the next."""
+def _enlarged(pictures: Iterator[Picture], upscaler: Upscaler) -> Generator[tuple[Picture, np.ndarray]]:
+    """Each picture enlarged, and as it was; nothing is carried over from one scene into the next."""
     cuts = SceneCuts()
     for picture in pictures:
         if cuts.begins(picture.pixels):
             upscaler.reset()
-        yield Picture(upscaler(picture.pixels), picture.pts)
+        yield Picture(upscaler(picture.pixels), picture.pts), picture.pixels
 
 
-def _in_parts(
-    pictures: Iterator[Picture], begin: int, start: int, end: int
-) -> Generator[tuple[int, Iterator[Picture]]]:
+def _in_parts(pictures: Iterator[T], begin: int, start: int, end: int) -> Generator[tuple[int, Iterator[T]]]:
     """(number of a part, its pictures), of those from `start` to `end`; those before it were only to be looked at."""
     if sum(1 for _ in itertools.islice(pictures, start - begin)) < start - begin:
         return
@@ -261,16 +291,7 @@ def _in_parts(
         first = next(pictures, None)
         if first is None:
             return
-        yield part, _stretch(first, pictures)
-
-
-def _stretch(first: Picture, pictures: Iterator[Picture]) -> Iterator[Picture]:
-    yield first
-    for _ in range(PART - 1):
-        picture = next(pictures, None)
-        if picture is None:
-            return
-        yield picture
+        yield part, itertools.chain([first], itertools.islice(pictures, PART - 1))
 
 
 def _parts_within(excerpt: Excerpt, fps: float) -> range:
@@ -309,10 +330,10 @@ def measured(request: SuperResolutionRequest, folder: Path) -> Forecast:
             tried = min(TRIED, clip.num_frames)
             with PictureWriter(part, film.info, height=height, width=width) as writer:
                 pictures = _enlarged(iter(film), upscaler_for(request))
-                writer.write(next(pictures))  # the first one waits for the decoder, and for what is loaded
+                writer.write(next(pictures)[0])  # the first one waits for the decoder, and for what is loaded
                 began = time.perf_counter()
                 for _ in range(tried - 1):
-                    writer.write(next(pictures))
+                    writer.write(next(pictures)[0])
             # Until the file is closed the encoder may still have been at work.
             seconds = (time.perf_counter() - began) / max(1, tried - 1)
         a_picture = part.stat().st_size / tried

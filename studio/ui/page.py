@@ -29,6 +29,7 @@ from studio.ui.tabs.compare import CompareTab, TwinButton
 from studio.ui.tabs.finetune import FinetuneTab
 from studio.ui.tabs.generate import GenerateTab
 from studio.ui.tabs.runs import RunsTab
+from studio.ui.tabs.super_resolution import SuperResolutionTab
 from studio.ui.theme import HEAD, STYLE_SHEETS, theme
 from studio.ui.wording import machine_line
 
@@ -56,11 +57,14 @@ def build_page(context: PageContext) -> gr.Blocks:
         runs = RunsTab(context, presets, browser)
         compare = CompareTab(context, browser, generate.form, generate)
         finetune = FinetuneTab(context, presets)
+        super_resolution = SuperResolutionTab(context, browser)
         with gr.Tabs(selected="generate", elem_id="tabs") as tabs:
             with gr.Tab("Generate", id="generate"):
                 generate.build()
             with gr.Tab("Compare", id="compare") as compare_tab:
                 compare.build()
+            with gr.Tab("Super-resolution", id="super-resolution") as super_resolution_tab:
+                super_resolution.build()
             with gr.Tab("Fine-tune", id="finetune") as finetune_tab:
                 finetune.build()
             with gr.Tab("Runs", id="runs") as runs_tab:
@@ -74,6 +78,7 @@ def build_page(context: PageContext) -> gr.Blocks:
         ]
         compare.wire(compare_tab, tabs, twins)
         finetune.wire(finetune_tab)
+        super_resolution.wire(super_resolution_tab)
     page.queue(status_update_rate=5, max_size=200, api_open=False, default_concurrency_limit=None)
     return page
 

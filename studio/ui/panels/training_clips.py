@@ -18,7 +18,7 @@ import gradio as gr
 from studio.clips.uploads import UploadedClip, Uploads
 from studio.errors import RequestError, StudioError
 from studio.finetune.clips import LIMITS, caption_of, fault_of
-from studio.records.versions import FOLDER as VERSIONS
+from studio.records.folders import records_naming_uploads
 from studio.requests.training import MAX_CLIPS, TrainingClip
 from studio.ui.components import message
 from studio.ui.components.static_html import clip_list
@@ -233,7 +233,7 @@ class ClipsPanel:
         return ListedClip(name=path.name, clip=clip, caption=caption, picture=picture)
 
     def _sweep(self) -> None:
-        self._uploads.sweep(named_in=(self._context.store.folder / VERSIONS).glob("*/version.json"))
+        self._uploads.sweep(named_in=records_naming_uploads(self._context.store.folder))
 
     def _known(self, clip_id: str) -> ListedClip | None:
         """What is known of an upload; None while it is being read."""

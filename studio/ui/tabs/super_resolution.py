@@ -1,0 +1,404 @@
+"""The Super-resolution tab: a clip of any length becomes larger; a part of it can be tried first.
+
+A click writes an enlargement down, and a job that makes it; the tab reads its record and its log. So a reload, another
+tab or a restarted studio finds it as it stands. Knows the queue, enlargements and uploads. Refuses to know how pictures
+are enlarged.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+import gradio as gr
+from gradio.utils import get_upload_folder
+
+from studio.clips.reference import FileReference
+from studio.clips.uploads import Uploads, checksum_of
+from studio.errors import ClipError, EnlargementError, StudioError
+from studio.jobs import Job
+from studio.records.enlargements import EXCERPT, TWIN_OF, VIDEO, Enlargement, EnlargementStore
+from studio.records.folders import LOG
+from studio.requests.fields import label_of
+from studio.requests.generation import read_as
+from studio.requests.super_resolution import (
+    Excerpt,
+    SuperResolutionRequest,
+    read_super_resolution_request,
+)
+from studio.requests.work import EnlargeClip
+from studio.super_resolve import begin, forecast, look_at
+from studio.ui.attachment import signs_of
+from studio.ui.components import message
+from studio.ui.components.clip_video import clip_video
+from studio.ui.components.static_html import facts
+from studio.ui.components.synced_player import PlayerClip, player_record, served, synced_player
+from studio.ui.forms.fields import FieldControls
+from studio.ui.listeners import LIGHT, Part, Sent, Updates, Values, text_of
+from studio.ui.panels.deletion import DeletionPanel
+from studio.ui.panels.enlargement import TITLES, EnlargementProgress, facts_of_source, forecast_of, status_of
+from studio.ui.server.page_context import PageContext
+from studio.ui.server.visitor import Visitor
+
+LOOK_SECONDS = 1.0
+ENDINGS = [".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".gif", ".ts", ".mpg", ".ogv"]
+LISTED = 20
+"""Enlargements to choose among."""
+SCALES = [("2×", "2"), ("4×", "4")]
+METHODS = [
+    ("Lanczos + back-projection: the sharpest without a model", "back-projection"),
+    ("Lanczos: sharp, with faint halos", "lanczos"),
+    ("Bicubic: what players do", "bicubic"),
+]
+
+
+class SuperResolutionTab:
+    """The tab's components and what they do. `build` draws them, `wire` connects them."""
+
+    def __init__(self, context: PageContext, browser: gr.BrowserState) -> None:
+        self.context = context
+        self.browser = browser
+        self.store = EnlargementStore(context.store.folder)
+        self.deletion = DeletionPanel("enlargement", "Delete this enlargement and its files for good?")
+        self._uploads = Uploads(context.store.folder)
+        self._settings = FieldControls(SuperResolutionRequest, elem_prefix="enlarge-")
+        self._excerpt = FieldControls(Excerpt, elem_prefix="enlarge-")
+
+    # -- layout -------------------------------------------------------------------------------------------------------
+
+    def build(self) -> None:
+        with gr.Row(elem_classes="desk", equal_height=False):
+            with gr.Column(scale=5, min_width=320, elem_classes="sheet"):
+                self.file = gr.File(
+                    label="A clip to enlarge, of any length: MP4, WebM, MOV, MKV, AVI or GIF",
+                    file_types=ENDINGS,
+                    height=96,
+                    elem_id="enlarge-file",
+                )
+                self.source = facts(elem_id="enlarge-source")
+                self._settings.place(gr.Radio, "scale", choices=SCALES, elem_classes="segments")
+                self._settings.place(gr.Radio, "method", choices=METHODS)
+                self.forecast = message.message(elem_id="enlarge-forecast")
+                with gr.Row(elem_classes="actions"):
+                    self.start = gr.Button("Enlarge", variant="primary", size="lg", elem_id="enlarge-start")
+                    self.try_out = gr.Button("Try a part", size="lg", elem_id="enlarge-try")
+                with gr.Row(elem_classes="numbers"):
+                    self._excerpt.number("start", value=0, label="Part begins at", info="seconds")
+                    self._excerpt.number("seconds", value=1, label="Part lasts", info="seconds; kept for the whole")
+                self.trouble = message.message(elem_id="enlarge-trouble")
+            with gr.Column(scale=8, min_width=320, elem_classes="stage", elem_id="enlarge-stage"):
+                self._build_shown()
+        self.kept = gr.State("")
+        """Where the upload lies, as a reference's line."""
+        self.chosen = gr.State("")
+        self.progress = gr.State(EnlargementProgress())
+        self.played = gr.State(None)
+        self.seen = gr.State(None)
+        self.timer = gr.Timer(LOOK_SECONDS, active=False)
+
+    def _build_shown(self) -> None:
+        self.list = gr.Dropdown(label="Enlargements", choices=[], visible=False, elem_id="enlargements")
+        self.status = message.message(message.quiet("Drop a clip to enlarge it."), elem_id="enlarge-status")
+        with gr.Row(elem_classes="actions"):
+            self.stop = gr.Button("Stop", variant="stop", size="sm", visible=False, elem_id="enlarge-stop")
+            self.keep = gr.Button("Stop and keep", size="sm", visible=False, elem_id="enlarge-keep")
+            self.go_on = gr.Button("Go on", size="sm", visible=False, elem_id="enlarge-go-on")
+            self.download = gr.DownloadButton("Download", size="sm", visible=False, elem_id="enlarge-download")
+            self.deletion.place_button(visible=False)
+        self.deletion.place_question()
+        self.answer = message.message(elem_id="enlarge-answer")
+        self.player = synced_player(elem_id="enlarge-player")
+        self.video = clip_video(elem_id="enlarge-video", visible=False)
+        self.about = facts(elem_id="enlarge-facts")
+
+    @property
+    def _shown(self) -> list[Part]:
+        """Everything that `_shows` may change."""
+        return [
+            *(self.list, self.status, self.stop, self.keep, self.go_on, self.download, self.deletion.button),
+            *(self.player, self.video, self.about, self.chosen, self.progress, self.played, self.seen, self.timer),
+        ]
+
+    # -- wiring -------------------------------------------------------------------------------------------------------
+
+    def wire(self, tab: gr.Tab) -> None:
+        """Connect the tab, which looks anew whenever it is opened."""
+        settings = {self.kept, *self._settings.by_field.values()}
+        following = [self.browser, self.chosen, self.progress, self.played]
+        self.file.upload(
+            self.take, {self.file, *settings}, [self.kept, self.source, self.forecast, self.trouble], **LIGHT
+        )
+        self.file.clear(self.drop, None, [self.kept, self.source, self.forecast, self.trouble], **LIGHT)
+        for control in self._settings.by_field.values():
+            control.input(self.foretell, settings, [self.source, self.forecast, self.trouble], **LIGHT)
+        begins = {self.browser, *settings, *self._excerpt.by_field.values()}
+        for button, act in ((self.start, self.begin), (self.try_out, self.begin_part)):
+            button.click(act, begins, [*self._shown, self.trouble, self.answer], **LIGHT)
+        tab.select(self.open, following, self._shown, **LIGHT)
+        self.timer.tick(self.look, [*following, self.seen], self._shown, **LIGHT)
+        self.list.input(self.choose, [self.browser, self.list], [*self._shown, self.answer], **LIGHT)
+        for button, act in ((self.stop, self.leave_off), (self.keep, self.leave_off_and_keep)):
+            button.click(act, [self.browser, self.chosen], [self.answer], **LIGHT)
+        going_on = [self.browser, self.chosen]
+        self.go_on.click(self.take_up, going_on, [*self._shown, self.answer], **LIGHT)
+        self.deletion.wire()
+        removed = self.deletion.really.click(self.remove, going_on, [self.answer, self.deletion.question], **LIGHT)
+        removed.then(self.open, following, self._shown, **LIGHT)
+
+    # -- the clip -----------------------------------------------------------------------------------------------------
+
+    def take(self, values: Values) -> Updates:
+        """A file has arrived: it is kept, and looked at."""
+        path = values[self.file]
+        try:
+            if not isinstance(path, str):
+                raise ClipError("No file arrived.", field="clip", way_out="Drop a clip.")
+            kept = self._uploads.keep(Path(path))
+            reference = FileReference(path=kept.absolute(), sha256=checksum_of(kept))
+        except StudioError as error:
+            return self.drop() | {self.trouble: message.of_error(error)}
+        return {self.kept: str(reference)} | self.foretell({**values, self.kept: str(reference)})
+
+    def drop(self) -> Updates:
+        return {self.kept: "", self.source: {}, self.forecast: {}, self.trouble: {}}
+
+    def foretell(self, values: Values) -> Updates:
+        """What the clip is, and what enlarging it with these settings will take."""
+        if not values[self.kept]:
+            return {self.source: {}, self.forecast: {}, self.trouble: {}}
+        try:
+            request = self._request(values)
+            source = look_at(request)
+            shown: Updates = {self.source: facts_of_source(source, request), self.trouble: {}}
+            return shown | {self.forecast: forecast_of(forecast(request, store=self.context.store))}
+        except StudioError as error:
+            return {self.forecast: {}, self.trouble: message.of_error(error)}
+
+    def _request(self, values: Values) -> SuperResolutionRequest:
+        """Raises StudioError where a control says what cannot be, or no clip is there."""
+        if not values[self.kept]:
+            raise ClipError("There is no clip yet.", field="clip", way_out="Drop one above.")
+        written = {name: value for name, value in self._settings.read(values).items() if value is not None}
+        return read_super_resolution_request({"source": text_of(values[self.kept])} | written)
+
+    # -- the buttons --------------------------------------------------------------------------------------------------
+
+    def begin(self, values: Values) -> Updates:
+        """The enlargement is written down, and a job that makes it; one of which a part was tried is gone on with."""
+        return self._begin(values, None)
+
+    def begin_part(self, values: Values) -> Updates:
+        try:
+            excerpt = read_as(Excerpt, self._excerpt.read(values))
+        except StudioError as error:
+            return self._refused(error)
+        return self._begin(values, excerpt)
+
+    def _begin(self, values: Values, excerpt: Excerpt | None) -> Updates:
+        visitor = Visitor(self.context, values[self.browser])
+        try:
+            request = self._request(values)
+            known = self._known(visitor, request)
+            enlargement = known or begin(request, store=self.context.store, owner=visitor.owner)
+            try:
+                self._submit(visitor, enlargement, excerpt)
+            except StudioError:
+                if known is None:
+                    self.store.delete(enlargement.id)
+                raise
+        except StudioError as error:
+            return self._refused(error)
+        return self._shows(visitor, enlargement.id, EnlargementProgress(), None) | {self.trouble: {}, self.answer: {}}
+
+    def _known(self, visitor: Visitor, request: SuperResolutionRequest) -> Enlargement | None:
+        """An enlargement of this visitor's that asks for the same and is not complete: its parts need not be made."""
+        mine = self.store.list(owner=visitor.owner)[:LISTED]
+        return next((each for each in mine if each.request == request and each.state != "complete"), None)
+
+    def _submit(self, visitor: Visitor, enlargement: Enlargement, excerpt: Excerpt | None) -> None:
+        if self._job(visitor, enlargement.id) is not None:
+            raise EnlargementError("It is being made, or waits for it.", field="enlargement", way_out="Stop it first.")
+        work = EnlargeClip(enlargement_id=enlargement.id, excerpt=excerpt)
+        self.context.queue.submit(work, owner=visitor.owner)
+
+    def _refused(self, error: StudioError) -> Updates:
+        label = label_of(SuperResolutionRequest, error.field) or label_of(Excerpt, error.field)
+        if not self.context.hosted:
+            gr.Warning(html.escape(str(error)), title=label or "Not possible")
+        return {self.trouble: message.of_error(error, label=label)}
+
+    def leave_off(self, browser: Sent, chosen: Sent) -> Updates:
+        return self._leave_off(browser, chosen, keep=False)
+
+    def leave_off_and_keep(self, browser: Sent, chosen: Sent) -> Updates:
+        return self._leave_off(browser, chosen, keep=True)
+
+    def _leave_off(self, browser: Sent, chosen: Sent, *, keep: bool) -> Updates:
+        visitor = Visitor(self.context, browser)
+        try:
+            job = self._job(visitor, text_of(chosen))
+            if job is None:
+                return {self.answer: message.quiet("It is not being made any more.")}
+            self.context.queue.cancel(job.id, keep=keep, owner=visitor.owner)
+        except StudioError as error:
+            return {self.answer: message.of_error(error)}
+        return {self.answer: message.quiet("Stopping. What was made is kept.")}
+
+    def take_up(self, browser: Sent, chosen: Sent) -> Updates:
+        """All of a stopped or failed one, from the first part that is missing."""
+        visitor = Visitor(self.context, browser)
+        try:
+            enlargement = self.store.seen_by(visitor.owner, chosen)
+            self._submit(visitor, enlargement, None)
+        except StudioError as error:
+            return {self.answer: message.of_error(error)}
+        return self._shows(visitor, enlargement.id, EnlargementProgress(), None) | {self.answer: {}}
+
+    def remove(self, browser: Sent, chosen: Sent) -> Updates:
+        visitor = Visitor(self.context, browser)
+        closed = self.deletion.closed()
+        try:
+            if self._job(visitor, text_of(chosen)) is not None:
+                raise EnlargementError(
+                    "It is being made, or about to be.", field="enlargement", way_out="Stop it first."
+                )
+            self.store.delete(text_of(chosen), owner=visitor.owner)
+        except (StudioError, OSError) as error:
+            fault = error if isinstance(error, StudioError) else EnlargementError(f"Not all could be deleted: {error}.")
+            return closed | {self.answer: message.of_error(fault)}
+        return closed | {self.answer: message.good("Deleted.")}
+
+    def choose(self, browser: Sent, chosen: Sent) -> Updates:
+        return self._shows(Visitor(self.context, browser), chosen, EnlargementProgress(), None) | {self.answer: {}}
+
+    def _job(self, visitor: Visitor, enlargement_id: str) -> Job | None:
+        """The job that makes it or is to, all of it or a part."""
+        for job in visitor.jobs(ended=0, kinds=("enlargement",)):
+            if isinstance(job.work, EnlargeClip) and job.work.enlargement_id == enlargement_id:
+                return job
+        return None
+
+    # -- looking ------------------------------------------------------------------------------------------------------
+
+    def open(self, browser: Sent, chosen: Sent, progress: Sent, played: Sent) -> Updates:
+        """The tab was opened, or something was done: all as it is now."""
+        return self._shows(Visitor(self.context, browser), chosen, progress, played)
+
+    def look(self, browser: Sent, chosen: Sent, progress: Sent, played: Sent, seen: Sent) -> Updates:
+        """What has changed since the page looked last; nothing where nothing has."""
+        visitor = Visitor(self.context, browser)
+        if self._signs(visitor, chosen) == seen:
+            return gr.skip()
+        return self._shows(visitor, chosen, progress, played)
+
+    def _shows(self, visitor: Visitor, chosen: Sent, progress: Sent, played: Sent) -> Updates:
+        signs = self._signs(visitor, chosen)  # before anything is read: what comes meanwhile is seen the next time
+        try:
+            mine = self.store.list(owner=visitor.owner)[:LISTED]
+        except StudioError:  # a hosted page whose browser has no id yet
+            mine = []
+        enlargement = next((each for each in mine if each.id == chosen), mine[0] if mine else None)
+        listed = gr.update(
+            choices=[(_line(each), each.id) for each in mine],
+            value=enlargement.id if enlargement else None,
+            visible=len(mine) > 1,
+        )
+        if enlargement is None:
+            nothing = message.quiet("Drop a clip to enlarge it.")
+            return self._bare() | {self.list: listed, self.status: nothing, self.seen: signs, self.chosen: ""}
+        known = progress if isinstance(progress, EnlargementProgress) else EnlargementProgress()
+        if known.enlargement != enlargement.id:
+            known = EnlargementProgress(enlargement=enlargement.id)
+        known = known.with_events(self.store.events(enlargement.id, after=known.read))
+        job = self._job(visitor, enlargement.id)
+        waits, state = job is not None and job.state == "queued", self.store.state_of(enlargement)
+        if enlargement.id != chosen:
+            signs = self._signs(visitor, enlargement.id)
+        about = facts_of_source(enlargement.source, enlargement.request)
+        return self._plays(enlargement, played) | {
+            self.list: listed,
+            self.status: status_of(enlargement, state, known, waits=waits),
+            self.stop: gr.update(visible=job is not None),
+            self.keep: gr.update(visible=job is not None and not waits),
+            self.go_on: gr.update(visible=job is None and state in ("stopped", "failed", "waiting")),
+            self.deletion.button: gr.update(visible=job is None),
+            self.about: {**about, "notes": list(known.notices or enlargement.notices)},
+            self.chosen: enlargement.id,
+            self.progress: known,
+            self.seen: signs,
+            self.timer: gr.Timer(active=True),
+        }
+
+    def _bare(self) -> Updates:
+        """The stage with nothing on it."""
+        hidden = (self.stop, self.keep, self.go_on, self.download, self.deletion.button, self.video)
+        return {
+            **{part: gr.update(visible=False) for part in hidden},
+            self.player: {},
+            self.about: {},
+            self.progress: EnlargementProgress(),
+            self.played: None,
+            self.timer: gr.Timer(active=False),
+        }
+
+    def _plays(self, enlargement: Enlargement, played: Sent) -> Updates:
+        """The pictures beside bicubic ones, or a long clip alone; nothing where they are shown already."""
+        folder = self.store.path(enlargement.id)
+        whole = VIDEO in enlargement.outputs
+        name = next((each for each in (VIDEO, EXCERPT) if TWIN_OF[each] in enlargement.outputs), None)
+        stamp = [enlargement.id, *enlargement.outputs, *(_stamp(folder / each) for each in enlargement.outputs)]
+        if stamp == played:
+            return {}
+        video = _to_serve(folder / VIDEO, enlargement) if whole else None
+        player: object = {}
+        if name is not None:
+            made = PlayerClip(
+                title=TITLES[enlargement.request.method], url=served(_to_serve(folder / name, enlargement))
+            )
+            twin = PlayerClip(title="Bicubic", url=served(_to_serve(folder / TWIN_OF[name], enlargement)))
+            source = enlargement.source
+            fps = source.fps if source.constant_rate else source.num_frames / source.seconds
+            player = player_record(reference=twin, others=[made], fps=fps, num_frames=enlargement.outputs[name])
+        return {
+            self.player: player,
+            self.video: gr.update(value=video, visible=whole and name != VIDEO),
+            self.download: gr.update(value=video, visible=whole),
+            self.played: stamp,
+        }
+
+    def _signs(self, visitor: Visitor, chosen: Sent) -> object:
+        """Changes whenever there is something new to show; cheap to ask."""
+        files = [*sorted(self.store.folder.glob("*/enlargement.json"))]
+        if isinstance(chosen, str) and any(path.parent.name == chosen for path in files):
+            files.append(self.store.path(chosen) / LOG)
+        return ((chosen,), *signs_of(files, visitor.jobs(ended=0, kinds=("enlargement",))))
+
+
+def _line(enlargement: Enlargement) -> str:
+    """An enlargement in a few words, for the list."""
+    request, source = enlargement.request, enlargement.source
+    day = enlargement.created[5:16].replace("T", " ")
+    return f"{source.name}, {request.scale}×, {TITLES[request.method]} · {day}"
+
+
+def _stamp(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _to_serve(path: Path, enlargement: Enlargement) -> str:
+    """A copy that the page may show, under a name that says what it is."""
+    folder = Path(get_upload_folder()) / "clips" / secrets.token_hex(16)
+    folder.mkdir(parents=True)
+    stem = "".join(letter if letter.isalnum() else "-" for letter in Path(enlargement.source.name).stem)[:60]
+    copy = folder / f"{stem or 'clip'}-{path.stem}-{enlargement.request.scale}x{path.suffix}"
+    try:
+        os.link(path, copy)
+    except OSError:  # another disk, or a file system without links
+        shutil.copyfile(path, copy)
+    return str(copy)
