@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
+import torch
 from support.clip_corpus import picture
 from support.films import packets_of, seconds_of, with_everything, write_pictures
 from support.patience import until
@@ -93,6 +94,15 @@ def test_back_projection_shrinks_back_to_what_was_given(scale: int) -> None:
     psnr = {name: 10 * np.log10(255**2 / np.mean((each - given) ** 2)) for name, each in back.items()}
     assert psnr["corrected"] >= 45
     assert psnr["corrected"] >= psnr["bicubic"] + 10
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_shrinking_is_what_torch_calls_antialiased_bicubic(scale: int) -> None:
+    picture_ = np.random.default_rng(0).uniform(0, 255, (24, 32, 3)).astype(np.float32)
+    planes = torch.from_numpy(picture_).permute(2, 0, 1)[None]
+    size = (24 // scale, 32 // scale)
+    theirs = torch.nn.functional.interpolate(planes, size, mode="bicubic", antialias=True)[0].permute(1, 2, 0)
+    assert np.abs(shrunk(picture_, scale) - theirs.numpy()).max() < 1e-3
 
 
 def test_a_cut_is_where_a_new_scene_begins_and_motion_and_flashes_of_light_are_none() -> None:

@@ -66,18 +66,22 @@ def write_pictures(
     return path
 
 
-def with_everything(folder: Path, *, suffix: str = ".mp4", turned: int = 0) -> Path:
+def with_everything(
+    folder: Path, *, name: str = "film", suffix: str = ".mp4", turned: int = 0, pictures: Path | None = None
+) -> Path:
     """A film with uneven timestamps, odd pixels, two languages, subtitles, chapters and a title.
 
     Args:
         folder: Where to.
+        name: What it is called.
         suffix: .mp4, or .mkv, which gets streams that no MP4 holds.
         turned: Degrees by which players are to turn it.
+        pictures: A file with other pictures.
     """
-    pictures = write_pictures(folder / "pictures.mp4", sample_aspect_ratio=Fraction(4, 3))
+    pictures = pictures or write_pictures(folder / "pictures.mp4", sample_aspect_ratio=Fraction(4, 3))
     (folder / "chapters.txt").write_text(CHAPTERS)
     (folder / "lines.srt").write_text(SUBTITLES)
-    path = folder / f"film{suffix}"
+    path = folder / f"{name}{suffix}"
     sound = ["aac", "mov_text"] if suffix == ".mp4" else ["pcm_s16le", "srt"]
     tone = [part for pitch in (440, 880) for part in ("-f", "lavfi", "-i", f"sine=frequency={pitch}:duration=0.7")]
     subprocess.run(

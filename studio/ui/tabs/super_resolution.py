@@ -18,7 +18,7 @@ from gradio.utils import get_upload_folder
 
 from studio.clips.reference import FileReference
 from studio.clips.uploads import Uploads, checksum_of
-from studio.errors import ClipError, EnlargementError, StudioError
+from studio.errors import ClipError, EnlargementError, RequestError, StudioError
 from studio.jobs import Job
 from studio.records.enlargements import EXCERPT, TWIN_OF, VIDEO, Enlargement, EnlargementStore
 from studio.records.folders import LOG
@@ -45,6 +45,8 @@ from studio.ui.server.visitor import Visitor
 
 LOOK_SECONDS = 1.0
 ENDINGS = [".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".gif", ".ts", ".mpg", ".ogv"]
+MOST_SECONDS_OF_A_VISITOR = 30.0
+"""Where strangers share the machine."""
 LISTED = 20
 """Enlargements to choose among."""
 SCALES = [("2×", "2"), ("4×", "4")]
@@ -65,7 +67,7 @@ class SuperResolutionTab:
         self.deletion = DeletionPanel("enlargement", "Delete this enlargement and its files for good?")
         self._uploads = Uploads(context.store.folder)
         self._settings = FieldControls(SuperResolutionRequest, elem_prefix="enlarge-")
-        self._excerpt = FieldControls(Excerpt, elem_prefix="enlarge-")
+        self._excerpt = FieldControls(Excerpt, elem_prefix="enlarge-part-")
 
     # -- layout -------------------------------------------------------------------------------------------------------
 
@@ -201,6 +203,7 @@ class SuperResolutionTab:
         visitor = Visitor(self.context, values[self.browser])
         try:
             request = self._request(values)
+            self._refuse_too_much(request)
             known = self._known(visitor, request)
             enlargement = known or begin(request, store=self.context.store, owner=visitor.owner)
             try:
@@ -212,6 +215,16 @@ class SuperResolutionTab:
         except StudioError as error:
             return self._refused(error)
         return self._shows(visitor, enlargement.id, EnlargementProgress(), None) | {self.trouble: {}, self.answer: {}}
+
+    def _refuse_too_much(self, request: SuperResolutionRequest) -> None:
+        seconds = look_at(request).seconds if self.context.hosted else 0.0
+        if seconds > MOST_SECONDS_OF_A_VISITOR:
+            raise RequestError(
+                f"The clip runs {seconds:.3g} s; on this shared page {MOST_SECONDS_OF_A_VISITOR:g} s are enlarged.",
+                field="clip",
+                value=seconds,
+                way_out="Cut it shorter, or run the studio on a machine of your own.",
+            )
 
     def _known(self, visitor: Visitor, request: SuperResolutionRequest) -> Enlargement | None:
         """An enlargement of this visitor's that asks for the same and is not complete: its parts need not be made."""

@@ -1,0 +1,89 @@
+"""The Super-resolution tab in a real browser, with a clip that has sound."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from support.films import packets_of, seconds_of, with_everything, write_pictures
+
+from studio.clips.read import read_clip
+from studio.clips.write import write_clip
+from studio.driving_world import render, sample_scene
+
+Open = Callable[..., Any]
+
+
+def open_tab(page: Any) -> None:
+    page.get_by_role("tab", name="Super-resolution", exact=True).click()
+    page.wait_for_selector("#enlarge-start", state="visible")
+
+
+def says(page: Any, what: str, words: str) -> None:
+    page.wait_for_function(f"document.querySelector('{what}').textContent.includes('{words}')")
+
+
+def test_a_part_is_tried_seen_beside_bicubic_and_kept_for_the_whole_clip(
+    open_page: Open, studio: Any, tmp_path: Path
+) -> None:
+    drive = render(sample_scene(3), height=64, width=96, num_frames=17).frames
+    pictures = [drive[index % 17] for index in range(150)]
+    silent = write_pictures(tmp_path / "silent.mp4", [512 * n for n in range(150)], pictures=pictures)
+    clip = with_everything(tmp_path, name="a <b>drive", pictures=silent)
+    page = open_page()
+    open_tab(page)
+    page.set_input_files("#enlarge-file input[type=file]", str(clip))
+    says(page, "#enlarge-forecast", "All 150 pictures at 192×128 will take")
+    assert "96×64" in page.inner_text("#enlarge-source")
+    page.get_by_role("radio", name="4×").check()
+    says(page, "#enlarge-forecast", "384×256")
+
+    page.fill("#enlarge-part-start input", "2")
+    page.click("#enlarge-try")
+    says(page, "#enlarge-status", "The part is there")
+    page.wait_for_selector("#enlarge-player .player[data-ready]")
+    assert "Bicubic" in page.inner_text("#enlarge-player")
+    (folder,) = (studio.runs / ".enlargements").iterdir()
+    tried = {path.name: path.stat().st_mtime_ns for path in (folder / "parts").iterdir()}
+    assert 1 <= len(tried) <= 3
+
+    # A page that is opened anew finds it as it stands, and goes on with what was tried.
+    page.reload()
+    page.wait_for_selector(".live-headline:not(:empty)")
+    open_tab(page)
+    says(page, "#enlarge-status", "The part is there")
+    page.click("#enlarge-go-on")
+    says(page, "#enlarge-status", "Done in")
+    page.wait_for_selector("#enlarge-video video", state="visible")
+    page.wait_for_selector("#enlarge-download", state="visible")
+    assert seconds_of(folder / "video.mp4") == seconds_of(clip)
+    assert packets_of(folder / "video.mp4", "audio") == packets_of(clip, "audio")
+    assert "bdrive.mp4" in page.inner_text("#enlarge-facts")
+
+    page.click("#enlargement-delete")
+    page.click("#enlargement-delete-really")
+    says(page, "#enlarge-answer", "Deleted")
+    assert not folder.exists()
+
+
+def test_a_short_clip_is_enlarged_whole_beside_its_twin_and_nonsense_is_refused_in_place(
+    open_page: Open, studio: Any, tmp_path: Path
+) -> None:
+    page = open_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
+    open_tab(page)
+    page.click("#enlarge-start")
+    says(page, "#enlarge-trouble", "There is no clip yet")
+    (tmp_path / "broken.mp4").write_bytes(b"no clip at all")
+    page.set_input_files("#enlarge-file input[type=file]", str(tmp_path / "broken.mp4"))
+    says(page, "#enlarge-trouble", "not a video")
+    page.locator("#enlarge-file button[aria-label*='lear'], #enlarge-file button[aria-label*='emove']").first.click()
+    write_clip(render(sample_scene(4), height=64, width=64, num_frames=9), tmp_path / "short.mp4")
+    page.set_input_files("#enlarge-file input[type=file]", str(tmp_path / "short.mp4"))
+    says(page, "#enlarge-forecast", "All 9 pictures at 128×128")
+    page.click("#enlarge-start")
+    says(page, "#enlarge-status", "Done in")
+    page.wait_for_selector("#enlarge-player .player[data-ready]")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    (folder,) = (studio.runs / ".enlargements").iterdir()
+    assert read_clip(folder / "video.mp4").clip.frames.shape == (9, 128, 128, 3)
