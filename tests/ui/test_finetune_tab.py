@@ -244,7 +244,7 @@ def test_a_full_disk_at_the_start_loses_nothing(
     def full(*_: object) -> None:
         raise DiskFull("There is no room for version.json.", way_out="Free some space.")
 
-    monkeypatch.setattr("studio.records.versions.write_atomically", full)
+    monkeypatch.setattr("studio.records.folders.write_atomically", full)
     said = tab.begin(settings(tab, ids, listed))
     assert list(said) == [tab.trouble], "the form keeps what was typed"
     assert "Free some space" in said[tab.trouble]["words"]

@@ -1,0 +1,78 @@
+"""`upscale` and `enlargements`: the tab's work from a shell."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.films import seconds_of, write_pictures
+
+from studio.__main__ import main
+from studio.clips.read import read_clip
+from studio.errors import ClipRefused, EnlargementError, RequestError
+
+
+@pytest.fixture(autouse=True)
+def _runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAILIES_RUNS", str(tmp_path / "runs"))
+
+
+def _json_lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_clip_is_enlarged_listed_and_deleted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clip = write_pictures(tmp_path / "in.mp4")
+    assert (
+        main(["upscale", str(clip), "--scale", "4", "--method", "lanczos", "-o", str(tmp_path / "out.mp4"), "--json"])
+        == 0
+    )
+    events = _json_lines(capsys)
+    assert events[0]["event"] == "EnlargementStarted"
+    assert events[-1]["event"] == "EnlargementFinished"
+    assert read_clip(tmp_path / "out.mp4").clip.frames.shape[1:] == (192, 256, 3)
+    assert seconds_of(tmp_path / "out.mp4") == seconds_of(clip)
+    assert main(["enlargements", "--json"]) == 0
+    (listed,) = _json_lines(capsys)
+    assert (listed["state"], listed["source"]) == ("complete", "in.mp4")
+    assert main(["enlargements", "--delete", listed["id"]]) == 0
+    capsys.readouterr()
+    assert main(["enlargements", "--json"]) == 0
+    assert _json_lines(capsys) == []
+
+
+def test_a_part_is_made_first_and_the_rest_gone_on_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clip = write_pictures(tmp_path / "in.mp4")
+    assert main(["upscale", str(clip), "--excerpt", "0.1", "0.1", "--json"]) == 0
+    enlargement = _json_lines(capsys)[-1]["enlargement_id"]
+    assert main(["upscale", "--go-on", enlargement, "-o", str(tmp_path / "out.mp4"), "--json"]) == 0
+    started = _json_lines(capsys)[0]
+    assert started["done"] == started["num_frames"] == 10
+    assert read_clip(tmp_path / "out.mp4").clip.frames.shape[1:] == (96, 128, 3)
+
+
+def test_a_forecast_makes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["upscale", str(write_pictures(tmp_path / "in.mp4")), "--forecast"]) == 0
+    assert "10 pictures become 128×96" in capsys.readouterr().out
+    assert main(["enlargements", "--json"]) == 0
+    assert _json_lines(capsys) == []
+
+
+def test_what_cannot_be_done_says_why_and_ends_with_its_status(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = str(write_pictures(tmp_path / "in.mp4"))
+    (tmp_path / "text.mp4").write_text("no clip")
+    for arguments, kind, words in (
+        ([clip, "--scale", "3"], RequestError, "2 or 4"),
+        ([clip, "-o", str(tmp_path / "out.avi")], RequestError, ".mp4"),
+        ([clip, "-o", str(tmp_path / "nowhere/out.mp4")], RequestError, "no folder"),
+        ([str(tmp_path / "none.mp4")], RequestError, "No such file"),
+        ([str(tmp_path / "text.mp4")], ClipRefused, "text"),
+        (["--go-on", "20260101-000000-00000000"], EnlargementError, "no enlargement"),
+        (["--go-on", "20260101-000000-00000000", "--scale", "4"], RequestError, "keeps the settings"),
+    ):
+        assert main(["upscale", *arguments]) == kind.exit_status, arguments
+        assert words in capsys.readouterr().err, arguments
