@@ -33,8 +33,8 @@ Related: BudCache (arXiv 2606.13496) also fixes the number of computed steps, an
 (2602.22654) finds them by the same shortest path over pairs, with Taylor's series between them; OTCache (2606.31026)
 says, as was measured here, that costs along a path do not add up where steps are few; LeMiCa and GCache choose by the
 final error as well; FORA and SeaCache reuse or extrapolate residuals; UniPC corrects a step once the next one's output
-is known. New are gains that are measured, not assumed, and the correction: at two thirds, a half and a third of 30 steps
-the pocket's clips are 1.4, 2.7 and 4.4 dB nearer to the full ones than DPCache's (12 prompts). Knows profiles and
+is known. New are gains that are measured, not assumed, and the correction: at two thirds, a half and a third of 30
+steps the pocket's clips are 1.4, 2.7 and 4.4 dB nearer to the full ones than DPCache's (12 prompts). Knows profiles and
 numbers. Refuses to know models; `BudgetPolicy` only reads the plan.
 
 Shapes: N steps, Q clips.
