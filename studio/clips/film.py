@@ -46,7 +46,6 @@ FILM_LIMITS = ClipLimits(
 """Of what passes picture by picture: sizes are bounded as ever, lengths hardly; the time is for each picture."""
 BT709 = 1
 """AVCOL_SPC, AVCOL_PRI and AVCOL_TRC number of BT.709."""
-_UNSAID = 2
 _LIMITED = 1
 """AVCOL_RANGE_MPEG."""
 
@@ -326,6 +325,7 @@ def join(
                 "others": others,
                 "time_base": [info.time_base.numerator, info.time_base.denominator],
                 "last_duration": info.last_duration,
+                "more_files": 1,
                 "most_bytes": sum(each.stat().st_size for each in parts) + 2 * film.stat().st_size + 100_000_000,
             }
             with Conversation(FILM_PROGRAM, film, limits, request, unhurried=True, hands_over=(descriptor,)) as asked:

@@ -13,7 +13,6 @@ Knows PyAV and `reader_process`, which lies beside it. Refuses to know the rest 
 
 from __future__ import annotations
 
-import json
 import os
 import struct
 import sys
@@ -21,7 +20,6 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 if TYPE_CHECKING:
@@ -231,22 +229,5 @@ def _seconds(packet: av.Packet) -> Fraction:
     return cast(int, packet.dts) * cast(Fraction, packet.time_base)
 
 
-REQUESTS = {"pictures": pictures, "join": join}
-
-
-def main() -> None:
-    """The program: one request in, one answer out."""
-    request = json.load(sys.stdin)
-    sys.path += [folder for folder in request["import_from"] if folder not in sys.path]
-    answer = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whatever a library prints is no answer
-    reading.import_all_of_av()
-    limits = cast("ClipLimits", SimpleNamespace(**request["limits"]))
-    joins = request["mode"] == "join"
-    reading.limit_process(limits, more_files=1 if joins else 0, output_bytes=request.get("most_bytes", 0))
-    reading.answer_safely(answer, request, limits, REQUESTS[request["mode"]])
-    answer.flush()
-
-
 if __name__ == "__main__":
-    main()
+    reading.serve({"pictures": pictures, "join": join})

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
     from studio.clips.limits import ClipLimits  # never when it runs: the limits come as plain numbers by these names
 
+    Deliver = Callable[[BinaryIO, dict[str, Any], ClipLimits], None]
+
 MESSAGE = struct.Struct("<cIQ")
 """Kind, repeats, length of what follows."""
 
@@ -705,7 +707,7 @@ def answer_safely(
     answer: BinaryIO,
     request: dict[str, Any],
     limits: ClipLimits,
-    deliver: Callable[[BinaryIO, dict[str, Any], ClipLimits], None] = deliver,
+    deliver: Deliver,
 ) -> None:
     """Does what is asked, with every way in which a decoder gives up made a refusal."""
     from av.error import FFmpegError
@@ -733,18 +735,22 @@ def import_all_of_av() -> None:
     logging.set_level(logging.ERROR)  # so that errors are counted; what they say goes nowhere
 
 
-def main() -> None:
-    """The program: one request in, one answer out."""
+def serve(requests: dict[str, Deliver]) -> None:
+    """A program's whole life: one request in, one answer out.
+
+    Args:
+        requests: What does each kind of request, by its `mode`.
+    """
     request = json.load(sys.stdin)
     sys.path += [folder for folder in request["import_from"] if folder not in sys.path]
     answer = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whatever a library prints is no answer
     import_all_of_av()
     limits = cast("ClipLimits", SimpleNamespace(**request["limits"]))
-    limit_process(limits)
-    answer_safely(answer, request, limits)
+    limit_process(limits, more_files=request.get("more_files", 0), output_bytes=request.get("most_bytes", 0))
+    answer_safely(answer, request, limits, requests[request["mode"]])
     answer.flush()
 
 
 if __name__ == "__main__":
-    main()
+    serve({"read": deliver, "settings": deliver})

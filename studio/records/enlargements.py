@@ -66,8 +66,6 @@ class Enlargement:
     source: SourceRecord
     num_frames: int | None = None
     """Pictures in the clip, counted; None until its end was reached."""
-    cuts: tuple[int, ...] = ()
-    """Pictures with which a new scene begins, as far as the clip was read."""
     partial: bool = False
     """Whether the video ends before the clip does."""
     seconds: float = 0.0

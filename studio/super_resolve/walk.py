@@ -79,6 +79,7 @@ class _Making:
         self.folder = store.path(enlargement.id)
         self._store = store
         self._stop = stop
+        self._info: FilmInfo | None = None
         self._parts = self.folder / "parts"
         self._plain_parts = self.folder / "bicubic"
         self._began = time.perf_counter()
@@ -177,6 +178,7 @@ class _Making:
         said = 0.0
         with Film(self.request.source.path, first=begin) as film:
             check_size(self.request, height=film.info.clip.height, width=film.info.clip.width)
+            self._info = film.info
             frames = iter(film)
             pictures = _enlarged(frames, upscaler)
             for part, stretch in _in_parts(pictures, begin, start, end):
@@ -240,8 +242,7 @@ class _Making:
 
     def _finish(self, parts: list[int], name: str, *, partial: bool) -> Generator[EnlargementEvent]:
         """Put parts together, beside the film's other streams where they are the whole of it."""
-        with Film(self.request.source.path) as film:
-            info = film.info
+        info = self._info or _info_of(self.request.source.path)
         paths = [self._path(part) for part in parts]
         settings = {"super_resolution": self.request.model_dump(mode="json"), "enlargement_id": self.enlargement.id}
         source = self.request.source.path
@@ -310,6 +311,11 @@ def _stretches(parts: list[int]) -> list[tuple[int, int]]:
         else:
             stretches.append((part, part))
     return stretches
+
+
+def _info_of(path: Path) -> FilmInfo:
+    with Film(path) as film:
+        return film.info
 
 
 def _first_picture(part: Path) -> np.ndarray:

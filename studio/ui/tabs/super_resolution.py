@@ -8,13 +8,9 @@ are enlarged.
 from __future__ import annotations
 
 import html
-import os
-import secrets
-import shutil
 from pathlib import Path
 
 import gradio as gr
-from gradio.utils import get_upload_folder
 
 from studio.clips.reference import FileReference
 from studio.clips.uploads import Uploads, checksum_of
@@ -41,6 +37,7 @@ from studio.ui.listeners import LIGHT, Part, Sent, Updates, Values, text_of
 from studio.ui.panels.deletion import DeletionPanel
 from studio.ui.panels.enlargement import TITLES, EnlargementProgress, facts_of_source, forecast_of, status_of
 from studio.ui.server.page_context import PageContext
+from studio.ui.server.serving import copy_to_serve
 from studio.ui.server.visitor import Visitor
 
 LOOK_SECONDS = 1.0
@@ -406,12 +403,5 @@ def _stamp(path: Path) -> int:
 
 def _to_serve(path: Path, enlargement: Enlargement) -> str:
     """A copy that the page may show, under a name that says what it is."""
-    folder = Path(get_upload_folder()) / "clips" / secrets.token_hex(16)
-    folder.mkdir(parents=True)
     stem = "".join(letter if letter.isalnum() else "-" for letter in Path(enlargement.source.name).stem)[:60]
-    copy = folder / f"{stem or 'clip'}-{path.stem}-{enlargement.request.scale}x{path.suffix}"
-    try:
-        os.link(path, copy)
-    except OSError:  # another disk, or a file system without links
-        shutil.copyfile(path, copy)
-    return str(copy)
+    return copy_to_serve(path, f"{stem or 'clip'}-{path.stem}-{enlargement.request.scale}x{path.suffix}")
