@@ -86,9 +86,11 @@ def _methods(scale: int) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
 
     from studio.super_resolve.methods import BackProjection, Interpolation
 
-    def pillow(picture: np.ndarray) -> np.ndarray:
-        height, width = picture.shape[:2]
-        return np.asarray(Image.fromarray(picture).resize((width * scale, height * scale), Image.Resampling.BICUBIC))
+    def pillow(pictures: np.ndarray) -> np.ndarray:
+        height, width = pictures.shape[1:3]
+        size = (width * scale, height * scale)
+        bicubic = Image.Resampling.BICUBIC
+        return np.stack([np.asarray(Image.fromarray(each).resize(size, bicubic)) for each in pictures])
 
     return {
         "Pillow's bicubic": pillow,
@@ -100,15 +102,15 @@ def _methods(scale: int) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
 
 def _rows(clips: list[np.ndarray], scale: int) -> list[Row]:
     from studio.metrics import score
-    from studio.super_resolve.methods import shrunk
+    from studio.super_resolve.methods import in_8_bits, shrunk
 
     clips = [clip[:, : clip.shape[1] // scale * scale, : clip.shape[2] // scale * scale] for clip in clips]
-    given = [np.stack([_in_8_bits(shrunk(each.astype(np.float32), scale)) for each in clip]) for clip in clips]
+    given = [np.stack([in_8_bits(shrunk(each.astype(np.float32), scale)) for each in clip]) for clip in clips]
     rows: list[Row] = []
     for name, enlarge in _methods(scale).items():
-        enlarge(given[0][0])
+        enlarge(given[0][:1])
         began = time.process_time()
-        made = [np.stack([enlarge(each) for each in clip]) for clip in given]
+        made = [np.concatenate([enlarge(each[None]) for each in clip]) for clip in given]
         seconds = (time.process_time() - began) / sum(map(len, made))
         scores = [score(one, other, ["psnr", "ssim", "flicker"]) for one, other in zip(made, clips, strict=True)]
         steady = [score(clip, clip, ["flicker"])["flicker"] for clip in clips]
@@ -128,10 +130,6 @@ def _rows(clips: list[np.ndarray], scale: int) -> list[Row]:
             }
         )
     return rows
-
-
-def _in_8_bits(picture: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
 
 
 def _psnr(one: np.ndarray, other: np.ndarray) -> float:

@@ -1,11 +1,11 @@
-"""Methods: one picture after the other becomes a larger one.
+"""Methods: the pictures of a clip become larger ones, a few at a time.
 
 The weightless ones, as everybody else has them too: the interpolations are OpenCV's (its bicubic has a = -0.75; its
 Lanczos reaches over 8 pixels). Back-projection (Irani and Peleg, 1991) shrinks what was made, by the bicubic filter
 that shrinks without aliasing, and adds the enlarged difference from what was given; after three rounds hardly anything
 is left to correct.
 
-Shapes: H rows, W columns, s the scale.
+Shapes: N pictures, H rows, W columns, s the scale.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ from studio.requests.super_resolution import SuperResolutionRequest
 class Upscaler(Protocol):
     """Enlarges the pictures of a clip in their order."""
 
+    at_once: int
+    """How many pictures it is given at a time, at most; a part holds a whole number of times as many."""
     memory: int
-    """How many pictures before it one depends on."""
+    """How many pictures before those one depends on."""
 
     def reset(self) -> None:
         """Forget the pictures before: a new scene begins."""
 
-    def __call__(self, picture: np.ndarray) -> np.ndarray:
-        """The next picture, uint8 (H, W, 3), as uint8 (sH, sW, 3)."""
+    def __call__(self, pictures: np.ndarray) -> np.ndarray:
+        """The next pictures, uint8 (N, H, W, 3), as uint8 (N, sH, sW, 3)."""
         ...
 
 
@@ -42,7 +44,7 @@ def upscaler_for(request: SuperResolutionRequest) -> Upscaler:
 class Interpolation:
     """Each new pixel is a weighted sum of the old ones near it."""
 
-    memory = 0
+    at_once, memory = 1, 0
 
     def __init__(self, scale: int, filter_: int) -> None:
         self._scale, self._filter = scale, filter_
@@ -50,14 +52,14 @@ class Interpolation:
     def reset(self) -> None:
         pass
 
-    def __call__(self, picture: np.ndarray) -> np.ndarray:
-        return enlarged(picture, self._scale, self._filter)
+    def __call__(self, pictures: np.ndarray) -> np.ndarray:
+        return np.stack([enlarged(picture, self._scale, self._filter) for picture in pictures])
 
 
 class BackProjection:
     """Lanczos, corrected until the result, shrunk again, is what was given."""
 
-    memory = 0
+    at_once, memory = 1, 0
 
     def __init__(self, scale: int, rounds: int) -> None:
         self._scale, self._rounds = scale, rounds
@@ -65,12 +67,24 @@ class BackProjection:
     def reset(self) -> None:
         pass
 
-    def __call__(self, picture: np.ndarray) -> np.ndarray:
-        given = picture.astype(np.float32)
+    def __call__(self, pictures: np.ndarray) -> np.ndarray:
+        return np.stack([self._enlarged(picture.astype(np.float32)) for picture in pictures])
+
+    def _enlarged(self, given: np.ndarray) -> np.ndarray:
         large = enlarged(given, self._scale, cv2.INTER_LANCZOS4)
-        for _ in range(self._rounds):
-            large += enlarged(given - shrunk(large, self._scale), self._scale, cv2.INTER_LANCZOS4)
-        return np.clip(np.rint(large), 0, 255).astype(np.uint8)
+        back_project(large, given, self._scale, self._rounds)
+        return in_8_bits(large)
+
+
+def back_project(large: np.ndarray, given: np.ndarray, scale: int, rounds: int) -> None:
+    """Correct an enlarged picture, float32 (sH, sW, 3), in place, until shrunk again it is what was given (H, W, 3)."""
+    for _ in range(rounds):
+        large += enlarged(given - shrunk(large, scale), scale, cv2.INTER_LANCZOS4)
+
+
+def in_8_bits(picture: np.ndarray) -> np.ndarray:
+    """Rounded to uint8; what is out of range is cut off."""
+    return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
 
 
 def enlarged(picture: np.ndarray, scale: int, filter_: int = cv2.INTER_CUBIC) -> np.ndarray:

@@ -174,7 +174,8 @@ class _Making:
         upscaler = upscaler_for(self.request)
         start, end = first * PART, (last + 1) * PART
         # What is seen before the first part settles what a method remembers, and whether a new scene began meanwhile.
-        begin = max(0, start - upscaler.memory - RECENT - 1) if upscaler.memory else start
+        before = upscaler.memory + RECENT + 1 if upscaler.memory else 0
+        begin = max(0, start - -(-before // upscaler.at_once) * upscaler.at_once)
         said = 0.0
         with Film(self.request.source.path, first=begin) as film:
             check_size(self.request, height=film.info.clip.height, width=film.info.clip.width)
@@ -278,10 +279,21 @@ class _Making:
 def _enlarged(pictures: Iterator[Picture], upscaler: Upscaler) -> Generator[tuple[Picture, np.ndarray]]:
     """Each picture enlarged, and as it was; nothing is carried over from one scene into the next."""
     cuts = SceneCuts()
-    for picture in pictures:
-        if cuts.begins(picture.pixels):
-            upscaler.reset()
-        yield Picture(upscaler(picture.pixels), picture.pts), picture.pixels
+    while together := list(itertools.islice(pictures, upscaler.at_once)):
+        begins = [cuts.begins(picture.pixels) for picture in together]
+        for first, last in _scenes(begins):
+            if begins[first]:
+                upscaler.reset()
+            scene = together[first:last]
+            larger = upscaler(np.stack([picture.pixels for picture in scene]))
+            for picture, pixels in zip(scene, larger, strict=True):
+                yield Picture(pixels, picture.pts), picture.pixels
+
+
+def _scenes(begins: list[bool]) -> Iterator[tuple[int, int]]:
+    """(first, one past the last) of pictures in a row of which only the first may begin a scene."""
+    firsts = [0, *(place for place, new in enumerate(begins) if new and place)]
+    return itertools.pairwise([*firsts, len(begins)])
 
 
 def _in_parts(pictures: Iterator[T], begin: int, start: int, end: int) -> Generator[tuple[int, Iterator[T]]]:
