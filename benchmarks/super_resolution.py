@@ -1,7 +1,7 @@
 """What enlarging gains, and what it takes: `python benchmarks/super_resolution.py --clip road.mp4`.
 
 A clip is shrunk and enlarged again, and held against what it was:
-- shrunk by bicubic interpolation that does not alias (`studio.super_resolve.methods.shrunk`) and rounded to 8 bits;
+- shrunk by bicubic interpolation that does not alias (`studio.clips.shrinking.shrunk`) and rounded to 8 bits;
 - PSNR and SSIM as `studio.metrics` defines them, means over pictures, and the PSNR's gain over bicubic (OpenCV's and
   torch's, a = -0.75; Pillow's, a = -0.5, has a row of its own);
 - shrink-back: PSNR of the result, shrunk again, against what was given;
@@ -101,8 +101,9 @@ def _methods(scale: int) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
 
 
 def _rows(clips: list[np.ndarray], scale: int) -> list[Row]:
+    from studio.clips.shrinking import shrunk
     from studio.metrics import score
-    from studio.super_resolve.methods import in_8_bits, shrunk
+    from studio.super_resolve.methods import in_8_bits
 
     clips = [clip[:, : clip.shape[1] // scale * scale, : clip.shape[2] // scale * scale] for clip in clips]
     given = [np.stack([in_8_bits(shrunk(each.astype(np.float32), scale)) for each in clip]) for clip in clips]

@@ -22,6 +22,7 @@ from support.patience import until
 from studio.clips.film import Film
 from studio.clips.read import read_clip, read_settings
 from studio.clips.reference import reference_to
+from studio.clips.shrinking import shrunk
 from studio.errors import EnlargementError, RequestError
 from studio.events import EnlargementEvent, EnlargementFinished, EnlargementStarted, FramesEnlarged, Notice, never
 from studio.jobs import JobQueue
@@ -30,7 +31,7 @@ from studio.records.runs import RunStore
 from studio.requests.super_resolution import Excerpt, SuperResolutionRequest, read_super_resolution_request
 from studio.requests.work import EnlargeClip
 from studio.super_resolve import begin, enlarge, forecast, super_resolve
-from studio.super_resolve.methods import BackProjection, enlarged, shrunk, upscaler_for
+from studio.super_resolve.methods import BackProjection, enlarged, upscaler_for
 from studio.super_resolve.scene_cuts import SceneCuts
 from studio.super_resolve.walk import PART
 
