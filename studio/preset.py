@@ -11,7 +11,7 @@ import os
 import tomllib
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -20,8 +20,11 @@ from studio.errors import PresetError, UnknownPreset
 PROJECT_FOLDER = Path(__file__).resolve().parent.parent
 """Where `presets/` and `assets/` lie, beside the package."""
 MAX_PRESET_BYTES = 64 * 1024
+PRESET_NAME = r"^[a-z0-9][a-z0-9._-]*$"
+ENLARGERS = "super-resolution"
+"""The folder, within that of the presets, of those that enlarge clips."""
 
-Task = Literal["text-to-video"]
+Task = Literal["text-to-video", "super-resolution"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Side = Literal["height", "width"]
 SIDES: tuple[Side, ...] = ("height", "width")
@@ -148,26 +151,20 @@ class Defaults(_Part):
     """Examples worth trying."""
 
 
-class Preset(_Part):
-    """One model as the studio offers it."""
+class AnyPreset(_Part):
+    """What every model has that the studio offers."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    name: str = Field(pattern=PRESET_NAME)
     """The file's name without its ending."""
     title: str
     summary: str
     """One or two sentences for the card."""
     tasks: tuple[Task, ...]
     pipeline: str = Field(pattern=r"^[A-Z]\w+Pipeline$")
-    """The diffusers class."""
+    """The diffusers class, or one of the studio's own."""
     torch_dtype: Dtype
     """What the weights are meant to run in on an accelerator."""
     weights: Weights
-    size: SizeRule
-    frames: FrameRule
-    memory: Memory
-    defaults: Defaults
-    notes: str = ""
-    """What a person should know: what is unverified, what is odd."""
 
     @field_validator("tasks")
     @classmethod
@@ -175,16 +172,6 @@ class Preset(_Part):
         if not tasks:
             raise ValueError("name at least one task")
         return tasks
-
-    @model_validator(mode="after")
-    def _defaults_on_grid(self) -> Preset:
-        for field in SIDES:
-            value = getattr(self.defaults, field)
-            if self.size.nearest(value, field) != (value,):
-                raise ValueError(f"defaults.{field} = {value} is off the preset's own grid")
-        if self.frames.nearest(self.defaults.num_frames) != (self.defaults.num_frames,):
-            raise ValueError(f"defaults.num_frames = {self.defaults.num_frames} is off the preset's own grid")
-        return self
 
     @cached_property
     def digest(self) -> str:
@@ -197,6 +184,50 @@ class Preset(_Part):
         return None if self.weights.folder is None else PROJECT_FOLDER / self.weights.folder
 
 
+class EnlargerMemory(_Part):
+    """What a model that enlarges weighs."""
+
+    parameters: int = Field(ge=1)
+    source: str
+    """Where the figure comes from."""
+
+
+class EnlargerPreset(AnyPreset):
+    """One model that enlarges clips."""
+
+    scales: tuple[Literal[2, 4], ...]
+    """How many times as large it makes a picture."""
+    restores: bool = False
+    """Whether it also mends what was degraded, where that is asked for."""
+    memory: EnlargerMemory
+    notes: str = ""
+    """What a person should know: what is unverified, what is odd."""
+
+
+class Preset(AnyPreset):
+    """One model that makes clips."""
+
+    size: SizeRule
+    frames: FrameRule
+    memory: Memory
+    defaults: Defaults
+    notes: str = ""
+    """What a person should know: what is unverified, what is odd."""
+
+    @model_validator(mode="after")
+    def _defaults_on_grid(self) -> Preset:
+        for field in SIDES:
+            value = getattr(self.defaults, field)
+            if self.size.nearest(value, field) != (value,):
+                raise ValueError(f"defaults.{field} = {value} is off the preset's own grid")
+        if self.frames.nearest(self.defaults.num_frames) != (self.defaults.num_frames,):
+            raise ValueError(f"defaults.num_frames = {self.defaults.num_frames} is off the preset's own grid")
+        return self
+
+
+PresetKind = TypeVar("PresetKind", bound=AnyPreset)
+
+
 def presets_folder() -> Path:
     """The catalogue: `$DAILIES_PRESETS`, or `presets/` beside the package."""
     chosen = os.environ.get("DAILIES_PRESETS")
@@ -205,6 +236,15 @@ def presets_folder() -> Path:
 
 def read_preset(path: Path) -> Preset:
     """Read and check one preset file.
+
+    Raises:
+        PresetError: unreadable, not TOML, unknown keys (the known ones are named), or values that do not fit.
+    """
+    return _read(path, Preset)
+
+
+def _read(path: Path, kind: type[PresetKind]) -> PresetKind:
+    """A preset of that kind from its file.
 
     Raises:
         PresetError: unreadable, not TOML, unknown keys (the known ones are named), or values that do not fit.
@@ -222,9 +262,9 @@ def read_preset(path: Path) -> Preset:
             f"Preset {path.name} cannot be read: {error}.", field=str(path), way_out="Mend the file or remove it."
         ) from error
     try:
-        preset = Preset.model_validate({"name": path.stem} | written)
+        preset = kind.model_validate({"name": path.stem} | written)
     except ValidationError as error:
-        raise PresetError(_explain(path.name, error), field=str(path)) from error
+        raise PresetError(_explain(path.name, error, kind), field=str(path)) from error
     if preset.name != path.stem:
         raise PresetError(
             f"Preset {path.name} calls itself {preset.name!r}.",
@@ -235,21 +275,21 @@ def read_preset(path: Path) -> Preset:
     return preset
 
 
-def _explain(file_name: str, error: ValidationError) -> str:
+def _explain(file_name: str, error: ValidationError, kind: type[AnyPreset]) -> str:
     """Every fault in one line; an unknown key is answered with the keys known at that place."""
     faults = []
     for fault in error.errors():
         place = ".".join(str(part) for part in fault["loc"]) or "the file"
         if fault["type"] == "extra_forbidden":
-            known = ", ".join(_keys_at(fault["loc"][:-1]))
+            known = ", ".join(_keys_at(fault["loc"][:-1], kind))
             faults.append(f"unknown key `{place}` (known here: {known})")
         else:
             faults.append(f"`{place}`: {fault['msg']}")
     return f"Preset {file_name}: " + "; ".join(faults) + "."
 
 
-def _keys_at(location: tuple[int | str, ...]) -> list[str]:
-    part: type[BaseModel] = Preset
+def _keys_at(location: tuple[int | str, ...], kind: type[AnyPreset]) -> list[str]:
+    part: type[BaseModel] = kind
     for key in location:
         for candidate in _models_in(part.model_fields[str(key)].annotation):
             part = candidate
@@ -264,11 +304,20 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 def list_presets(folder: Path | None = None) -> tuple[list[Preset], list[PresetError]]:
     """The catalogue in alphabetical order with the pocket models first, and the files that could not be read."""
-    presets: list[Preset] = []
+    return _listed(folder or presets_folder(), Preset)
+
+
+def list_enlargers(folder: Path | None = None) -> tuple[list[EnlargerPreset], list[PresetError]]:
+    """The models that enlarge, likewise."""
+    return _listed((folder or presets_folder()) / ENLARGERS, EnlargerPreset)
+
+
+def _listed(folder: Path, kind: type[PresetKind]) -> tuple[list[PresetKind], list[PresetError]]:
+    presets: list[PresetKind] = []
     faults: list[PresetError] = []
-    for path in sorted((folder or presets_folder()).glob("*.toml")):
+    for path in sorted(folder.glob("*.toml")):
         try:
-            presets.append(read_preset(path))
+            presets.append(_read(path, kind))
         except PresetError as fault:
             faults.append(fault)
     presets.sort(key=lambda preset: (preset.weights.folder is None, preset.name))
@@ -282,8 +331,15 @@ def find_preset(name: str, folder: Path | None = None) -> Preset:
         UnknownPreset: there is none; the message names those there are.
         PresetError: there is one and it cannot be read.
     """
-    folder = folder or presets_folder()
-    path = folder / f"{name}.toml"
+    return _found(name, folder or presets_folder(), Preset)
+
+
+def find_enlarger(name: str, folder: Path | None = None) -> EnlargerPreset:
+    """The model of that name that enlarges. Raises as `find_preset`."""
+    return _found(name, (folder or presets_folder()) / ENLARGERS, EnlargerPreset)
+
+
+def _found(name: str, folder: Path, kind: type[PresetKind]) -> PresetKind:
     names = sorted(file.stem for file in folder.glob("*.toml"))
     if name not in names:
         raise UnknownPreset(
@@ -292,4 +348,4 @@ def find_preset(name: str, folder: Path | None = None) -> Preset:
             value=name,
             way_out=f"Choose one of: {', '.join(names)}.",
         )
-    return read_preset(path)
+    return _read(folder / f"{name}.toml", kind)

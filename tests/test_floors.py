@@ -27,6 +27,7 @@ FLOOR = {room: floor for floor, rooms in enumerate((WORDS, MODELS, VERBS, DOORS)
 VISITS = {
     ("pocket", "driving_world"): "the pocket models are trained on its scenes",
     ("pocket", "distributed"): "on several cores, one process each",
+    ("pocket", "pipelines"): "the super-resolver is a pipeline of our own",
     ("generate", "block_watch"): "what blocks did is told by it",
     ("profiling", "generate"): "a profile is made of a few uncached runs",
     ("finetune", "generate"): "samples before and after",

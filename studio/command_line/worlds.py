@@ -58,9 +58,24 @@ def add_pocket(commands: Commands) -> None:
 
     add_arguments(train)
     train.set_defaults(command=_pocket_train)
+    enlarger = pocket.add_parser(
+        "super-resolver",
+        help="train the super-resolver or go on training it",
+        description="Train the pocket super-resolver from nothing.",
+    )
+    from studio.pocket.super_resolver.train import add_arguments as add_arguments_of_enlarger
+
+    add_arguments_of_enlarger(enlarger)
+    enlarger.set_defaults(command=_pocket_super_resolver)
 
 
 def _pocket_train(chosen: argparse.Namespace) -> int:
     from studio.pocket import train
+
+    return train.main(chosen)
+
+
+def _pocket_super_resolver(chosen: argparse.Namespace) -> int:
+    from studio.pocket.super_resolver import train
 
     return train.main(chosen)

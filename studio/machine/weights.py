@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, cast
 from studio.errors import DiskFull, DownloadError, WeightsCorrupt, WeightsError, WeightsMissing
 from studio.family import family_of
 from studio.machine.hardware import disk_free, gigabytes
-from studio.preset import Preset
+from studio.preset import AnyPreset
 from studio.storage import sha256_of
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class DownloadPlan:
 # what is here --------------------------------------------------------------------------------------------------------
 
 
-def state(preset: Preset, *, cache: Path | None = None) -> WeightsState:
+def state(preset: AnyPreset, *, cache: Path | None = None) -> WeightsState:
     """Whether the checkpoint is here and whole, by its files' names; reads no tensor and asks no network."""
     if preset.weights_folder is not None:
         folder, revision, kind = preset.weights_folder, None, "embedded"
@@ -117,7 +117,7 @@ def state(preset: Preset, *, cache: Path | None = None) -> WeightsState:
     return WeightsState(kind="missing" if missing else kind, folder=folder, revision=revision, missing=missing)
 
 
-def fingerprint(preset: Preset, *, cache: Path | None = None) -> str:
+def fingerprint(preset: AnyPreset, *, cache: Path | None = None) -> str:
     """Which weights these are: the Hub's revision, or a digest of the checksums that ship beside them."""
     if preset.weights_folder is None:
         return _cached_snapshot(preset, cache or hub_cache())[1] or ""
@@ -125,7 +125,7 @@ def fingerprint(preset: Preset, *, cache: Path | None = None) -> str:
     return sha256_of(sums)[:16] if sums.is_file() else ""
 
 
-def num_blocks(preset: Preset, *, cache: Path | None = None) -> int | None:
+def num_blocks(preset: AnyPreset, *, cache: Path | None = None) -> int | None:
     """Blocks of the checkpoint's transformer, as its configuration says; None where it is not here or does not say."""
     folder = state(preset, cache=cache).folder
     try:
@@ -135,7 +135,7 @@ def num_blocks(preset: Preset, *, cache: Path | None = None) -> int | None:
     return family_of(preset.pipeline).num_blocks(configuration) if isinstance(configuration, dict) else None
 
 
-def folder_of(preset: Preset, *, cache: Path | None = None) -> Path:
+def folder_of(preset: AnyPreset, *, cache: Path | None = None) -> Path:
     """The folder to load the checkpoint from.
 
     Raises:
@@ -151,7 +151,7 @@ def folder_of(preset: Preset, *, cache: Path | None = None) -> Path:
                 f"{preset.title} ships with the studio, and {preset.weights.folder} is not there.",
                 field="weights.folder",
                 value=preset.weights.folder,
-                way_out="Get the project again with its assets, or train the model (python -m studio pocket train).",
+                way_out="Get the project again with its assets, or train the model (python -m studio pocket --help).",
             )
         raise WeightsCorrupt(
             f"{preset.weights.folder} lacks {_some(known.missing)}.",
@@ -230,7 +230,7 @@ def read_index(folder: Path, *, pipeline: str | None = None) -> tuple[str, ...]:
     return components
 
 
-def _cached_snapshot(preset: Preset, cache: Path) -> tuple[Path | None, str | None]:
+def _cached_snapshot(preset: AnyPreset, cache: Path) -> tuple[Path | None, str | None]:
     """The Hub cache's folder for the pinned commit, or for the newest one it has seen."""
     repository = cache / ("models--" + str(preset.weights.repo).replace("/", "--"))
     revision = preset.weights.revision
@@ -250,7 +250,7 @@ def _some(names: Sequence[str]) -> str:
 # fetching ------------------------------------------------------------------------------------------------------------
 
 
-def plan_download(preset: Preset, *, cache: Path | None = None, snapshot: Snapshot | None = None) -> DownloadPlan:
+def plan_download(preset: AnyPreset, *, cache: Path | None = None, snapshot: Snapshot | None = None) -> DownloadPlan:
     """Ask the Hub what would be fetched. Only the checkpoint's index, a few hundred bytes, is fetched for it.
 
     Raises:
@@ -297,7 +297,7 @@ def plan_download(preset: Preset, *, cache: Path | None = None, snapshot: Snapsh
 
 
 def download(
-    preset: Preset,
+    preset: AnyPreset,
     *,
     on_progress: OnProgress | None = None,
     cancelled: Cancelled | None = None,
@@ -455,7 +455,7 @@ def _aborting(cancelled: Cancelled | None) -> Iterator[None]:
         watcher.join()
 
 
-def _was_cancelled(preset: Preset) -> DownloadError:
+def _was_cancelled(preset: AnyPreset) -> DownloadError:
     return DownloadError(
         f"The download of {preset.title} was cancelled; what was fetched whole is kept.",
         field="weights",
@@ -470,7 +470,7 @@ def _hub_snapshot() -> Snapshot:
     return cast(Snapshot, snapshot_download)
 
 
-def _explain(error: Exception, preset: Preset, cache: Path) -> NoReturn:
+def _explain(error: Exception, preset: AnyPreset, cache: Path) -> NoReturn:
     """The Hub client's error as one of ours, with the way out."""
     from huggingface_hub import constants, errors
 
@@ -517,7 +517,7 @@ def _cause(error: BaseException) -> str:
 # checking ------------------------------------------------------------------------------------------------------------
 
 
-def verify(preset: Preset, *, cache: Path | None = None) -> int:
+def verify(preset: AnyPreset, *, cache: Path | None = None) -> int:
     """Compare a checkpoint's weights with their checksums and return how many files were compared.
 
     Those that ship with the studio have `checksums.json`; the Hub's cache names each large file by its digest. Reads
@@ -569,7 +569,7 @@ def _named_by_digest(folder: Path) -> dict[str, str]:
     }
 
 
-def _corrupt(preset: Preset, name: str, what: str) -> WeightsCorrupt:
+def _corrupt(preset: AnyPreset, name: str, what: str) -> WeightsCorrupt:
     folder = preset.weights.folder
     again = f"Restore it: git checkout -- {folder}/{name}" if folder else f"Delete it and download {preset.name} again."
     return WeightsCorrupt(f"{name} of {preset.title} {what}.", field="weights", value=name, way_out=again)

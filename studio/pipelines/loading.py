@@ -165,7 +165,7 @@ def check_folder(preset: Preset, family: Family, folder: Path) -> dict[str, tupl
             raise _corrupt(folder / name, "holds code, and code from a checkpoint is never run")
         if _is_model(name):
             _check_tensor_files(folder / name, library, _variant_of(folder / name, preset))
-    _check_sums(folder)
+    check_sums(folder)
     return components
 
 
@@ -250,7 +250,8 @@ def _check_tensor_files(folder: Path, library: str, variant: str | None) -> None
             raise _corrupt(path, f"cannot be read: {error}") from error
 
 
-def _check_sums(folder: Path) -> None:
+def check_sums(folder: Path) -> None:
+    """Raises WeightsCorrupt where a file is not what the checksums beside it say; where there are none, nothing is."""
     path = folder / CHECKSUMS
     if not path.is_file():
         return

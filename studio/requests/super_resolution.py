@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from studio.clips.reference import FileReference
-from studio.errors import RequestError
+from studio.errors import RequestError, UnknownPreset
+from studio.preset import PRESET_NAME, EnlargerPreset, find_enlarger, list_enlargers
 from studio.requests.generation import read_as, record_of
 
 LARGEST_SIDE = 8192
@@ -31,11 +32,15 @@ class SuperResolutionRequest(BaseModel):
     """The clip."""
     scale: Annotated[Literal[2, 4], BeforeValidator(_as_number)] = 2
     """How many times as high and as wide it becomes."""
-    method: Literal["bicubic", "lanczos", "back-projection"] = "back-projection"
+    method: str = Field(default="back-projection", pattern=PRESET_NAME)
     """How: bicubic is what players do; lanczos is sharper, with faint halos; back-projection corrects lanczos until the
-    clip shrunk again is the clip that was given."""
-    back_projections: int = Field(default=3, ge=1, le=50)
-    """Corrections that back-projection makes: after three hardly anything changes."""
+    clip shrunk again is the clip that was given; any other word is the name of a model in presets/super-resolution."""
+    back_projections: int = Field(default=3, ge=0, le=50)
+    """Corrections made, by back-projection and after a model that enlarges and does not restore: after three hardly
+    anything changes."""
+    restore: bool = False
+    """Whether the clip is also mended, where the model can: blur, noise and the marks of a codec are taken away. What
+    it shows is not kept as it is then."""
 
 
 class Excerpt(BaseModel):
@@ -60,6 +65,60 @@ def read_super_resolution_request(written: dict[str, Any] | str | bytes) -> Supe
 
 RecordedSuperResolution: TypeAlias = Annotated[SuperResolutionRequest, BeforeValidator(read_super_resolution_request)]
 """A request as a field of something that is written down."""
+
+
+WEIGHTLESS = {"back-projection": "Lanczos + back-projection", "lanczos": "Lanczos", "bicubic": "Bicubic"}
+"""Methods that need no model, and what they are called on the page; the best first."""
+
+
+def method_title(name: str) -> str:
+    """What a method is called; its own name where it is a model that is not there any more."""
+    known = WEIGHTLESS | {preset.name: preset.title for preset in list_enlargers()[0]}
+    return known.get(name, name)
+
+
+def enlarger_of(request: SuperResolutionRequest) -> EnlargerPreset | None:
+    """The model that a request names; None where its method needs none.
+
+    Raises:
+        RequestError: there is no such method, or the model does not do what is asked for.
+        PresetError: its preset cannot be read.
+    """
+    if request.method in WEIGHTLESS:
+        if request.restore:
+            raise RequestError(
+                f"{WEIGHTLESS[request.method]} mends nothing: it has no model.",
+                field="restore",
+                value=True,
+                way_out="Choose a model that restores, or leave it off.",
+            )
+        return None
+    try:
+        preset = find_enlarger(request.method)
+    except UnknownPreset:
+        known = [*(each.name for each in list_enlargers()[0]), *WEIGHTLESS]
+        raise RequestError(
+            f"No method is called {request.method[:80]!r}.",
+            field="method",
+            value=request.method,
+            way_out=f"Choose one of: {', '.join(known)}.",
+        ) from None
+    if request.scale not in preset.scales:
+        offered = " or ".join(f"{scale}×" for scale in preset.scales)
+        raise RequestError(
+            f"{preset.title} enlarges {offered}, not {request.scale}×.",
+            field="scale",
+            value=request.scale,
+            way_out=f"Set it to {offered}.",
+        )
+    if request.restore and not preset.restores:
+        raise RequestError(
+            f"{preset.title} has no switch for restoring.",
+            field="restore",
+            value=True,
+            way_out="Choose another model, or leave it off.",
+        )
+    return preset
 
 
 def check_size(request: SuperResolutionRequest, *, height: int, width: int) -> None:

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from studio.clips.shrinking import shrunk
-from studio.requests.super_resolution import SuperResolutionRequest
+from studio.requests.super_resolution import SuperResolutionRequest, enlarger_of
 
 
 class Upscaler(Protocol):
@@ -36,6 +36,16 @@ class Upscaler(Protocol):
 
 
 def upscaler_for(request: SuperResolutionRequest) -> Upscaler:
+    """What enlarges as the request says; a model is loaded for it.
+
+    Raises:
+        StudioError: there is no such method, or its model cannot be loaded.
+    """
+    preset = enlarger_of(request)
+    if preset is not None:
+        from studio.super_resolve.networks import network_for
+
+        return network_for(preset, request)
     if request.method == "back-projection":
         return BackProjection(request.scale, request.back_projections)
     return Interpolation(request.scale, _FILTERS[request.method])
