@@ -3,6 +3,7 @@
     fidelity     how near a clip stays to a reference      psnr, ssim, ms_ssim, lpips
     motion       how it changes from frame to frame        flicker, flow_warp_error, motion_magnitude
     efficiency   what a faster way saves                   from seconds and traces, not from clips: not in the table
+    enlargement  what a clip gained by being enlarged      a table of its own, for clips of any length
 
 A new metric is one function and one line in `METRICS`. Knows clips as arrays. Refuses to know who made them, how, and
 to leave a metric out without saying why: `why_not` has the reason. Importing this loads no library but numpy.

@@ -46,12 +46,12 @@ def psnr(clip: np.ndarray, reference: np.ndarray) -> float:
     Not the mean of the frames' own ratios, which one perfect frame would make infinite. Equal clips give `math.inf`,
     which JSON has no word for: `studio.metrics.scores_to_json` writes it.
     """
-    return float(_decibels(_squared_error(clip, reference).mean()))
+    return float(decibels(squared_error(clip, reference).mean()))
 
 
 def psnr_per_frame(clip: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """float64, (F,): the same ratio of each frame by itself; infinity where a frame is equal."""
-    return _decibels(_squared_error(clip, reference))
+    return decibels(squared_error(clip, reference))
 
 
 def ssim(clip: np.ndarray, reference: np.ndarray) -> float:
@@ -182,13 +182,14 @@ def lpips_missing() -> str | None:
     return None
 
 
-def _squared_error(clip: np.ndarray, reference: np.ndarray) -> np.ndarray:
+def squared_error(clip: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """float64, (F,): each frame's mean squared error; one at a time, since a clip as int32 is four times as large."""
     check_pair(clip, reference)
     differences = (shown.astype(np.int32) - meant for shown, meant in zip(clip, reference, strict=True))
     return np.array([np.square(difference).mean(dtype=np.float64) for difference in differences])
 
 
-def _decibels(squared_error: np.ndarray) -> np.ndarray:
+def decibels(error: np.ndarray | float) -> np.ndarray:
+    """What PSNR makes of a mean squared error."""
     with np.errstate(divide="ignore"):  # an error of 0 is meant to give infinity
-        return 10 * np.log10(PEAK**2 / squared_error)
+        return 10 * np.log10(np.divide(PEAK**2, error))

@@ -120,17 +120,31 @@ def _check_flow(clip: np.ndarray, metric: str) -> None:
 
 def _warped_back(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where the flow is trusted, bool (H, W), and the later frame as seen from the earlier, float32 (H, W, 3)."""
+    follows, x, y = traced(optical_flow(before, after), optical_flow(after, before))
+    return follows, seen_along(after, x, y)
+
+
+def traced(forth: np.ndarray, back: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where a flow can be trusted, and where it leads to: bool, and columns and rows, float32, all (H, W).
+
+    A pixel is trusted where it stays in the picture and the flow back leads home again, as `flow_warp` says.
+    """
     import cv2
 
-    height, width = before.shape[:2]
-    forth, back = optical_flow(before, after), optical_flow(after, before)
+    height, width = forth.shape[:2]
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
     x, y = columns + forth[..., 0], rows + forth[..., 1]
     met = cv2.remap(back, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    warped = cv2.remap(after.astype(np.float32), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
     lengths = _squared_length(forth) + _squared_length(met)
-    return inside & (_squared_length(forth + met) <= 0.01 * lengths + 0.5), warped
+    return inside & (_squared_length(forth + met) <= 0.01 * lengths + 0.5), x, y
+
+
+def seen_along(frame: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """A frame read at these places, float32 (H, W, 3)."""
+    import cv2
+
+    return cv2.remap(frame.astype(np.float32), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _squared_length(flow: np.ndarray) -> np.ndarray:
