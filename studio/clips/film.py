@@ -276,11 +276,13 @@ class PictureWriter:
         context.color_trc = BT709 if rgb else film.colours.transfer
         context.gop_size, context.max_b_frames = max(1, round(rate / 2)), 0
         context.thread_count = int(X264["threads"])
-        context.options = {"preset": X264["preset"], "crf": X264["crf"], "flags": "+bitexact"}
+        context.options = {"preset": X264["preset"], "crf": X264["crf"], "flags": "+bitexact"} | _FEW_HELD
         stream.time_base = film.time_base
         return stream
 
 
+_FEW_HELD = {"rc-lookahead": "8"}
+"""Pictures that the encoder looks ahead, and holds: of large ones, forty would take more memory than all else."""
 _SCALER = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
 """What the scaler calls a matrix, by its AVCOL_SPC number; 5 and 6 are one matrix."""
 

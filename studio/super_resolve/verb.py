@@ -5,21 +5,30 @@ Knows what must be so before anything is made. Refuses to know how it is made (`
 
 from __future__ import annotations
 
+import json
 import platform
+import subprocess
+import sys
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import studio
 from studio.clips.film import Film, FilmInfo
 from studio.clips.reference import check_unchanged
-from studio.errors import DiskFull, EnlargementError
+from studio.errors import DiskFull, EnlargementError, from_json
 from studio.events import EnlargementEvent, Stop, never
+from studio.machine import weights
+from studio.preset import EnlargerPreset
 from studio.records.enlargements import Enlargement, EnlargementStore, SourceRecord
 from studio.records.runs import RunStore
-from studio.requests.super_resolution import SuperResolutionRequest, check_size
+from studio.requests.super_resolution import SuperResolutionRequest, check_size, enlarger_of
 from studio.requests.work import EnlargeClip
 from studio.storage import MORE_ROOM
+
+FORECAST_SECONDS = 300.0
+"""After which a forecast is given up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +99,7 @@ def look_at(request: SuperResolutionRequest) -> SourceRecord:
         StudioError: as `begin`.
     """
     check_unchanged(request.source, field="source")
+    _check_method(request)
     with Film(request.source.path) as film:
         info = film.info
     check_size(request, height=info.clip.height, width=info.clip.width)
@@ -102,10 +112,42 @@ def forecast(request: SuperResolutionRequest, *, store: RunStore) -> Forecast:
     Raises:
         StudioError: as `begin` would.
     """
+    check_unchanged(request.source, field="source")
+    if _check_method(request) is not None and "torch" not in sys.modules:
+        return _forecast_elsewhere(request, store)
     from studio.super_resolve.walk import measured
 
-    check_unchanged(request.source, field="source")
     return measured(request, store.folder)
+
+
+def _check_method(request: SuperResolutionRequest) -> EnlargerPreset | None:
+    """The model that is asked for, which is here; None where none is needed. Raises StudioError where it is not."""
+    preset = enlarger_of(request)
+    if preset is not None:
+        weights.folder_of(preset)
+    return preset
+
+
+def _forecast_elsewhere(request: SuperResolutionRequest, store: RunStore) -> Forecast:
+    """In a process of its own: models and what runs them are not to stay with whoever only asks."""
+    fields = request.model_dump(mode="json", exclude={"source"})
+    flags = [word for name, value in fields.items() for word in (f"--{name.replace('_', '-')}", str(value).lower())]
+    command = [sys.executable, "-m", "studio", "upscale", str(request.source.path), *flags, "--forecast", "--json"]
+    done = subprocess.run(
+        [*command, "--runs", str(store.folder)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        timeout=FORECAST_SECONDS,
+        check=False,
+    )
+    record: dict[str, Any] = (
+        json.loads(done.stdout.splitlines()[-1]) if done.stdout.strip() else {"message": "It broke off."}
+    )
+    if done.returncode:
+        raise from_json(record)
+    return Forecast(**record)
 
 
 def enlarge(work: EnlargeClip, *, store: RunStore, owner: str, stop: Stop) -> Generator[EnlargementEvent]:

@@ -10,13 +10,11 @@ from dataclasses import dataclass, replace
 from studio.errors import from_json
 from studio.events import Event, FramesEnlarged, Notice
 from studio.records.enlargements import EXCERPT, Enlargement, EnlargementState, SourceRecord
-from studio.requests.super_resolution import SuperResolutionRequest
+from studio.requests.super_resolution import SuperResolutionRequest, method_title
 from studio.super_resolve import Forecast
 from studio.ui.components import message
 from studio.ui.components.values import Fact, Facts, Message
 from studio.ui.wording import seconds_text, size_text
-
-TITLES = {"bicubic": "Bicubic", "lanczos": "Lanczos", "back-projection": "Lanczos + back-projection"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +51,7 @@ def facts_of_source(source: SourceRecord, request: SuperResolutionRequest | None
         rows.append(Fact(name="chapters", value=str(source.chapters)))
     if request is not None:
         size = f"{source.width * request.scale}×{source.height * request.scale}"
-        rows.insert(1, Fact(name="becomes", value=f"{size}, by {TITLES[request.method]}", strong=True))
+        rows.insert(1, Fact(name="becomes", value=f"{size}, by {method_title(request.method)}", strong=True))
     return {"title": source.name, "note": f"{source.container}, {source.codec}", "rows": rows, "notes": []}
 
 

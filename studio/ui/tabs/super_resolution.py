@@ -16,6 +16,8 @@ from studio.clips.reference import FileReference
 from studio.clips.uploads import Uploads, checksum_of
 from studio.errors import ClipError, EnlargementError, RequestError, StudioError
 from studio.jobs import Job
+from studio.machine import weights
+from studio.preset import list_enlargers
 from studio.records.enlargements import EXCERPT, TWIN_OF, VIDEO, Enlargement, EnlargementStore
 from studio.records.folders import LOG
 from studio.requests.fields import label_of
@@ -23,6 +25,7 @@ from studio.requests.generation import read_as
 from studio.requests.super_resolution import (
     Excerpt,
     SuperResolutionRequest,
+    method_title,
     read_super_resolution_request,
 )
 from studio.requests.work import EnlargeClip
@@ -35,7 +38,7 @@ from studio.ui.components.synced_player import PlayerClip, player_record, served
 from studio.ui.forms.fields import FieldControls
 from studio.ui.listeners import LIGHT, Part, Sent, Updates, Values, text_of
 from studio.ui.panels.deletion import DeletionPanel
-from studio.ui.panels.enlargement import TITLES, EnlargementProgress, facts_of_source, forecast_of, status_of
+from studio.ui.panels.enlargement import EnlargementProgress, facts_of_source, forecast_of, status_of
 from studio.ui.server.page_context import PageContext
 from studio.ui.server.serving import copy_to_serve
 from studio.ui.server.visitor import Visitor
@@ -47,11 +50,17 @@ MOST_SECONDS_OF_A_VISITOR = 30.0
 LISTED = 20
 """Enlargements to choose among."""
 SCALES = [("2×", "2"), ("4×", "4")]
-METHODS = [
+_WEIGHTLESS = [
     ("Lanczos + back-projection: the sharpest without a model", "back-projection"),
     ("Lanczos: sharp, with faint halos", "lanczos"),
     ("Bicubic: what players do", "bicubic"),
 ]
+
+
+def _methods() -> list[tuple[str, str]]:
+    """The models that are here, then what needs none."""
+    models = [(preset.title, preset.name) for preset in list_enlargers()[0] if weights.state(preset).ready]
+    return [*models, *_WEIGHTLESS]
 
 
 class SuperResolutionTab:
@@ -79,7 +88,10 @@ class SuperResolutionTab:
                 )
                 self.source = facts(elem_id="enlarge-source")
                 self._settings.place(gr.Radio, "scale", choices=SCALES, elem_classes="segments")
-                self._settings.place(gr.Radio, "method", choices=METHODS)
+                self._settings.place(gr.Radio, "method", choices=_methods())
+                self._settings.place(
+                    gr.Checkbox, "restore", label="Restore", info="take blur, noise and a codec's marks away, too"
+                )
                 self.forecast = message.message(elem_id="enlarge-forecast")
                 with gr.Row(elem_classes="actions"):
                     self.start = gr.Button("Enlarge", variant="primary", size="lg", elem_id="enlarge-start")
@@ -366,7 +378,7 @@ class SuperResolutionTab:
         player: object = {}
         if name is not None:
             made = PlayerClip(
-                title=TITLES[enlargement.request.method], url=served(_to_serve(folder / name, enlargement))
+                title=method_title(enlargement.request.method), url=served(_to_serve(folder / name, enlargement))
             )
             twin = PlayerClip(title="Bicubic", url=served(_to_serve(folder / TWIN_OF[name], enlargement)))
             source = enlargement.source
@@ -391,7 +403,7 @@ def _line(enlargement: Enlargement) -> str:
     """An enlargement in a few words, for the list."""
     request, source = enlargement.request, enlargement.source
     day = enlargement.created[5:16].replace("T", " ")
-    return f"{source.name}, {request.scale}×, {TITLES[request.method]} · {day}"
+    return f"{source.name}, {request.scale}×, {method_title(request.method)} · {day}"
 
 
 def _stamp(path: Path) -> int:
