@@ -1,8 +1,9 @@
 """Families: what is so of each video pipeline, without torch.
 
-One row a pipeline class. The form, the checks, the placement, the caches, training and the model card ask here; how a
-family's pipeline is called, and what its latents are, is in the file of its name in `pipelines/families/`. Class names
-of a family stand in these two places alone.
+One row a pipeline class, in one of two tables: those that make clips of prompts, and those that enlarge clips. The
+form, the checks, the placement, the caches, training and the model card ask here; how a family's pipeline is called,
+and what its latents are, is in the file of its name in `pipelines/families/`, and for those that enlarge in
+`super_resolve/engines/`. Class names of a family stand in these places alone.
 
 Knows facts. Refuses to know models, files and memory.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, TypeVar
 
 from studio.errors import PresetError
 
@@ -31,6 +32,7 @@ Decoding = Literal["causal", "tiles", "fixed tiles", "whole"]
 fixed size in time and space; or a clip as a whole, through which no gradient of pixels is taken."""
 Condition = Literal["source", "control"]
 """A request's field: a clip or picture, or maps."""
+Row = TypeVar("Row")
 LoraLoader = Literal["pipeline", "transformer", "none"]
 """What of diffusers loads a low-rank update: the pipeline, its transformer alone, or nothing."""
 
@@ -46,18 +48,59 @@ _TOKENS = "the method takes frames apart by frequency, and this model has a row 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Family:
-    """What is so of one pipeline class."""
+class Part:
+    """A part of a checkpoint that has no index of its pipeline."""
+
+    path: str
+    """A folder in diffusers' layout, or a file of tensors, below the checkpoint's folder."""
+    library: str
+    kind: str
+    """The class."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What a folder of weights holds, whatever its pipeline is for."""
 
     pipeline: str
     """The class's name."""
     library: str = "diffusers"
     """The module that has the pipeline's and its transformer's classes: diffusers, or one of our own."""
+    components: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Components besides the usual ones, and the classes they may name."""
+    parts: Mapping[str, Part] = field(default_factory=dict)
+    """By component, where it lies and what it is; empty where the checkpoint's own index says so."""
+    vae_float32: bool = False
+    """Whether the autoencoder is meant to run in float32 on an accelerator, as the model card says."""
+    decodes_in_tiles_only: bool = False
+    """Whether diffusers decodes this family in tiles only, whatever is asked for."""
+    block_lists: tuple[str, ...] = ()
+    """The transformer's lists of blocks, in the order of a pass."""
+
+    @property
+    def required(self) -> frozenset[str]:
+        """Components without which there is no pipeline."""
+        raise NotImplementedError
+
+    def classes_of(self, component: str) -> frozenset[str]:
+        """The classes that a component may be of; none where only its kind is known (tokenizers, samplers)."""
+        return self.components.get(component, frozenset())
+
+    def num_blocks(self, configuration: Mapping[str, object]) -> int | None:
+        """How many blocks a transformer of this configuration has; None where it does not say."""
+        keys = ("num_single_layers" if name.startswith("single_") else "num_layers" for name in self.block_lists)
+        counts = [configuration.get(key) for key in keys]
+        known = [count for count in counts if isinstance(count, int)]
+        return sum(known) if len(known) == len(counts) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family(Checkpoint):
+    """What is so of one pipeline class that makes clips of prompts."""
+
     transformer: str
     vae: frozenset[str]
     text_encoders: frozenset[str]
-    components: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """Components besides the usual ones, and the classes they may name."""
 
     branches: Branches
     """How guidance runs; at a guidance scale of 1 or less there is one branch whatever this says."""
@@ -66,8 +109,6 @@ class Family:
     conditions: frozenset[Condition] = frozenset()
     """Which files of a request its pipeline starts from or keeps to, besides the prompt."""
 
-    block_lists: tuple[str, ...]
-    """The transformer's lists of blocks, in the order of a pass."""
     blocks_alternate: bool = False
     """Whether a pass takes one block from each list in turn, instead of list after list."""
     layout: Layout = "BCFHW"
@@ -81,11 +122,7 @@ class Family:
     refused_caches: Mapping[str, str] = field(default_factory=dict)
     """By a cache's `method`, why it does not work here: a clause about the model."""
 
-    vae_float32: bool = False
-    """Whether the autoencoder is meant to run in float32 on an accelerator, as the model card says."""
     decoding: Decoding
-    decodes_in_tiles_only: bool = False
-    """Whether diffusers decodes this family in tiles only, whatever is asked for."""
 
     lora_targets: tuple[str, ...] = (*ATTENTION, *FEED_FORWARD)
     """Linear layers of a block that take a low-rank update."""
@@ -94,36 +131,75 @@ class Family:
     """Whether the decoder can learn as well."""
 
     @property
+    def required(self) -> frozenset[str]:
+        return frozenset({"transformer", "vae", "scheduler", "tokenizer", "text_encoder"})
+
+    def classes_of(self, component: str) -> frozenset[str]:
+        if component in self.components:
+            return self.components[component]
+        if component in ("transformer", "transformer_2"):
+            return frozenset({self.transformer})
+        if component in ("text_encoder", "text_encoder_2"):
+            return self.text_encoders
+        return self.vae if component == "vae" else frozenset()
+
+    @property
     def objectives(self) -> tuple[Literal["latent", "pixel", "mixed"], ...]:
         """What it can be fine-tuned by; a decoder that takes a clip as a whole leaves the model's own loss."""
         return ("latent",) if self.decoding == "whole" else ("latent", "pixel", "mixed")
-
-    def num_blocks(self, configuration: Mapping[str, object]) -> int | None:
-        """How many blocks a transformer of this configuration has; None where it does not say."""
-        keys = ("num_single_layers" if name.startswith("single_") else "num_layers" for name in self.block_lists)
-        counts = [configuration.get(key) for key in keys]
-        known = [count for count in counts if isinstance(count, int)]
-        return sum(known) if len(known) == len(counts) else None
 
     def why_not_cached(self, method: str) -> str | None:
         """Why a cache method does not work on this family, as a clause; None where it does."""
         return self.refused_caches.get(method)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SuperResolver(Checkpoint):
+    """What is so of one pipeline class that enlarges clips."""
+
+    engine: Literal["dove", "kandinsky", "ltx", "swiftvr"]
+    """The file in `super_resolve/engines/` that calls it."""
+    optional: frozenset[str] = frozenset()
+    """Components that a checkpoint may do without."""
+    uncached: str
+    """Why there is nothing for a cache to save, as a clause about the model."""
+
+    @property
+    def required(self) -> frozenset[str]:
+        return frozenset(self.parts or self.components) - self.optional
+
+    def why_not_cached(self, method: str) -> str:
+        """Why a cache method does not work on this model, as a clause."""
+        return self.uncached
+
+
 def family_of(pipeline: str) -> Family:
-    """The family of a pipeline class.
+    """The family of a pipeline class that makes clips of prompts.
 
     Raises:
         PresetError: a pipeline class the studio does not call.
     """
-    if pipeline not in FAMILIES:
+    return _row(pipeline, FAMILIES, "to make clips with")
+
+
+def super_resolver_of(pipeline: str) -> SuperResolver:
+    """The row of a pipeline class that enlarges clips.
+
+    Raises:
+        PresetError: a pipeline class the studio does not call.
+    """
+    return _row(pipeline, SUPER_RESOLVERS, "to enlarge clips with")
+
+
+def _row(pipeline: str, table: Mapping[str, Row], purpose: str) -> Row:
+    if pipeline not in table:
         raise PresetError(
-            f"The studio has no pipeline {pipeline}.",
+            f"The studio has no pipeline {pipeline} {purpose}.",
             field="pipeline",
             value=pipeline,
-            way_out=f"Known pipelines: {', '.join(FAMILIES)}.",
+            way_out=f"Known pipelines: {', '.join(table)}.",
         )
-    return FAMILIES[pipeline]
+    return table[pipeline]
 
 
 def family_with(transformer: str) -> Family | None:
@@ -255,3 +331,59 @@ _TABLE = (
 
 FAMILIES: Mapping[str, Family] = MappingProxyType({family.pipeline: family for family in _TABLE})
 """By pipeline class."""
+
+_ONE_STEP = "it takes one step, and there is none before it whose work could be used again."
+
+_SUPER_RESOLVERS = (
+    SuperResolver(
+        engine="kandinsky",
+        pipeline="Kandinsky6SRPipeline",
+        components={
+            "transformer": frozenset({"Kandinsky6SRTransformer3DModel"}),
+            "vae": frozenset({"Kandinsky6SRVAE"}),
+            "latent_upscaler": frozenset({"Kandinsky6SRLatentUpscalerBank"}),
+            "scheduler": frozenset({"FlowMatchEulerDiscreteScheduler", "PiflowScheduler"}),
+        },
+        optional=frozenset({"latent_upscaler"}),
+        block_lists=("visual_transformer_blocks",),
+        # The caches know of one run of steps after another; here each tile is one, within a single call.
+        uncached="it takes two to four steps a tile, each far from the one before, and begins anew at every tile.",
+    ),
+    SuperResolver(
+        engine="swiftvr",
+        pipeline="SwiftVRPipeline",
+        library="studio.pipelines.swiftvr",
+        parts={
+            "transformer": Part(path="transformer", library="diffusers", kind="WanTransformer3DModel"),
+            "vae": Part(path="reae.safetensors", library="studio.pipelines.swiftvr", kind="ReAE"),
+            "prompt": Part(path="prompt_embedding.safetensors", library="studio.pipelines.swiftvr", kind="EmptyPrompt"),
+        },
+        uncached=_ONE_STEP,
+    ),
+    SuperResolver(
+        engine="dove",
+        pipeline="CogVideoXPipeline",
+        components={
+            "transformer": frozenset({"CogVideoXTransformer3DModel"}),
+            "vae": frozenset({"AutoencoderKLCogVideoX"}),
+            "text_encoder": frozenset({"T5EncoderModel"}),
+            "tokenizer": frozenset({"T5Tokenizer", "T5TokenizerFast"}),
+            "scheduler": frozenset({"CogVideoXDDIMScheduler", "CogVideoXDPMScheduler"}),
+        },
+        uncached=_ONE_STEP,
+    ),
+    SuperResolver(
+        engine="ltx",
+        pipeline="LTX2LatentUpsamplePipeline",
+        parts={
+            "vae": Part(path="vae", library="diffusers", kind="AutoencoderKLLTX2Video"),
+            "latent_upsampler": Part(
+                path="latent_upsampler", library="diffusers.pipelines.ltx2", kind="LTX2LatentUpsamplerModel"
+            ),
+        },
+        uncached="it takes no steps: its network enlarges the latents at once.",
+    ),
+)
+
+SUPER_RESOLVERS: Mapping[str, SuperResolver] = MappingProxyType({row.pipeline: row for row in _SUPER_RESOLVERS})
+"""Those that enlarge clips, by pipeline class."""

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from studio.errors import PresetError, UnknownPreset
+from studio.family import Checkpoint, family_of, super_resolver_of
 
 PROJECT_FOLDER = Path(__file__).resolve().parent.parent
 """Where `presets/` and `assets/` lie, beside the package."""
@@ -44,6 +45,8 @@ class Weights(_Part):
     """Repository id on the Hub."""
     revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
     """The commit to load, 40 hexadecimal digits. Unset means unverified: the newest is taken, and runs record it."""
+    subfolder: str | None = Field(default=None, pattern=r"^\w[\w.-]*$")
+    """The folder of the repository that the checkpoint lies in; unset where it is the repository itself."""
     variant: str | None = Field(default=None, pattern=r"^[a-z0-9]+$")
     """Which of several precisions the repository keeps side by side (`name.<variant>.safetensors`); where a component
     has no file of that variant, its plain ones are taken."""
@@ -51,6 +54,11 @@ class Weights(_Part):
     """SPDX name, or the licence's own name where SPDX has none."""
     licence_note: str = ""
     """Terms a person should know before downloading: gating, territories, revenue limits."""
+
+    @property
+    def below(self) -> str:
+        """What a checkpoint's paths begin with in its repository."""
+        return f"{self.subfolder}/" if self.subfolder else ""
 
     @model_validator(mode="after")
     def _one_place(self) -> Weights:
@@ -171,12 +179,25 @@ class AnyPreset(_Part):
     def _some_task(cls, tasks: tuple[Task, ...]) -> tuple[Task, ...]:
         if not tasks:
             raise ValueError("name at least one task")
+        if "super-resolution" in tasks and len(tasks) > 1:
+            raise ValueError("a model that enlarges clips does nothing else")
         return tasks
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the preset's meaning (not of its spelling): runs record it."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        # A field that came later must not give those presets another digest that do without it.
+        later: dict[str, Any] = {"weights": {"subfolder"}} if self.weights.subfolder is None else {}
+        return hashlib.sha256(self.model_dump_json(exclude=later).encode()).hexdigest()
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """What its folder of weights holds.
+
+        Raises:
+            PresetError: of a pipeline class the studio does not call.
+        """
+        return (super_resolver_of if "super-resolution" in self.tasks else family_of)(self.pipeline)
 
     @property
     def weights_folder(self) -> Path | None:
@@ -188,8 +209,28 @@ class EnlargerMemory(_Part):
     """What a model that enlarges weighs."""
 
     parameters: int = Field(ge=1)
+    """Of all its components."""
+    first_parameters: int = Field(default=0, ge=0)
+    """Of these, what works before all else and may be moved away then: a text encoder, an upscaler of latents."""
+    vae_parameters: int = Field(default=0, ge=0)
+    """Of these, the autoencoder's."""
+    denoise_bytes: int = Field(default=120, ge=1)
+    """Working memory of a 16-bit transformer for each pixel of a window."""
+    decode_bytes: int = Field(default=20_000, ge=0)
+    """Working memory of the float32 autoencoder for each pixel of a frame, however long the window is."""
     source: str
-    """Where the figure comes from."""
+    """Where these figures come from."""
+
+
+class Window(_Part):
+    """How much of a clip a model is given at once, for models that work on several pictures together."""
+
+    height: int = Field(ge=16)
+    """Of a tile, enlarged; larger pictures are made in several."""
+    width: int = Field(ge=16)
+    num_frames: int = Field(ge=1)
+    num_inference_steps: int = Field(default=1, ge=1, le=100)
+    """For a tile."""
 
 
 class EnlargerPreset(AnyPreset):
@@ -200,8 +241,43 @@ class EnlargerPreset(AnyPreset):
     restores: bool = False
     """Whether it also mends what was degraded, where that is asked for."""
     memory: EnlargerMemory
+    window: Window | None = None
+    """None for a model that goes from picture to picture."""
     notes: str = ""
     """What a person should know: what is unverified, what is odd."""
+
+    def as_clip_maker(self) -> Preset:
+        """The same model as one that makes a clip of its window's size: so it is placed and loaded.
+
+        Raises:
+            PresetError: it has no window.
+        """
+        if self.window is None:
+            raise PresetError(f"{self.title} says no window.", field="window", way_out="Name one in its preset.")
+        height, width, num_frames = self.window.height, self.window.width, self.window.num_frames
+        memory = self.memory
+        return Preset(
+            **self.model_dump(include=set(AnyPreset.model_fields)),
+            size=SizeRule(multiple_of=1, minimum=1, maximum=max(height, width)),
+            frames=FrameRule(multiple_of=1, offset=0, minimum=1, maximum=num_frames),
+            memory=Memory(
+                transformer_parameters=memory.parameters - memory.first_parameters - memory.vae_parameters,
+                text_encoder_parameters=memory.first_parameters,
+                vae_parameters=memory.vae_parameters,
+                denoise_bytes=memory.denoise_bytes,
+                decode_bytes=memory.decode_bytes,
+                source=memory.source,
+            ),
+            defaults=Defaults(
+                height=height,
+                width=width,
+                num_frames=num_frames,
+                fps=24,
+                num_inference_steps=self.window.num_inference_steps,
+                guidance_scale=1.0,
+            ),
+            notes=self.notes,
+        )
 
 
 class Preset(AnyPreset):
@@ -337,6 +413,12 @@ def find_preset(name: str, folder: Path | None = None) -> Preset:
 def find_enlarger(name: str, folder: Path | None = None) -> EnlargerPreset:
     """The model of that name that enlarges. Raises as `find_preset`."""
     return _found(name, (folder or presets_folder()) / ENLARGERS, EnlargerPreset)
+
+
+def find_any(name: str, folder: Path | None = None) -> Preset | EnlargerPreset:
+    """The model of that name, whatever it does. Raises as `find_preset`."""
+    enlargers = [file.stem for file in ((folder or presets_folder()) / ENLARGERS).glob("*.toml")]
+    return find_enlarger(name, folder) if name in enlargers else find_preset(name, folder)
 
 
 def _found(name: str, folder: Path, kind: type[PresetKind]) -> PresetKind:

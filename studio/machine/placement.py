@@ -15,7 +15,7 @@ from typing import Literal
 
 from studio.errors import DoesNotFit, RequestError
 from studio.events import Placement
-from studio.family import Family, family_of
+from studio.family import Checkpoint
 from studio.machine.hardware import ATTENTION_LIBRARIES, Machine, gigabytes, usable
 from studio.machine.memory import OFFLOADS, Need, Offload, decodes_in_tiles, need_of
 from studio.preset import Dtype, Preset
@@ -88,14 +88,14 @@ def verdict(preset: Preset, machine: Machine) -> Verdict:
 
 def _plan(preset: Preset, request: GenerationRequest, machine: Machine, held_bytes: int) -> Plan:
     plan = _plan_for_processor if machine.accelerator is None else _plan_for_accelerator
-    return plan(preset, request, machine, family_of(preset.pipeline), held_bytes)
+    return plan(preset, request, machine, preset.checkpoint, held_bytes)
 
 
 # deciding ------------------------------------------------------------------------------------------------------------
 
 
 def _plan_for_processor(
-    preset: Preset, request: GenerationRequest, machine: Machine, family: Family, held_bytes: int
+    preset: Preset, request: GenerationRequest, machine: Machine, family: Checkpoint, held_bytes: int
 ) -> Plan:
     reasons = ["No accelerator: everything runs on the processor."]
     if request.offload not in ("auto", "none"):
@@ -157,7 +157,7 @@ def _plan_for_processor(
 
 
 def _plan_for_accelerator(
-    preset: Preset, request: GenerationRequest, machine: Machine, family: Family, held_bytes: int
+    preset: Preset, request: GenerationRequest, machine: Machine, family: Checkpoint, held_bytes: int
 ) -> Plan:
     reasons: list[str] = []
     has = gigabytes(machine.vram_total)
@@ -317,7 +317,7 @@ def _asked_attention(request: GenerationRequest, machine: Machine, dtype: Dtype)
     )
 
 
-def _in_tiles(family: Family, request: GenerationRequest, *, needed: bool) -> bool:
+def _in_tiles(family: Checkpoint, request: GenerationRequest, *, needed: bool) -> bool:
     return family.decodes_in_tiles_only or (needed if request.vae_tiling == "auto" else request.vae_tiling == "on")
 
 

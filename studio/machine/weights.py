@@ -4,7 +4,8 @@ Knows the project's own folders, the Hub's cache and how the Hub fails. Refuses 
 only safetensors, configuration and tokenizer files are ever fetched, never pickles, never code.
 
 A checkpoint is a folder in diffusers' layout: `model_index.json` names the components, each a folder below it. A
-component with a `config.json` is a model and has weights; the others (scheduler, tokenizer) have not.
+component with a `config.json` is a model and has weights; the others (scheduler, tokenizer) have not. Where a
+repository has no index of a preset's pipeline, the family's row says which folders and files make the checkpoint.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, cast
 
 from studio.errors import DiskFull, DownloadError, WeightsCorrupt, WeightsError, WeightsMissing
-from studio.family import family_of
+from studio.family import SUPER_RESOLVERS
 from studio.machine.hardware import disk_free, gigabytes
 from studio.preset import AnyPreset
 from studio.storage import sha256_of
@@ -113,7 +114,7 @@ def state(preset: AnyPreset, *, cache: Path | None = None) -> WeightsState:
         kind = "cached"
     if folder is None or not folder.is_dir():
         return WeightsState(kind="missing", folder=None, revision=revision)
-    missing = missing_files(folder, preset.weights.variant)
+    missing = missing_files(folder, preset.weights.variant, parts_of(preset))
     return WeightsState(kind="missing" if missing else kind, folder=folder, revision=revision, missing=missing)
 
 
@@ -132,7 +133,7 @@ def num_blocks(preset: AnyPreset, *, cache: Path | None = None) -> int | None:
         configuration = json.loads(((folder or Path()) / "transformer" / "config.json").read_bytes())
     except (OSError, ValueError):
         return None
-    return family_of(preset.pipeline).num_blocks(configuration) if isinstance(configuration, dict) else None
+    return preset.checkpoint.num_blocks(configuration) if isinstance(configuration, dict) else None
 
 
 def folder_of(preset: AnyPreset, *, cache: Path | None = None) -> Path:
@@ -175,10 +176,16 @@ def hub_cache() -> Path:
     return Path(constants.HF_HUB_CACHE)
 
 
-def missing_files(folder: Path, variant: str | None = None) -> tuple[str, ...]:
+def parts_of(preset: AnyPreset) -> tuple[str, ...]:
+    """The folders and files that make a preset's checkpoint; none where its index says so."""
+    row = SUPER_RESOLVERS.get(preset.pipeline) if "super-resolution" in preset.tasks else None
+    return tuple(part.path for part in row.parts.values()) if row else ()
+
+
+def missing_files(folder: Path, variant: str | None = None, layout: Sequence[str] = ()) -> tuple[str, ...]:
     """What a checkpoint lacks, as paths below `folder`: its index, a component's folder, or a file of its weights."""
     try:
-        components = read_index(folder)
+        components = layout or read_index(folder)
     except WeightsError:
         return (INDEX,)
     return tuple(name for component in components for name in _missing_in(folder, component, variant))
@@ -186,6 +193,8 @@ def missing_files(folder: Path, variant: str | None = None) -> tuple[str, ...]:
 
 def _missing_in(folder: Path, component: str, variant: str | None) -> list[str]:
     inside = folder / component
+    if component.endswith(".safetensors"):
+        return [] if inside.is_file() else [component]
     if not inside.is_dir() or not any(inside.glob("*.json")):
         return [f"{component}/"]
     if not (inside / "config.json").is_file():
@@ -239,7 +248,7 @@ def _cached_snapshot(preset: AnyPreset, cache: Path) -> tuple[Path | None, str |
             revision = (repository / "refs" / UNPINNED).read_text(encoding="utf-8").strip()
         except OSError:
             return None, None
-    folder = repository / "snapshots" / revision
+    folder = repository / "snapshots" / revision / preset.weights.below
     return (folder if folder.is_dir() else None), revision
 
 
@@ -265,12 +274,16 @@ def plan_download(preset: AnyPreset, *, cache: Path | None = None, snapshot: Sna
     cache = cache or hub_cache()
     snapshot = snapshot or _hub_snapshot()
     wanted = {"revision": preset.weights.revision or UNPINNED, "cache_dir": str(cache)}
+    layout, below = parts_of(preset), preset.weights.below
+    first = f"{layout[0]}/config.json" if layout else INDEX
     try:
-        folder = Path(snapshot(preset.weights.repo, allow_patterns=[INDEX], tqdm_class=_bar(None, None), **wanted))
-        components = read_index(folder, pipeline=preset.pipeline)
+        folder = Path(
+            snapshot(preset.weights.repo, allow_patterns=[below + first], tqdm_class=_bar(None, None), **wanted)
+        )
+        components = layout or read_index(folder / below, pipeline=preset.pipeline)
         # The commit just resolved, not `main` again: the plan and the download must speak of the same files.
         wanted["revision"] = folder.name
-        patterns = [INDEX, *(f"{component}/{pattern}" for component in components for pattern in COMPONENT_FILES)]
+        patterns = [below + pattern for pattern in _patterns(components, indexed=not layout)]
         offered: list[DryRunFileInfo] = snapshot(
             preset.weights.repo, allow_patterns=patterns, dry_run=True, tqdm_class=_bar(None, None), **wanted
         )
@@ -279,7 +292,7 @@ def plan_download(preset: AnyPreset, *, cache: Path | None = None, snapshot: Sna
     sizes = {info.filename: info for info in offered}
     files = tuple(
         PlannedFile(name=name, bytes=sizes[name].file_size or 0, cached=sizes[name].is_cached)
-        for name in needed_files(sizes, components, preset.weights.variant)
+        for name in needed_files(sizes, components, preset.weights.variant, below)
     )
     return DownloadPlan(
         preset=preset.name,
@@ -343,7 +356,8 @@ def download(
         if cancelled is not None and cancelled():
             raise _was_cancelled(preset) from error
         _explain(error, preset, cache)
-    if missing := missing_files(folder, preset.weights.variant):
+    folder = folder / preset.weights.below
+    if missing := missing_files(folder, preset.weights.variant, parts_of(preset)):
         raise WeightsCorrupt(
             f"{plan.repo} lacks {_some(missing)}; it cannot be loaded without.",
             field="weights",
@@ -354,11 +368,28 @@ def download(
     return folder
 
 
-def needed_files(names: Iterable[str], components: Sequence[str], variant: str | None = None) -> tuple[str, ...]:
-    """Of a repository's files, those that loading takes: small files of every component, weights of one variant."""
+def _patterns(components: Sequence[str], *, indexed: bool) -> list[str]:
+    """Which files of a checkpoint may be fetched."""
+    folders = [component for component in components if not component.endswith(".safetensors")]
+    files = [component for component in components if component.endswith(".safetensors")]
+    within = [f"{folder}/{pattern}" for folder in folders for pattern in COMPONENT_FILES]
+    return [INDEX] * indexed + files + within
+
+
+def needed_files(
+    names: Iterable[str], components: Sequence[str], variant: str | None = None, below: str = ""
+) -> tuple[str, ...]:
+    """Of a repository's files, those that loading takes: small files of every component, weights of one variant.
+
+    Args:
+        below: The folder of the checkpoint in the repository, with a slash behind it; empty for the repository itself.
+    """
     names = sorted(names)
-    chosen = [INDEX] if INDEX in names else []
-    for component in components:
+    chosen = [below + INDEX] if below + INDEX in names else []
+    for component in (below + component for component in components):
+        if component in names:
+            chosen.append(component)
+            continue
         inside = [name for name in names if name.rpartition("/")[0] == component]
         chosen += [name for name in inside if not name.endswith(".safetensors")]
         chosen += _of_variant([name for name in inside if name.endswith(".safetensors")], variant)

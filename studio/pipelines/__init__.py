@@ -14,14 +14,16 @@
 Knows torch, diffusers and memory. Refuses to know events, run folders, downloads and who is watching.
 """
 
-from studio.pipelines.loaded import LoadedPipeline, StepStart, StepState
-from studio.pipelines.loading import load, place, unload
+from studio.pipelines.loaded import LoadedModel, LoadedPipeline, StepStart, StepState
+from studio.pipelines.loading import load, load_model, place, unload
 
 __all__ = [
+    "LoadedModel",
     "LoadedPipeline",
     "StepStart",
     "StepState",
     "load",
+    "load_model",
     "place",
     "unload",
 ]

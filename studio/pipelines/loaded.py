@@ -65,8 +65,8 @@ StageListener = Callable[[Stage, float | None], None]
 """Told that a stage begins (None), or that it has ended after so many seconds."""
 
 
-class LoadedPipeline:
-    """A preset's pipeline, loaded and placed."""
+class LoadedModel:
+    """A preset's pipeline, loaded and placed; what it is for does not matter here."""
 
     def __init__(
         self,
@@ -82,19 +82,22 @@ class LoadedPipeline:
         self.folder = folder
         self.adapter = adapter
         self.pipe = pipe
-        self.model: VideoModel = video_models()[preset.pipeline](preset, pipe)
-        """How its family's models are called."""
-        self.transformers: tuple[nn.Module, ...] = tuple(self.model.denoisers.values())
+
+    @property
+    def models(self) -> dict[str, nn.Module]:
+        """Everything with weights, by component."""
+        return {name: model for name, model in self.pipe.components.items() if isinstance(model, nn.Module)}
+
+    @property
+    def transformers(self) -> tuple[nn.Module, ...]:
         """The denoisers: one, or two where high and low noise have their own."""
-        self.stacks: tuple[tuple[nn.Module, ...], ...] = tuple(map(self.model.blocks, self.transformers))
-        """Each denoiser's blocks in the order of a pass."""
-        self.blocks: tuple[nn.Module, ...] = tuple(block for stack in self.stacks for block in stack)
+        return tuple(model for name, model in self.models.items() if name in ("transformer", "transformer_2"))
+
+    @property
+    def blocks(self) -> tuple[nn.Module, ...]:
         """Every transformer block in the order of one pass; with two denoisers, the second's after the first's."""
-        self.branches: Branches = self.model.family.branches
-        """How guidance runs; a request with a guidance scale of 1 or less has one branch whatever this says."""
-        self._scheduler = pipe.scheduler
-        self._request: GenerationRequest | None = None
-        self._undo = ExitStack()
+        names = self.preset.checkpoint.block_lists
+        return tuple(block for model in self.transformers for name in names for block in getattr(model, name))
 
     def holds(self, preset: Preset, placement: Placement, folder: Path, adapter: Path | None = None) -> bool:
         """Whether this is that preset's model, placed that way; tiling can be changed in place."""
@@ -119,6 +122,50 @@ class LoadedPipeline:
     def set_tiling(self, placement: Placement) -> None:
         """Take on a placement that differs from the present one in tiling at most."""
         self.placement = placement
+
+    def convolutions(self) -> AbstractContextManager[None]:
+        """The same bits every time, and float32 in all its bits: a card's convolutions would round it to ten, so that
+        what differs in its last ones (weights that an update was added to, and the update beside them) is seen. An
+        autoencoder that is in float32 beside a denoiser in 16 bits is not slowed down for that."""
+        rounded = self.placement.torch_dtype != "float32"
+        return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=rounded)
+
+
+class LoadedPipeline(LoadedModel):
+    """A preset's pipeline that makes clips of prompts, loaded and placed."""
+
+    def __init__(
+        self,
+        *,
+        preset: Preset,
+        placement: Placement,
+        folder: Path,
+        pipe: Any,
+        adapter: Path | None = None,
+    ) -> None:
+        super().__init__(preset=preset, placement=placement, folder=folder, pipe=pipe, adapter=adapter)
+        self.model: VideoModel = video_models()[preset.pipeline](preset, pipe)
+        """How its family's models are called."""
+        self._transformers: tuple[nn.Module, ...] = tuple(self.model.denoisers.values())
+        self.stacks: tuple[tuple[nn.Module, ...], ...] = tuple(map(self.model.blocks, self.transformers))
+        """Each denoiser's blocks in the order of a pass."""
+        self._blocks: tuple[nn.Module, ...] = tuple(block for stack in self.stacks for block in stack)
+        self.branches: Branches = self.model.family.branches
+        """How guidance runs; a request with a guidance scale of 1 or less has one branch whatever this says."""
+        self._scheduler = pipe.scheduler
+        self._request: GenerationRequest | None = None
+        self._undo = ExitStack()
+
+    @property
+    def transformers(self) -> tuple[nn.Module, ...]:
+        return self._transformers
+
+    @property
+    def blocks(self) -> tuple[nn.Module, ...]:
+        return self._blocks
+
+    def set_tiling(self, placement: Placement) -> None:
+        super().set_tiling(placement)
         (self.pipe.vae.enable_tiling if placement.vae_tiling else self.pipe.vae.disable_tiling)()
 
     def to_train(self) -> VideoModel:
@@ -171,7 +218,7 @@ class LoadedPipeline:
         with (
             out_of_memory(f"{self.preset.title} at {request.height}×{request.width}, {request.num_frames} frames"),
             private_randomness(request.seed),
-            self._convolutions(),
+            self.convolutions(),
         ):
             # Undone by `reset`, on every way out.
             try:
@@ -183,13 +230,6 @@ class LoadedPipeline:
             finally:
                 self.reset()
         return clip
-
-    def _convolutions(self) -> AbstractContextManager[None]:
-        """The same bits every time, and float32 in all its bits: a card's convolutions would round it to ten, so that
-        what differs in its last ones (weights that an update was added to, and the update beside them) is seen. An
-        autoencoder that is in float32 beside a denoiser in 16 bits is not slowed down for that."""
-        rounded = self.placement.torch_dtype != "float32"
-        return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=rounded)
 
     @property
     def sigmas(self) -> tuple[float, ...]:

@@ -16,20 +16,20 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from studio.errors import PresetError, RequestError, StudioError, WeightsCorrupt, WeightsMissing
 from studio.events import Placement
-from studio.family import Family, family_of
+from studio.family import Checkpoint, Family
 from studio.machine import placement as placing
 from studio.machine import weights
 from studio.machine.hardware import Machine, int8_backend
 from studio.pipelines import schedules
 from studio.pipelines.compiling import compile_blocks
-from studio.pipelines.loaded import LoadedPipeline, out_of_memory
+from studio.pipelines.loaded import LoadedModel, LoadedPipeline, out_of_memory
 from studio.pipelines.planar import make_planar
 from studio.preset import Preset
 from studio.requests.generation import GenerationRequest
@@ -59,7 +59,9 @@ TOKENIZERS = frozenset(
 )
 """Tokenizer classes a checkpoint may name."""
 
-_slot: LoadedPipeline | None = None
+Loaded = TypeVar("Loaded", bound=LoadedModel)
+
+_slot: LoadedModel | None = None
 """The one loaded model. A second would double the memory for a machine that makes one clip at a time."""
 _attention = "native"
 """The attention backend that diffusers was told last."""
@@ -95,26 +97,43 @@ def load(
         WeightsCorrupt: damaged, incomplete, of other classes, or not finite; the file is named.
         OutOfMemory: it did not fit after all.
     """
+    return _load(LoadedPipeline, preset, placement, folder, adapter, check)
+
+
+def load_model(
+    preset: Preset, placement: Placement, *, folder: Path | None = None, check: Callable[[], None] = lambda: None
+) -> LoadedModel:
+    """As `load`, for a preset that makes no clips of prompts: its pipeline is for the caller to call."""
+    return _load(LoadedModel, preset, placement, folder, None, check)
+
+
+def _load(
+    kind: type[Loaded],
+    preset: Preset,
+    placement: Placement,
+    folder: Path | None,
+    adapter: Path | None,
+    check: Callable[[], None],
+) -> Loaded:
     global _slot
     folder = (folder or weights.folder_of(preset)).resolve()
-    if _slot is not None and _slot.holds(preset, placement, folder, adapter):
+    if isinstance(_slot, kind) and _slot.holds(preset, placement, folder, adapter):
         _slot.set_tiling(placement)
         return _slot
     unload()
-    family = family_of(preset.pipeline)
     with out_of_memory(f"loading {preset.title}"):
-        pipe = read_pipeline(preset, family, placement, folder, check)
+        pipe = read_pipeline(preset, preset.checkpoint, placement, folder, check)
         check()
         if adapter is not None:
             _load_adapter(pipe, adapter, placement)
-        loaded = LoadedPipeline(preset=preset, placement=placement, folder=folder, adapter=adapter, pipe=pipe)
+        loaded = kind(preset=preset, placement=placement, folder=folder, adapter=adapter, pipe=pipe)
         set_attention(loaded, placement.attention_backend)
         if placement.compile:
             compile_blocks(loaded.blocks)  # before offloading's hooks, which stay outside
         _place(pipe, placement)
     _slot = loaded
-    _slot.set_tiling(placement)
-    return _slot
+    loaded.set_tiling(placement)
+    return loaded
 
 
 def unload() -> None:
@@ -133,7 +152,7 @@ def _held_bytes() -> int:
         return 0
     if _slot.placement.device == "cuda" and torch.cuda.is_available():
         return torch.cuda.memory_reserved()
-    return sum(_bytes_of(model) for model in _slot.model.models.values())
+    return sum(_bytes_of(model) for model in _slot.models.values())
 
 
 def _bytes_of(model: nn.Module) -> int:
@@ -144,32 +163,44 @@ def _bytes_of(model: nn.Module) -> int:
 # What must be true of the folder before it is read
 
 
-def check_folder(preset: Preset, family: Family, folder: Path) -> dict[str, tuple[str, str]]:
+def check_folder(preset: Preset, family: Checkpoint, folder: Path) -> dict[str, tuple[str, str]]:
     """Components as {name: (library, class)}, once everything in the folder may be trusted.
 
     Raises:
         WeightsMissing: no checkpoint there.
         WeightsCorrupt: not a checkpoint of this family, incomplete, or not what its checksums say.
     """
-    if not (folder / "model_index.json").is_file():
+    first = next((part.path for part in family.parts.values()), "model_index.json")
+    if not (folder / first).exists():
         raise WeightsMissing(
-            f"No checkpoint of {preset.title}: {folder / 'model_index.json'} is not there.",
+            f"No checkpoint of {preset.title}: {folder / first} is not there.",
             field=str(folder),
             way_out="Check the folder, or fetch the weights again.",
         )
     components = _components(preset, family, folder)
     for name, (library, _) in components.items():
-        if not (folder / name).is_dir():
-            raise _corrupt(folder / name, "is named in model_index.json and not there")
-        if any((folder / name).glob("*.py")):
-            raise _corrupt(folder / name, "holds code, and code from a checkpoint is never run")
+        place = _place_of(family, folder, name)
+        if place.suffix == ".safetensors":
+            _check_tensor_file(place)
+            continue
+        if not place.is_dir():
+            raise _corrupt(place, "is named in model_index.json and not there" if not family.parts else "is missing")
+        if any(place.glob("*.py")):
+            raise _corrupt(place, "holds code, and code from a checkpoint is never run")
         if _is_model(name):
-            _check_tensor_files(folder / name, library, _variant_of(folder / name, preset))
+            _check_tensor_files(place, library, _variant_of(place, preset))
     check_sums(folder)
     return components
 
 
-def _components(preset: Preset, family: Family, folder: Path) -> dict[str, tuple[str, str]]:
+def _place_of(family: Checkpoint, folder: Path, component: str) -> Path:
+    """The folder or file that a component lies in."""
+    return folder / (family.parts[component].path if family.parts else component)
+
+
+def _components(preset: Preset, family: Checkpoint, folder: Path) -> dict[str, tuple[str, str]]:
+    if family.parts:
+        return {name: (part.library, part.kind) for name, part in family.parts.items()}
     path = folder / "model_index.json"
     index = _read_json(path)
     if index.get("_class_name") != preset.pipeline:
@@ -185,8 +216,7 @@ def _components(preset: Preset, family: Family, folder: Path) -> dict[str, tuple
         if len(entry) != 2 or entry[0] not in libraries or entry[1] not in allowed:
             raise _corrupt(path, f"names {str(entry)[:80]} as {name}; known there: {', '.join(sorted(allowed))}")
         components[name] = (entry[0], entry[1])
-    missing = {"transformer", "vae", "scheduler", "tokenizer", "text_encoder"} - components.keys()
-    if missing:
+    if missing := family.required - components.keys():
         raise _corrupt(path, f"has no {', '.join(sorted(missing))}")
     return components
 
@@ -195,23 +225,20 @@ _GUIDERS = ("diffusers.guiders.classifier_free_guidance", "guiders")
 """Libraries under which diffusers writes a guider down."""
 
 
-def _allowed(family: Family, name: str) -> frozenset[str]:
-    if name in family.components:
-        return family.components[name]
-    if name in ("transformer", "transformer_2"):
-        return frozenset({family.transformer})
+def _allowed(family: Checkpoint, name: str) -> frozenset[str]:
+    if known := family.classes_of(name):
+        return known
     if name in ("tokenizer", "tokenizer_2"):
         return TOKENIZERS
-    return {
-        "vae": family.vae,
-        "text_encoder": family.text_encoders,
-        "text_encoder_2": family.text_encoders,
-        "scheduler": frozenset(schedules.SCHEDULERS),
-    }.get(name, frozenset())
+    return frozenset(schedules.SCHEDULERS) if name == "scheduler" else frozenset()
+
+
+_MODELS = frozenset({"latent_upsampler", "latent_upscaler", "prompt", "transformer", "transformer_2", "vae"})
+"""Components with tensors, besides text encoders."""
 
 
 def _is_model(name: str) -> bool:
-    return name in ("transformer", "transformer_2", "vae") or name.startswith("text_encoder")
+    return name in _MODELS or name.startswith("text_encoder")
 
 
 def _variant_of(folder: Path, preset: Preset) -> str | None:
@@ -222,8 +249,6 @@ def _variant_of(folder: Path, preset: Preset) -> str | None:
 
 def _check_tensor_files(folder: Path, library: str, variant: str | None) -> None:
     """Every safetensors file that the folder promises is there and whole: its header is read, its values are not."""
-    from safetensors import SafetensorError, safe_open
-
     _read_json(folder / "config.json")
     stem = "model" if library == "transformers" else "diffusion_pytorch_model"
     marked = f".{variant}" if variant else ""
@@ -238,16 +263,21 @@ def _check_tensor_files(folder: Path, library: str, variant: str | None) -> None
     else:
         names = [f"{stem}{marked}.safetensors"]
     for name in names:
-        path = folder / name
-        if not path.is_file():
-            pickles = sorted(other.name for other in folder.glob("*.bin"))
-            also = f" ({', '.join(pickles)} may hold code and is never opened)" if pickles else ""
-            raise _corrupt(path, f"is missing{also}")
-        try:
-            with safe_open(path, framework="pt") as file:
-                file.keys()
-        except (SafetensorError, OSError, ValueError) as error:
-            raise _corrupt(path, f"cannot be read: {error}") from error
+        _check_tensor_file(folder / name)
+
+
+def _check_tensor_file(path: Path) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        pickles = sorted(other.name for other in path.parent.glob("*.bin"))
+        also = f" ({', '.join(pickles)} may hold code and is never opened)" if pickles else ""
+        raise _corrupt(path, f"is missing{also}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            file.keys()
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _corrupt(path, f"cannot be read: {error}") from error
 
 
 def check_sums(folder: Path) -> None:
@@ -287,7 +317,7 @@ def _corrupt(path: Path, fault: str) -> WeightsCorrupt:
 
 
 def read_pipeline(
-    preset: Preset, family: Family, placement: Placement, folder: Path, check: Callable[[], None] = lambda: None
+    preset: Preset, family: Checkpoint, placement: Placement, folder: Path, check: Callable[[], None] = lambda: None
 ) -> Any:
     """The pipeline that a folder of weights holds, of diffusers' classes or of the family's library; not yet placed.
 
@@ -306,25 +336,28 @@ def read_pipeline(
     for name, (library, class_name) in components.items():
         if _is_model(name):
             check()
-            kind = _class_of(library, class_name)
-            models[name] = _read_model(kind, folder / name, name, placement, _variant_of(folder / name, preset))
-            _check_values(models[name], folder / name, check)
+            kind, place = _class_of(library, class_name), _place_of(family, folder, name)
+            models[name] = _read_model(kind, place, name, placement, _variant_of(place, preset))
+            _check_values(models[name], place, check)
     try:
         pipe = _put_together(family, folder, components, models)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise _corrupt(folder, f"cannot be put together: {_first_line(error)}") from error
-    unknown = schedules.why_unknown(pipe.scheduler)
-    if unknown is not None:
-        raise PresetError(f"{preset.title} cannot be followed: {unknown}.", field="scheduler", value=str(folder))
-    _check_words(pipe.tokenizer, folder)
+    if isinstance(family, Family):  # whose steps are followed one by one
+        unknown = schedules.why_unknown(pipe.scheduler)
+        if unknown is not None:
+            raise PresetError(f"{preset.title} cannot be followed: {unknown}.", field="scheduler", value=str(folder))
+        _check_words(pipe.tokenizer, folder)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
 def _put_together(
-    family: Family, folder: Path, components: dict[str, tuple[str, str]], models: dict[str, nn.Module]
+    family: Checkpoint, folder: Path, components: dict[str, tuple[str, str]], models: dict[str, nn.Module]
 ) -> Any:
     kind = _class_of(family.library, family.pipeline)
+    if family.parts:
+        return kind(**models)
     if family.library == "diffusers":
         return kind.from_pretrained(folder, use_safetensors=True, local_files_only=True, **models)
     # diffusers looks up each class in the module that the index names, and knows no library within a package.
@@ -339,7 +372,15 @@ def _put_together(
 
 
 def _class_of(library: str, name: str) -> Any:
-    return getattr(importlib.import_module(library), name)
+    try:
+        return getattr(importlib.import_module(library), name)
+    except (ImportError, AttributeError) as error:
+        raise PresetError(
+            f"The installed {library.partition('.')[0]} has no {name}.",
+            field="pipeline",
+            value=name,
+            way_out="Install the newest that the project allows: pip install -U diffusers transformers",
+        ) from error
 
 
 def _load_adapter(pipe: Any, adapter: Path, placement: Placement) -> None:
@@ -353,6 +394,8 @@ def _load_adapter(pipe: Any, adapter: Path, placement: Placement) -> None:
 
 def _read_model(kind: Any, folder: Path, name: str, placement: Placement, variant: str | None) -> nn.Module:
     dtype = getattr(torch, placement.vae_dtype if name == "vae" else placement.torch_dtype)
+    if folder.suffix == ".safetensors":
+        return _read_file(kind, folder).to(dtype).eval()
     more: dict[str, Any] = {"variant": variant}
     if name.startswith("transformer") and placement.quantization == "int8":
         more["quantization_config"] = _int8_config(placement.device)
@@ -369,6 +412,16 @@ def _read_model(kind: Any, folder: Path, name: str, placement: Placement, varian
             what = "lacks" if fault == "missing_keys" else "has other shapes for"
             raise _corrupt(folder, f"{what} {len(names)} tensors of its {kind.__name__}, the first {names[0]}")
     return model.eval()
+
+
+def _read_file(kind: Any, path: Path) -> nn.Module:
+    """A model of our own that knows its tensors' names, from a file without a configuration beside it."""
+    from safetensors.torch import load_file
+
+    try:
+        return kind.of_tensors(load_file(path))
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise _corrupt(path, f"does not hold the tensors of {kind.__name__}: {_first_line(error)}") from error
 
 
 def _check_values(model: nn.Module, folder: Path, check: Callable[[], None]) -> None:
@@ -442,7 +495,7 @@ def _place(pipe: Any, placement: Placement) -> None:
         pipe.to(device)
 
 
-def set_attention(loaded: LoadedPipeline, backend: str) -> None:
+def set_attention(loaded: LoadedModel, backend: str) -> None:
     """Let the denoisers attend by a backend. diffusers remembers the last one, for the models that come after, too.
 
     Raises:

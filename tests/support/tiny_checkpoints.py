@@ -518,12 +518,12 @@ def save(name: str, folder: Path) -> Path:
         pipe = tiny.build()
         for component in pipe.components.values():
             if isinstance(component, torch.nn.Module):
-                _enliven(component)
+                enliven(component)
         pipe.save_pretrained(folder / name, safe_serialization=True)
     return folder / name
 
 
-def _enliven(model: torch.nn.Module) -> None:
+def enliven(model: torch.nn.Module) -> None:
     """Give the parts that start at zero (gates, last layers) values too, or nothing would pass through them."""
     with torch.no_grad():
         for parameter in model.parameters():
