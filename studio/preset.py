@@ -37,19 +37,23 @@ class _Part(BaseModel):
 
 
 class Weights(_Part):
-    """Where a checkpoint is and under which terms: a folder of this project, or a repository on the Hub."""
+    """Where a checkpoint is and under which terms: a folder of this project, a repository on the Hub, or a package."""
 
     folder: str | None = None
     """Path below the project folder, for checkpoints that ship with the studio."""
     repo: str | None = Field(default=None, pattern=r"^[\w.-]+/[\w.-]+$")
     """Repository id on the Hub."""
+    package: str | None = Field(default=None, pattern=r"^[a-z0-9-]+$")
+    """A Python package that brings its weights with it."""
+    extra: str | None = Field(default=None, pattern=r"^[a-z0-9-]+$")
+    """The extra of this project by which that package is installed."""
     revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
     """The commit to load, 40 hexadecimal digits. Unset means unverified: the newest is taken, and runs record it."""
     subfolder: str | None = Field(default=None, pattern=r"^\w[\w.-]*$")
     """The folder of the repository that the checkpoint lies in; unset where it is the repository itself."""
     variant: str | None = Field(default=None, pattern=r"^[a-z0-9]+$")
     """Which of several precisions the repository keeps side by side (`name.<variant>.safetensors`); where a component
-    has no file of that variant, its plain ones are taken."""
+    has no file of that variant, its plain ones are taken. Or which of a package's networks."""
     licence: str
     """SPDX name, or the licence's own name where SPDX has none."""
     licence_note: str = ""
@@ -62,8 +66,8 @@ class Weights(_Part):
 
     @model_validator(mode="after")
     def _one_place(self) -> Weights:
-        if (self.folder is None) == (self.repo is None):
-            raise ValueError("give exactly one of `folder` and `repo`")
+        if [self.folder, self.repo, self.package].count(None) != 2:
+            raise ValueError("give exactly one of `folder`, `repo` and `package`")
         return self
 
 
@@ -187,8 +191,8 @@ class AnyPreset(_Part):
     def digest(self) -> str:
         """SHA-256 of the preset's meaning (not of its spelling): runs record it."""
         # A field that came later must not give those presets another digest that do without it.
-        later: dict[str, Any] = {"weights": {"subfolder"}} if self.weights.subfolder is None else {}
-        return hashlib.sha256(self.model_dump_json(exclude=later).encode()).hexdigest()
+        later = {name for name in ("extra", "package", "subfolder") if getattr(self.weights, name) is None}
+        return hashlib.sha256(self.model_dump_json(exclude={"weights": later}).encode()).hexdigest()
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -416,9 +420,16 @@ def find_enlarger(name: str, folder: Path | None = None) -> EnlargerPreset:
 
 
 def find_any(name: str, folder: Path | None = None) -> Preset | EnlargerPreset:
-    """The model of that name, whatever it does. Raises as `find_preset`."""
-    enlargers = [file.stem for file in ((folder or presets_folder()) / ENLARGERS).glob("*.toml")]
-    return find_enlarger(name, folder) if name in enlargers else find_preset(name, folder)
+    """The model of that name, whatever it does; one that makes clips before one that enlarges them. Raises as
+    `find_preset`."""
+    try:
+        return find_preset(name, folder)
+    except UnknownPreset as unknown:
+        try:
+            return find_enlarger(name, folder)
+        except UnknownPreset as neither:
+            unknown.way_out = f"{unknown.way_out} Or, to enlarge: {neither.way_out}"
+            raise unknown from None
 
 
 def _found(name: str, folder: Path, kind: type[PresetKind]) -> PresetKind:

@@ -20,13 +20,14 @@ def add_presets(commands: Commands) -> None:
 def _presets(chosen: argparse.Namespace) -> int:
     from studio.machine import hardware, weights
     from studio.machine.placement import verdict
-    from studio.preset import find_preset, list_presets
+    from studio.preset import EnlargerPreset, find_any, list_enlargers, list_presets
 
     here = hardware.measure()
     if chosen.name:
-        presets, faults = [find_preset(chosen.name)], []
+        presets, faults = [find_any(chosen.name)], []
     else:
-        presets, faults = list_presets()
+        clip_makers, enlargers = list_presets(), list_enlargers()
+        presets, faults = [*clip_makers[0], *enlargers[0]], [*clip_makers[1], *enlargers[1]]
     for preset in presets:
         fit, state = verdict(preset, here), weights.state(preset)
         if chosen.json:
@@ -35,7 +36,8 @@ def _presets(chosen: argparse.Namespace) -> int:
             print(f"{preset.title} ({preset.name})\n{preset.summary}\n")
             print(f"here:     {'fits' if fit.fits else 'does not fit'}: {fit.why}")
             print(f"weights:  {state.kind}\nlicence:  {preset.weights.licence}. {preset.weights.licence_note}")
-            for field, value in preset.defaults.model_dump(exclude={"prompts"}).items():
+            settings = preset.window if isinstance(preset, EnlargerPreset) else preset.defaults
+            for field, value in (settings.model_dump(exclude={"prompts"}) if settings else {}).items():
                 print(f"{field + ':':22}{value}")
             print(f"\n{preset.notes}")
         else:
@@ -71,9 +73,9 @@ def _download(chosen: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from studio.machine import weights
-    from studio.preset import find_preset
+    from studio.preset import find_any
 
-    preset = find_preset(chosen.name)
+    preset = find_any(chosen.name)
     plan = weights.plan_download(preset)
     if chosen.json:
         print_json(asdict(plan))

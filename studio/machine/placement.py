@@ -18,7 +18,7 @@ from studio.events import Placement
 from studio.family import Checkpoint
 from studio.machine.hardware import ATTENTION_LIBRARIES, Machine, gigabytes, usable
 from studio.machine.memory import OFFLOADS, Need, Offload, decodes_in_tiles, need_of
-from studio.preset import Dtype, Preset
+from studio.preset import Dtype, EnlargerPreset, Preset
 from studio.requests.generation import GenerationRequest, request_for
 
 SLOW_PARAMETERS = 200_000_000
@@ -80,10 +80,39 @@ def place(preset: Preset, request: GenerationRequest, machine: Machine, *, held_
     return plan.placement
 
 
-def verdict(preset: Preset, machine: Machine) -> Verdict:
+def verdict(preset: Preset | EnlargerPreset, machine: Machine) -> Verdict:
     """Whether a preset with its defaults fits this machine, judged by what the machine has, not by what is free now."""
-    plan = _plan(preset, request_for(preset, prompt="defaults", seed=0), machine.idle(), 0)
+    if isinstance(preset, EnlargerPreset):
+        if preset.window is None:
+            weight = f"{preset.memory.parameters / 10**6:.1f} million parameters"
+            return Verdict(fits=True, how="plain", why=f"Goes from picture to picture, tile by tile: {weight}.")
+        preset = preset.as_clip_maker()
+        request = request_to_enlarge(preset, machine)
+    else:
+        request = request_for(preset, prompt="defaults", seed=0)
+    plan = _plan(preset, request, machine.idle(), 0)
     return (_on_processor if machine.accelerator is None else _on_accelerator)(preset, machine, plan)
+
+
+def request_to_enlarge(preset: Preset, machine: Machine) -> GenerationRequest:
+    """The request by which a model that enlarges is placed: its window and tile, in one number format for all of it.
+
+    Tiles are the model's own and the same everywhere, so that what they make does not depend on the machine.
+
+    Args:
+        preset: `EnlargerPreset.as_clip_maker`.
+        machine: Any.
+    """
+    compiled = machine.accelerator == "cuda" and machine.triton and bool(preset.checkpoint.block_lists)
+    return request_for(
+        preset,
+        prompt="",
+        seed=0,
+        torch_dtype="auto" if machine.accelerator else "float32",
+        quantization="none",
+        vae_tiling="off",
+        compile=compiled,
+    )
 
 
 def _plan(preset: Preset, request: GenerationRequest, machine: Machine, held_bytes: int) -> Plan:

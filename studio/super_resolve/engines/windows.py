@@ -119,35 +119,46 @@ class Windowed(ModelUpscaler):
         scale: int,
         made: Callable[[np.ndarray], np.ndarray],
     ) -> np.ndarray:
-        """A window made tile after tile, uint8 (N, sH, sW, 3).
+        """As `tiled`, uint8."""
+        return self._in_range(tiled(window, wanted, tile=tile, multiple_of=multiple_of, scale=scale, made=made))
 
-        Args:
-            tile: Rows and columns of a tile at most, before it is enlarged.
-            multiple_of: The grid that a tile's sides lie on.
-            scale: How many times as large a tile becomes.
-            made: A tile (T, h, w, 3) enlarged, float32 (T, sh, sw, 3) in 0…1.
-        """
-        _, height, width, _ = window.shape
-        window = edges_repeated(window, multiple_of)
-        tile = (tile[0] // multiple_of * multiple_of, tile[1] // multiple_of * multiple_of)
-        rows, columns = (
-            starts(length, side, multiple_of) for length, side in zip(window.shape[1:3], tile, strict=True)
-        )
-        h, w = (min(length, side) for length, side in zip(window.shape[1:3], tile, strict=True))
-        if len(rows) == len(columns) == 1:
-            return self._in_range(made(window)[wanted, : height * scale, : width * scale])
-        weight = hann(h * scale)[:, None] * hann(w * scale)
-        count = len(range(*wanted.indices(len(window))))
-        total = np.zeros((count, *(length * scale for length in window.shape[1:3]), 3), np.float32)
-        weights = np.zeros((*total.shape[1:3], 1), np.float32)
-        for top in rows:
-            for left in columns:
-                part = made(window[:, top : top + h, left : left + w])[wanted]
-                place = np.s_[top * scale : (top + h) * scale, left * scale : (left + w) * scale]
-                total[:, *place] += part * weight[..., None]
-                weights[place] += weight[..., None]
-        total /= weights
-        return self._in_range(total[:, : height * scale, : width * scale])
+
+def tiled(
+    window: np.ndarray,
+    wanted: slice,
+    *,
+    tile: tuple[int, int],
+    multiple_of: int,
+    scale: int,
+    made: Callable[[np.ndarray], np.ndarray],
+) -> np.ndarray:
+    """A window made tile after tile, (N, sH, sW, 3) as float32 tiles are.
+
+    Args:
+        wanted: The pictures of it that are kept.
+        tile: Rows and columns of a tile at most, before it is enlarged.
+        multiple_of: The grid that a tile's sides lie on.
+        scale: How many times as large a tile becomes.
+        made: A tile (T, h, w, 3) enlarged, float32 (T, sh, sw, 3).
+    """
+    _, height, width, _ = window.shape
+    window = edges_repeated(window, multiple_of)
+    tile = (tile[0] // multiple_of * multiple_of, tile[1] // multiple_of * multiple_of)
+    rows, columns = (starts(length, side, multiple_of) for length, side in zip(window.shape[1:3], tile, strict=True))
+    h, w = (min(length, side) for length, side in zip(window.shape[1:3], tile, strict=True))
+    if len(rows) == len(columns) == 1:
+        return made(window)[wanted, : height * scale, : width * scale]
+    weight = (hann(h * scale)[:, None] * hann(w * scale))[..., None]
+    count = len(range(*wanted.indices(len(window))))
+    total = np.zeros((count, *(length * scale for length in window.shape[1:3]), 3), np.float32)
+    weights = np.zeros((*total.shape[1:3], 1), np.float32)
+    for top in rows:
+        for left in columns:
+            place = np.s_[top * scale : (top + h) * scale, left * scale : (left + w) * scale]
+            total[:, *place] += made(window[:, top : top + h, left : left + w])[wanted] * weight
+            weights[place] += weight
+    total /= weights
+    return total[:, : height * scale, : width * scale]
 
 
 def edges_repeated(window: np.ndarray, multiple_of: int, *, least: tuple[int, int] = (1, 1)) -> np.ndarray:
