@@ -277,6 +277,40 @@ class TrainingFinished:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EnlargerTrainingStarted:
+    """The clips are read, and the model that enlarges begins to learn."""
+
+    version_id: str
+    total_steps: int
+    first_step: int
+    samples: int
+    """Stretches of clips that are learnt from."""
+    held_out: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnlargerTrainingStep:
+    """Some optimizer steps are done."""
+
+    step: int
+    """How many are done."""
+    loss: float
+    """The share of the linear filter's error that the model leaves, mean since the last word."""
+    seconds: float
+    """Of a step."""
+    eta_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnlargerScored:
+    """Held-out stretches, enlarged by the averaged weights."""
+
+    step: int
+    psnr: dict[str, float]
+    """In dB, by scale."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProfilingStep:
     """One clip has been made for a profile."""
 
@@ -379,10 +413,21 @@ FinetuneEvent: TypeAlias = (
     | Notice
     | TrainingFinished
 )
+EnlargerTrainingEvent: TypeAlias = (
+    EnlargerTrainingStarted
+    | TrainingStage
+    | EnlargerTrainingStep
+    | EnlargerScored
+    | CheckpointWritten
+    | Notice
+    | TrainingFinished
+)
 ProfilingEvent: TypeAlias = ProfilingStep | ProfilingFinished
 ComparisonEvent: TypeAlias = CellStarted | CellFinished | ComparisonFinished | GenerationEvent
 EnlargementEvent: TypeAlias = EnlargementStarted | FramesEnlarged | Notice | EnlargementFinished
-Event: TypeAlias = GenerationEvent | FinetuneEvent | ProfilingEvent | ComparisonEvent | EnlargementEvent
+Event: TypeAlias = (
+    GenerationEvent | FinetuneEvent | EnlargerTrainingEvent | ProfilingEvent | ComparisonEvent | EnlargementEvent
+)
 
 _EVENT_TYPES: dict[str, type[Event]] = {kind.__name__: kind for kind in get_args(Event)}
 

@@ -4,9 +4,11 @@
     generating.py    generate
     comparing.py     compare
     finetuning.py    finetune, versions, rollback
+    enlarging.py     upscale, enlargements
+    enlarger_training.py finetune-enlarger, enlarger-versions
     models.py        presets, download, calibrate, doctor
     runs.py          runs
-    worlds.py        world render, pocket train
+    worlds.py        world render, pocket train, pocket super-resolver
 
 Knows flags and printing. Refuses to know how anything is done. Each command imports what it needs when it is called, so
 that help is quick.

@@ -40,7 +40,12 @@ CANCEL_SECONDS = 10.0
 the end of decoding; killed, it loses the model, and where blocks take long, loading takes longer."""
 KEEP_SECONDS = 60.0
 """The same where what was reached is to be kept: decoding it takes its time."""
-PATIENCE_SECONDS: Mapping[WorkKind, float] = {"training": 600.0, "profile": 30.0, "comparison": 30.0}
+PATIENCE_SECONDS: Mapping[WorkKind, float] = {
+    "training": 600.0,
+    "profile": 30.0,
+    "comparison": 30.0,
+    "enlarger training": 60.0,
+}
 """The same for work that ends after a step, or after what was made has been scored."""
 LONGEST_BACK_OFF_SECONDS = 30.0
 STEADY_SECONDS = 60.0

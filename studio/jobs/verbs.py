@@ -20,6 +20,7 @@ VERBS: Mapping[WorkKind, str] = {
     "profile": "studio.profiling:profile",
     "comparison": "studio.compare:walk",
     "enlargement": "studio.super_resolve:enlarge",
+    "enlarger training": "studio.finetune.enlarger:train",
 }
 PRELOAD = "studio.jobs.preload:preload"
 """What loads a preset ahead of time, for the next clip."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,7 +135,7 @@ def train_steps(
     report_every_seconds: float = 20.0,
     watch: Callable[[Trainee], str] | None = None,
     watch_every_seconds: float = 240.0,
-) -> Iterator[StepReport]:
+) -> Generator[StepReport]:
     """Train to the plan's end or the clock's; go on from `state_path` if it is there.
 
     `watch` looks at the trainee now and then, and its words go into the report.

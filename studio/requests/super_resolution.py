@@ -38,6 +38,8 @@ class SuperResolutionRequest(BaseModel):
     back_projections: int = Field(default=3, ge=0, le=50)
     """Corrections made, by back-projection and after a model that enlarges and does not restore: after three hardly
     anything changes."""
+    adapter: str | None = Field(default=None, title="Version")
+    """A fine-tuned version of the model; None takes it as it came."""
     restore: bool = False
     """Whether the clip is also mended, where the model can: blur, noise and the marks of a codec are taken away. What
     it shows is not kept as it is then."""
@@ -85,6 +87,13 @@ def enlarger_of(request: SuperResolutionRequest) -> EnlargerPreset | None:
         PresetError: its preset cannot be read.
     """
     if request.method in WEIGHTLESS:
+        if request.adapter is not None:
+            raise RequestError(
+                f"{WEIGHTLESS[request.method]} has no versions: it has no model.",
+                field="adapter",
+                value=request.adapter,
+                way_out="Choose the model it is a version of, or leave it off.",
+            )
         if request.restore:
             raise RequestError(
                 f"{WEIGHTLESS[request.method]} mends nothing: it has no model.",

@@ -51,8 +51,14 @@ class EnlargeClip(_Work):
     """Only this part, to be looked at first; what is made of it is kept for the whole."""
 
 
-Work: TypeAlias = GenerationRequest | TrainVersion | ProfileModel | WalkComparison | EnlargeClip
-WorkKind = Literal["clip", "training", "profile", "comparison", "enlargement"]
+class TrainEnlarger(_Work):
+    """Train a version of a model that enlarges, or go on with one that was stopped."""
+
+    version_id: str
+
+
+Work: TypeAlias = GenerationRequest | TrainVersion | ProfileModel | WalkComparison | EnlargeClip | TrainEnlarger
+WorkKind = Literal["clip", "training", "profile", "comparison", "enlargement", "enlarger training"]
 
 KINDS: dict[WorkKind, type[Work]] = {
     "clip": GenerationRequest,
@@ -60,6 +66,7 @@ KINDS: dict[WorkKind, type[Work]] = {
     "profile": ProfileModel,
     "comparison": WalkComparison,
     "enlargement": EnlargeClip,
+    "enlarger training": TrainEnlarger,
 }
 """What the queue calls each."""
 

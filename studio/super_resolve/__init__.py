@@ -13,7 +13,6 @@ streams.
     verb.py          what is called: begin, forecast, enlarge
     walk.py          parts, one after the other, as a stream of events
     methods.py       how one picture becomes a larger one
-    scene_cuts.py    where a new scene begins, over which nothing is carried
 
 Knows the order of the work. Refuses to know how films are read and written (`clips.film`), and who listens.
 """

@@ -10,12 +10,14 @@ Shapes: N pictures, H rows, W columns, s the scale.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
 import cv2
 import numpy as np
 
 from studio.clips.shrinking import shrunk
+from studio.records.enlarger_versions import EnlargerVersionStore
 from studio.requests.super_resolution import SuperResolutionRequest, enlarger_of
 
 
@@ -35,8 +37,11 @@ class Upscaler(Protocol):
         ...
 
 
-def upscaler_for(request: SuperResolutionRequest) -> Upscaler:
+def upscaler_for(request: SuperResolutionRequest, runs_folder: Path | None = None) -> Upscaler:
     """What enlarges as the request says; a model is loaded for it.
+
+    Args:
+        runs_folder: Where fine-tuned versions lie, if one is asked for.
 
     Raises:
         StudioError: there is no such method, or its model cannot be loaded.
@@ -45,10 +50,18 @@ def upscaler_for(request: SuperResolutionRequest) -> Upscaler:
     if preset is not None:
         from studio.super_resolve.networks import network_for
 
-        return network_for(preset, request)
+        return network_for(preset, request, network_of(request, runs_folder))
     if request.method == "back-projection":
         return BackProjection(request.scale, request.back_projections)
     return Interpolation(request.scale, _FILTERS[request.method])
+
+
+def network_of(request: SuperResolutionRequest, runs_folder: Path | None) -> Path | None:
+    """The folder of the version that is asked for; None for the model as it came. Raises VersionError."""
+    if request.adapter is None:
+        return None
+    versions = EnlargerVersionStore(runs_folder or Path())
+    return versions.network(request.adapter, method=request.method, restore=request.restore)
 
 
 class Interpolation:

@@ -12,16 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from studio.machine import weights
-from studio.pipelines.loading import check_sums
-from studio.pipelines.super_resolver import GRID, RefinerState, SuperResolverPipeline
+from studio.pipelines.super_resolver import GRID, RefinerState, SuperResolverPipeline, load_super_resolver
 from studio.preset import EnlargerPreset
 from studio.requests.super_resolution import SuperResolutionRequest
 from studio.super_resolve.methods import Upscaler, back_project, in_8_bits
@@ -30,34 +27,21 @@ TILE = 256
 """Places of the network's grid along a side of a tile, what it depends on apart: 1,024 enlarged pixels."""
 
 
-def network_for(preset: EnlargerPreset, request: SuperResolutionRequest) -> Upscaler:
+def network_for(preset: EnlargerPreset, request: SuperResolutionRequest, network: Path | None = None) -> Upscaler:
     """The model of a preset, loaded.
+
+    Args:
+        network: Folder of a fine-tuned network, which takes the place of the one that is asked for.
 
     Raises:
         WeightsMissing, WeightsCorrupt
     """
-    folder = weights.folder_of(preset)
     return PocketSuperResolver(
-        load_super_resolver(folder),
+        load_super_resolver(weights.folder_of(preset), network, restore=request.restore),
         request.scale,
         restore=request.restore,
         back_projections=0 if request.restore else request.back_projections,
     )
-
-
-@cache
-def load_super_resolver(folder: Path) -> SuperResolverPipeline:
-    """From a folder that its recipe exported, checked; on the GPU where there is one.
-
-    Raises:
-        WeightsMissing, WeightsCorrupt
-    """
-    check_sums(folder)
-    pipeline: Any = SuperResolverPipeline.from_pretrained(folder, use_safetensors=True, local_files_only=True)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    for model in pipeline.components.values():
-        model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
-    return pipeline
 
 
 @dataclass(frozen=True, kw_only=True)

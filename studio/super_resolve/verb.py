@@ -26,6 +26,7 @@ from studio.records.runs import RunStore
 from studio.requests.super_resolution import SuperResolutionRequest, check_size, enlarger_of
 from studio.requests.work import EnlargeClip
 from studio.storage import MORE_ROOM
+from studio.super_resolve.methods import network_of
 
 FORECAST_SECONDS = 300.0
 """After which a forecast is given up."""
@@ -89,6 +90,7 @@ def begin(request: SuperResolutionRequest, *, store: RunStore, owner: str = "loc
         DiskFull: no room.
     """
     source = look_at(request)
+    network_of(request, store.folder)
     return EnlargementStore(store.folder).begin(request, source=source, owner=owner, environment=_environment())
 
 
@@ -113,6 +115,7 @@ def forecast(request: SuperResolutionRequest, *, store: RunStore) -> Forecast:
         StudioError: as `begin` would.
     """
     check_unchanged(request.source, field="source")
+    network_of(request, store.folder)
     if _check_method(request) is not None and "torch" not in sys.modules:
         return _forecast_elsewhere(request, store)
     from studio.super_resolve.walk import measured
@@ -131,6 +134,7 @@ def _check_method(request: SuperResolutionRequest) -> EnlargerPreset | None:
 def _forecast_elsewhere(request: SuperResolutionRequest, store: RunStore) -> Forecast:
     """In a process of its own: models and what runs them are not to stay with whoever only asks."""
     fields = request.model_dump(mode="json", exclude={"source"})
+    fields = {name: value for name, value in fields.items() if value is not None}
     flags = [word for name, value in fields.items() for word in (f"--{name.replace('_', '-')}", str(value).lower())]
     command = [sys.executable, "-m", "studio", "upscale", str(request.source.path), *flags, "--forecast", "--json"]
     done = subprocess.run(

@@ -19,6 +19,7 @@ import numpy as np
 
 from studio.clips.film import Film, FilmInfo, Picture, PictureWriter, join
 from studio.clips.reference import check_unchanged
+from studio.clips.scene_cuts import RECENT, SceneCuts
 from studio.clips.write import thumbnail_jpeg
 from studio.errors import EnlargementError, RequestError, StudioError
 from studio.events import EnlargementEvent, EnlargementFinished, EnlargementStarted, FramesEnlarged, Notice, Stop
@@ -28,7 +29,6 @@ from studio.records.folders import LOG
 from studio.requests.super_resolution import Excerpt, SuperResolutionRequest, check_size
 from studio.storage import write_atomically
 from studio.super_resolve.methods import Upscaler, enlarged, upscaler_for
-from studio.super_resolve.scene_cuts import RECENT, SceneCuts
 from studio.super_resolve.verb import Forecast
 
 T = TypeVar("T")
@@ -171,7 +171,7 @@ class _Making:
 
     def _make(self, first: int, last: int) -> Generator[EnlargementEvent]:
         """Parts from `first` to `last`, from one reading of the film."""
-        upscaler = upscaler_for(self.request)
+        upscaler = upscaler_for(self.request, self._store.folder.parent)
         start, end = first * PART, (last + 1) * PART
         # What is seen before the first part settles what a method remembers, and whether a new scene began meanwhile.
         before = upscaler.memory + RECENT + 1 if upscaler.memory else 0
@@ -347,7 +347,7 @@ def measured(request: SuperResolutionRequest, folder: Path) -> Forecast:
             part = Path(scratch) / "part.nut"
             tried = min(TRIED, clip.num_frames)
             with PictureWriter(part, film.info, height=height, width=width) as writer:
-                pictures = _enlarged(iter(film), upscaler_for(request))
+                pictures = _enlarged(iter(film), upscaler_for(request, folder))
                 writer.write(next(pictures)[0])  # the first one waits for the decoder, and for what is loaded
                 began = time.perf_counter()
                 for _ in range(tried - 1):

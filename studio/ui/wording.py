@@ -14,12 +14,14 @@ from studio.jobs import Busy, Dead, Job, Ready, Starting, WorkerState
 from studio.machine.hardware import Machine, gigabytes
 from studio.preset import Preset
 from studio.records.enlargements import EnlargementStore
+from studio.records.enlarger_versions import EnlargerVersionStore
 from studio.records.run import Run
 from studio.records.runs import RunStore
 from studio.records.versions import Version, VersionStore
 from studio.requests.caches import AdaCache, Budget, CacheConfig, cache_title
 from studio.requests.generation import GenerationRequest
-from studio.requests.work import EnlargeClip, ProfileModel, TrainVersion, WalkComparison, WorkKind
+from studio.requests.super_resolution import method_title
+from studio.requests.work import EnlargeClip, ProfileModel, TrainEnlarger, TrainVersion, WalkComparison, WorkKind
 from studio.ui.components.values import Fact, Facts, QueuedJob, RunTile
 
 FAILED = ("failed", "interrupted")
@@ -121,7 +123,11 @@ def words_of(job: Job, store: RunStore) -> JobWords:
                 made, source = enlargement.request, enlargement.source
                 size = f"{source.width}×{source.height} → {source.width * made.scale}×{source.height * made.scale}"
                 what = "Enlarging a part of" if work.excerpt else "Enlarging"
-                return JobWords(title=f"{what} {source.name}", line=f"{size} · {made.method}")
+                return JobWords(title=f"{what} {source.name}", line=f"{size} · {method_title(made.method)}")
+            case TrainEnlarger():
+                tuned = EnlargerVersionStore(store.folder).get(work.version_id)
+                steps = f"{tuned.step} of {tuned.request.max_train_steps} steps"
+                return JobWords(title=f"Fine-tune: {tuned.title}", line=f"{tuned.request.method} · {steps}")
     except StudioError:
         return JobWords(title=f"A {job.kind}", line="What it was for is gone.")
 
@@ -135,7 +141,7 @@ def worker_words(worker: WorkerState, *, paused: bool) -> str:
             return "The worker has ended" + (f": {worker.reason}" if worker.reason else "; it is being started")
         case Busy(kind="profile"):
             return "Measuring a model"
-        case Busy(kind="training"):
+        case Busy(kind="training" | "enlarger training"):
             return "Fine-tuning a version"
         case Busy():
             return "At work" if worker.preset or worker.kind == "comparison" else "The model is being loaded"

@@ -22,6 +22,7 @@ from support.patience import until
 from studio.clips.film import Film
 from studio.clips.read import read_clip, read_settings
 from studio.clips.reference import reference_to
+from studio.clips.scene_cuts import SceneCuts
 from studio.clips.shrinking import shrunk
 from studio.errors import EnlargementError, RequestError
 from studio.events import EnlargementEvent, EnlargementFinished, EnlargementStarted, FramesEnlarged, Notice, never
@@ -32,7 +33,6 @@ from studio.requests.super_resolution import Excerpt, SuperResolutionRequest, re
 from studio.requests.work import EnlargeClip
 from studio.super_resolve import begin, enlarge, forecast, super_resolve
 from studio.super_resolve.methods import BackProjection, enlarged, upscaler_for
-from studio.super_resolve.scene_cuts import SceneCuts
 from studio.super_resolve.walk import PART
 
 LONG = 5 * PART + 7

@@ -5,12 +5,22 @@
     upsampler.py    L: each new pixel a weighted sum of the old ones near it, weights by least squares
     refiner.py      R: a small network on the grid of HR/4 that adds what L lacks, and remembers the pictures before
     pipeline.py     both as one diffusers pipeline, a few pictures at a time
+    checkpoint.py   from a folder
 
 Knows tensors. Refuses to know clips, parts and files of pictures.
 """
 
+from studio.pipelines.super_resolver.checkpoint import load_super_resolver
 from studio.pipelines.super_resolver.pipeline import SuperResolverPipeline
 from studio.pipelines.super_resolver.refiner import GRID, RecurrentRefiner, RefinerState
 from studio.pipelines.super_resolver.upsampler import SCALES, LeastSquaresUpsampler
 
-__all__ = ["GRID", "SCALES", "LeastSquaresUpsampler", "RecurrentRefiner", "RefinerState", "SuperResolverPipeline"]
+__all__ = [
+    "GRID",
+    "SCALES",
+    "LeastSquaresUpsampler",
+    "RecurrentRefiner",
+    "RefinerState",
+    "SuperResolverPipeline",
+    "load_super_resolver",
+]

@@ -30,7 +30,7 @@ class RecurrentRefiner(ModelMixin, ConfigMixin):
     """Residual blocks of two 3×3 convolutions; every other one remembers."""
 
     @register_to_config
-    def __init__(self, channels: int = 40, num_blocks: int = 4, scales: tuple[int, ...] = (2, 4)) -> None:
+    def __init__(self, channels: int = 48, num_blocks: int = 3, scales: tuple[int, ...] = (2, 4)) -> None:
         super().__init__()
         self.heads = nn.ModuleDict({str(s): nn.Conv2d(3 * (GRID // s) ** 2, channels, 3, padding=1) for s in scales})
         self.blocks = nn.ModuleList(_Block(channels, remembers=place % 2 == 1) for place in range(num_blocks))

@@ -16,8 +16,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from studio.clips.shrinking import shrunk
+
 LIST = Path(__file__).parent / "photographs.toml"
-SHRUNK = (1.5, 2.0, 3.0, 4.0)
+SHRUNK = (2.0, 3.0, 4.0, 6.0)
 """How many times smaller a photograph is made."""
 WRITTEN_ON = 0.2
 """Share of clips with writing and lines, as signs have them."""
@@ -101,14 +103,21 @@ class _Moves:
     zoom: float
     turn: float
     """Degrees."""
+    crisp: bool
+    """Whether it is made smaller by a filter that keeps edges, as most clips were, or by plain means."""
 
     @classmethod
     def of(cls, rng: np.random.Generator) -> _Moves:
+        crisp = bool(rng.random() < 0.8)
         if rng.random() < 0.15:
-            return cls(right=0.0, down=0.0, zoom=0.0, turn=0.0)
+            return cls(right=0.0, down=0.0, zoom=0.0, turn=0.0, crisp=crisp)
         speed, way = min(8.0, rng.exponential(2.5)), rng.uniform(0, 2 * np.pi)
         return cls(
-            right=speed * np.cos(way), down=speed * np.sin(way), zoom=rng.normal(0, 0.006), turn=rng.normal(0, 0.15)
+            right=speed * np.cos(way),
+            down=speed * np.sin(way),
+            zoom=rng.normal(0, 0.006),
+            turn=rng.normal(0, 0.15),
+            crisp=crisp,
         )
 
     def reach(self, length: int, extent: int) -> float:
@@ -123,7 +132,16 @@ class _Moves:
         matrix[:, 2] += (_DRAWN_LARGER * self.right * time + left, _DRAWN_LARGER * self.down * time + top)
         flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
         cut = cv2.warpAffine(source, matrix, (large, large), flags=flags, borderMode=cv2.BORDER_REFLECT)
-        return cv2.resize(cut, (side, side), interpolation=cv2.INTER_AREA)
+        return _in_8_bits(shrunk(cut.astype(np.float32), _DRAWN_LARGER) if self.crisp else _halved(cut))
+
+
+def _halved(cut: np.ndarray) -> np.ndarray:
+    size = (cut.shape[1] // _DRAWN_LARGER, cut.shape[0] // _DRAWN_LARGER)
+    return cv2.resize(cut, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+
+
+def _in_8_bits(picture: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
 
 
 def _place(rng: np.random.Generator, source: np.ndarray, large: int, margin: int) -> tuple[int, int]:

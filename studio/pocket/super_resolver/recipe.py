@@ -88,7 +88,10 @@ def solve(clips: Clips, *, examples: int = 400) -> LeastSquaresUpsampler:
 def objective_of(
     refiner: RecurrentRefiner, upsampler: LeastSquaresUpsampler, clips: Clips, *, task: Task, batch: int, crop: int
 ) -> Callable[[int, torch.Generator], Tensor]:
-    """The loss of a step: Charbonnier between L + R and what it should be."""
+    """The loss of a step: the share of L's error that R leaves, both as Charbonnier's.
+
+    As a share it weighs both scales and all clips alike, as a gain in decibels does.
+    """
     device = next(refiner.parameters()).device
 
     def loss_of(step: int, generator: torch.Generator) -> Tensor:
@@ -98,10 +101,15 @@ def objective_of(
             lacking = large - upsampler(small.flatten(0, 1), scale).unflatten(0, large.shape[:2])
         with torch.autocast(device.type, torch.bfloat16):
             added, _ = refiner(small, scale)
-        error = (added.float() - lacking)[..., BORDER:-BORDER, BORDER:-BORDER]
-        return (error.square() + SOFT**2).sqrt().mean()
+        return charbonnier(added.float() - lacking).mean() / charbonnier(lacking).mean()
 
     return loss_of
+
+
+def charbonnier(error: Tensor) -> Tensor:
+    """√(d² + soft²) of each value but those at the border (…, H, W)."""
+    inner = error[..., BORDER:-BORDER, BORDER:-BORDER]
+    return (inner.square() + SOFT**2).sqrt()
 
 
 def is_muon_matrix(name: str, parameter: Tensor) -> bool:
@@ -124,13 +132,14 @@ def gains(
             small = degraded if task == "restore" else shrunk(large, scale)
             linear = upsampler(small.flatten(0, 1), scale).unflatten(0, large.shape[:2])
             refined = linear + refiner(small, scale)[0]
-            each.append((_psnr(linear, large), _psnr(refined, large)))
+            each.append((psnr(linear, large), psnr(refined, large)))
         linear, refined = np.mean(each, axis=0)
         found[scale] = (float(linear), float(refined))
     return found
 
 
-def _psnr(made: Tensor, wanted: Tensor) -> float:
+def psnr(made: Tensor, wanted: Tensor) -> float:
+    """In dB, of pixels in 0…1 (…, H, W), the border left out."""
     inner = (..., slice(BORDER, -BORDER), slice(BORDER, -BORDER))
     return -10 * math.log10(max(1e-12, float((made.clamp(0, 1) - wanted)[inner].square().mean())))
 

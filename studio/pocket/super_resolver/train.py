@@ -49,7 +49,7 @@ class Amounts:
     """Rows and columns of what is enlarged to."""
 
 
-CPU = Amounts(of_photographs=4800, of_worlds=1200, steps={"refiner": 12_000, "restorer": 5_000}, batch=4, crop=160)
+CPU = Amounts(of_photographs=4800, of_worlds=1200, steps={"refiner": 9_000, "restorer": 4_000}, batch=4, crop=160)
 """An hour and a half on two cores with bfloat16."""
 GPU = Amounts(
     of_photographs=9600,
