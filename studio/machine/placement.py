@@ -250,6 +250,8 @@ def _offload(
                 way_out="Leave offload at auto.",
             )
         choices = (request.offload,)
+    elif request.compile:
+        choices = tuple(offload for offload in choices if offload != "sequential")  # which compiled blocks cannot have
     for offload in choices:
         if need.on_accelerator(offload) > free:
             continue
@@ -264,7 +266,9 @@ def _offload(
         )
         return offload, None
     leanest = choices[-1]
-    return leanest, Shortage(needed=need.on_accelerator(leanest), there=free, of_what="free accelerator memory")
+    way_out = "Leave compile off, or choose" if request.compile else "Choose"
+    needed = need.on_accelerator(leanest)
+    return leanest, Shortage(needed=needed, there=free, of_what="free accelerator memory", way_out=way_out)
 
 
 def _need(

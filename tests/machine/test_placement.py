@@ -10,7 +10,7 @@ from studio.errors import DoesNotFit, RequestError
 from studio.events import Placement
 from studio.machine.hardware import GB, Machine
 from studio.machine.placement import How, place, verdict
-from studio.preset import Preset, find_preset, list_presets
+from studio.preset import EnlargerPreset, Preset, find_preset, list_enlargers, list_presets
 from studio.requests.generation import GenerationRequest, request_for
 
 POCKET = find_preset("pocket")
@@ -241,6 +241,35 @@ def test_blocks_are_compiled_where_it_is_asked_for_and_can_be() -> None:
             place(preset, asked, machine)
         assert refused.value.field == "compile"
         assert "Leave compile off" in refused.value.way_out
+
+
+@pytest.mark.parametrize("vram", [4, 8, 12, 16, 24, 48, 80])
+@pytest.mark.parametrize("preset", list_enlargers()[0], ids=lambda preset: preset.name)
+def test_a_model_that_enlarges_is_judged_on_every_card(preset: EnlargerPreset, vram: int) -> None:
+    card = dataclasses.replace(READY, vram_total=vram * GB, vram_free=vram * GB - GB // 2)
+    judged = verdict(preset, card)
+    assert judged.fits == (judged.how != "")
+    assert judged.how != "sequential offload" or preset.name != "kandinsky-6-vsr"  # whose blocks must be compiled
+    assert judged.fits or vram < 48
+
+
+def test_what_is_compiled_is_not_offloaded_layer_by_layer() -> None:
+    asked = _request(WAN_LARGE)
+    tight = next(
+        card
+        for card in (dataclasses.replace(READY, vram_free=vram * GB // 4) for vram in range(1, 320))
+        if _offload_of(asked, card) == "sequential"
+    )
+    with pytest.raises(DoesNotFit, match="Leave compile off"):
+        place(WAN_LARGE, asked.model_copy(update={"compile": True}), tight)
+
+
+def _offload_of(request: GenerationRequest, machine: Machine) -> str | None:
+    """How the large model is offloaded; None where it is not made."""
+    try:
+        return place(WAN_LARGE, request, machine).offload
+    except DoesNotFit:
+        return None
 
 
 def test_attention_is_computed_by_what_is_installed_and_by_torch_itself_where_nothing_was_asked() -> None:
