@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from studio.family import SUPER_RESOLVERS
 from studio.machine import weights
 from studio.pipelines.super_resolver import GRID, RefinerState, SuperResolverPipeline, load_super_resolver
 from studio.preset import EnlargerPreset
@@ -35,7 +36,12 @@ def network_for(preset: EnlargerPreset, request: SuperResolutionRequest, network
 
     Raises:
         WeightsMissing, WeightsCorrupt
+        DoesNotFit: it is too large for this machine.
     """
+    if preset.pipeline in SUPER_RESOLVERS or preset.weights.package is not None:
+        from studio.super_resolve.engines import upscaler_of
+
+        return upscaler_of(preset, request.scale)
     return PocketSuperResolver(
         load_super_resolver(weights.folder_of(preset), network, restore=request.restore),
         request.scale,

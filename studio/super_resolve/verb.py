@@ -17,9 +17,10 @@ from typing import Any
 import studio
 from studio.clips.film import Film, FilmInfo
 from studio.clips.reference import check_unchanged
-from studio.errors import DiskFull, EnlargementError, from_json
+from studio.errors import DiskFull, DoesNotFit, EnlargementError, from_json
 from studio.events import EnlargementEvent, Stop, never
-from studio.machine import weights
+from studio.machine import hardware, weights
+from studio.machine.placement import verdict
 from studio.preset import EnlargerPreset
 from studio.records.enlargements import Enlargement, EnlargementStore, SourceRecord
 from studio.records.runs import RunStore
@@ -124,10 +125,20 @@ def forecast(request: SuperResolutionRequest, *, store: RunStore) -> Forecast:
 
 
 def _check_method(request: SuperResolutionRequest) -> EnlargerPreset | None:
-    """The model that is asked for, which is here; None where none is needed. Raises StudioError where it is not."""
+    """The model that is asked for, which is here and runs here; None where none is needed. Raises StudioError where it
+    is not, or does not."""
     preset = enlarger_of(request)
-    if preset is not None:
-        weights.folder_of(preset)
+    if preset is None:
+        return None
+    weights.folder_of(preset)
+    judged = verdict(preset, hardware.measure())
+    if not judged.fits:
+        raise DoesNotFit(
+            f"{preset.title} does not run here. {judged.why}",
+            field="method",
+            value=preset.name,
+            way_out="Choose another method.",
+        )
     return preset
 
 
@@ -137,15 +148,23 @@ def _forecast_elsewhere(request: SuperResolutionRequest, store: RunStore) -> For
     fields = {name: value for name, value in fields.items() if value is not None}
     flags = [word for name, value in fields.items() for word in (f"--{name.replace('_', '-')}", str(value).lower())]
     command = [sys.executable, "-m", "studio", "upscale", str(request.source.path), *flags, "--forecast", "--json"]
-    done = subprocess.run(
-        [*command, "--runs", str(store.folder)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        timeout=FORECAST_SECONDS,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [*command, "--runs", str(store.folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            timeout=FORECAST_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise EnlargementError(
+            f"No forecast: the first pictures alone took more than {FORECAST_SECONDS:.0f} s.",
+            field="method",
+            value=request.method,
+            way_out="Enlarge a second of the clip first, or choose another method.",
+        ) from error
     record: dict[str, Any] = (
         json.loads(done.stdout.splitlines()[-1]) if done.stdout.strip() else {"message": "It broke off."}
     )

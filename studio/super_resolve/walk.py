@@ -172,6 +172,8 @@ class _Making:
     def _make(self, first: int, last: int) -> Generator[EnlargementEvent]:
         """Parts from `first` to `last`, from one reading of the film."""
         upscaler = upscaler_for(self.request, self._store.folder.parent)
+        if not self._made:
+            self._since = time.perf_counter()
         start, end = first * PART, (last + 1) * PART
         # What is seen before the first part settles what a method remembers, and whether a new scene began meanwhile.
         before = upscaler.memory + RECENT + 1 if upscaler.memory else 0
@@ -189,7 +191,7 @@ class _Making:
                         if plain is not None:
                             plain.write(Picture(enlarged(before, self.request.scale), picture.pts))
                         self._made += 1
-                        if self._made == 1:  # which waited for what is loaded
+                        if self._made == 1 == upscaler.at_once:  # which waited for what is loaded
                             self._since = time.perf_counter()
                         self._look()
                         now = time.perf_counter()
@@ -345,15 +347,20 @@ def measured(request: SuperResolutionRequest, folder: Path) -> Forecast:
             check_size(request, height=clip.height, width=clip.width)
             height, width = clip.height * request.scale, clip.width * request.scale
             part = Path(scratch) / "part.nut"
-            tried = min(TRIED, clip.num_frames)
+            upscaler = upscaler_for(request, folder)
+            tried = min(max(TRIED, upscaler.at_once), clip.num_frames)
+            began = time.perf_counter()
             with PictureWriter(part, film.info, height=height, width=width) as writer:
-                pictures = _enlarged(iter(film), upscaler_for(request, folder))
-                writer.write(next(pictures)[0])  # the first one waits for the decoder, and for what is loaded
-                began = time.perf_counter()
+                pictures = _enlarged(iter(film), upscaler)
+                writer.write(next(pictures)[0])
+                # The first one waits for the decoder, and for what is loaded; but where several are made at once, for
+                # all of them as well.
+                counted = tried if upscaler.at_once > 1 else max(1, tried - 1)
+                began = began if upscaler.at_once > 1 else time.perf_counter()
                 for _ in range(tried - 1):
                     writer.write(next(pictures)[0])
             # Until the file is closed the encoder may still have been at work.
-            seconds = (time.perf_counter() - began) / max(1, tried - 1)
+            seconds = (time.perf_counter() - began) / counted
         a_picture = part.stat().st_size / tried
     others = sum(other.bytes for other in film.info.others)
     return Forecast(
@@ -362,7 +369,7 @@ def measured(request: SuperResolutionRequest, folder: Path) -> Forecast:
         width=width,
         seconds=seconds * clip.num_frames,
         output_bytes=round(a_picture * clip.num_frames) + others,
-        memory_bytes=_HELD_PICTURES * height * width * 3,
+        memory_bytes=_HELD_PICTURES * height * width * 3 + getattr(upscaler, "memory_bytes", 0),
         free_bytes=shutil.disk_usage(folder).free,
     )
 

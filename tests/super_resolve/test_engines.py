@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,29 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support.films import write_pictures
+from support.tiny_checkpoints import write_toml
 from support.tiny_upscalers import TINY, preset_for, save
 
 from studio import pipelines
+from studio.clips.film import Film
+from studio.clips.reference import reference_to
 from studio.errors import DoesNotFit, NumericalError, PresetError, WeightsCorrupt, WeightsMissing
+from studio.events import FramesEnlarged, never
 from studio.family import SUPER_RESOLVERS
 from studio.machine import hardware, weights
 from studio.machine.placement import verdict
 from studio.pipelines.swiftvr import ReAE
-from studio.preset import EnlargerPreset, list_enlargers
+from studio.preset import ENLARGERS, EnlargerPreset, list_enlargers
+from studio.records.enlargements import Enlargement, EnlargementStore
+from studio.records.runs import RunStore
 from studio.requests.caches import METHODS
+from studio.requests.super_resolution import Excerpt, read_super_resolution_request
+from studio.requests.work import EnlargeClip
+from studio.super_resolve import begin, enlarge, forecast
 from studio.super_resolve.engines import upscaler_of
 from studio.super_resolve.engines.windows import ModelUpscaler, Windowed, starts
+from studio.super_resolve.walk import PART
 
 HEIGHT, WIDTH = 27, 45
 AT_ONCE = 24
@@ -275,6 +287,70 @@ def test_a_pipeline_that_nobody_calls_is_refused(checkpoints: dict[str, Path]) -
     preset = preset_for("ltx", checkpoints["ltx"]).model_copy(update={"pipeline": "WanPipeline"})
     with pytest.raises(PresetError, match="no pipeline WanPipeline to enlarge"):
         upscaler_of(preset, 2)
+
+
+# ------------------------------------------------------------------------------------------------- from the verb
+
+
+@pytest.fixture
+def offered(name: str, checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EnlargerPreset:
+    """A tiny preset, in a catalogue of its own."""
+    preset = preset_for(name, checkpoints[name])
+    write_toml(preset, tmp_path / "presets" / ENLARGERS)
+    monkeypatch.setenv("DAILIES_PRESETS", str(tmp_path / "presets"))
+    return preset
+
+
+def test_a_part_tried_first_is_that_of_the_whole_clip(offered: EnlargerPreset, tmp_path: Path) -> None:
+    """Begun in the middle and gone on with, every part is the one that would have been, across a scene's beginning."""
+    pictures = [*moving(40, 16, 26), *(255 - moving(3 * PART, 16, 26))]
+    clip = write_pictures(tmp_path / "clip.mp4", [1000 * index for index in range(len(pictures))], pictures=pictures)
+    request = read_super_resolution_request(
+        {"source": reference_to(clip, field="source"), "method": offered.name, "scale": 2}
+    )
+    store = RunStore(tmp_path / "runs")
+    whole, later = begin(request, store=store), begin(request, store=store)
+    folders = [EnlargementStore(store.folder).path(each.id) for each in (whole, later)]
+    kept: dict[str, bytes] = {}
+
+    def made(enlargement: Enlargement, excerpt: Excerpt | None = None) -> None:
+        work = EnlargeClip(enlargement_id=enlargement.id, excerpt=excerpt)
+        for event in enlarge(work, store=store, owner="local", stop=never):
+            if isinstance(event, FramesEnlarged) and enlargement is whole:
+                kept.update({part.name: part.read_bytes() for part in (folders[0] / "parts").glob("*.nut")})
+
+    made(whole)
+    made(later, Excerpt(start=3.4, seconds=1.0))
+    tried = {part.name: part.read_bytes() for part in (folders[1] / "parts").glob("*.nut")}
+    assert 1 <= len(tried) < len(kept)
+    assert all(kept[part] == content for part, content in tried.items())
+    made(later)
+    with Film(folders[1] / "video.mp4") as film:
+        assert (film.info.clip.height, film.info.clip.width, sum(1 for _ in film)) == (32, 52, len(pictures))
+
+
+@pytest.mark.parametrize("name", ["swiftvr"], indirect=True)
+def test_a_forecast_counts_all_pictures_that_are_made_at_once(offered: EnlargerPreset, tmp_path: Path) -> None:
+    clip = write_pictures(
+        tmp_path / "clip.mp4", [1000 * index for index in range(30)], pictures=list(moving(30, 18, 26))
+    )
+    request = read_super_resolution_request({"source": reference_to(clip, field="source"), "method": offered.name})
+    began = time.perf_counter()
+    foretold = forecast(request, store=RunStore(tmp_path))
+    assert foretold.num_frames == 30
+    assert 0 < foretold.seconds <= 30 / AT_ONCE * (time.perf_counter() - began)
+    plain = forecast(request.model_copy(update={"method": "lanczos"}), store=RunStore(tmp_path))
+    assert foretold.memory_bytes > plain.memory_bytes
+
+
+@pytest.mark.parametrize("name", ["dove"], indirect=True)
+def test_a_model_that_does_not_run_here_is_refused_before_it_is_queued(offered: EnlargerPreset, tmp_path: Path) -> None:
+    memory = offered.memory.model_copy(update={"parameters": 10**13})
+    write_toml(offered.model_copy(update={"memory": memory}), tmp_path / "presets" / ENLARGERS)
+    clip = write_pictures(tmp_path / "clip.mp4", [0, 1000], pictures=list(moving(2, 18, 26)))
+    request = read_super_resolution_request({"source": reference_to(clip, field="source"), "method": offered.name})
+    with pytest.raises(DoesNotFit, match=r"does not run here.*GB"):
+        begin(request, store=RunStore(tmp_path / "runs"))
 
 
 # ------------------------------------------------------------------------------------------------- the presets

@@ -71,7 +71,7 @@ from transformers import (
     UMT5EncoderModel,
 )
 
-from studio.preset import Preset
+from studio.preset import AnyPreset, Preset
 
 TEXT_WIDTH = 16
 SCALE = 0.3
@@ -568,6 +568,11 @@ def preset_for(name: str, folder: Path) -> Preset:
 
 def write_preset(name: str, folder: Path, presets: Path) -> Path:
     """The preset of the checkpoint saved in `folder`, as a file in a catalogue of its own, for other processes."""
+    return write_toml(preset_for(name, folder), presets)
+
+
+def write_toml(preset: AnyPreset, presets: Path) -> Path:
+    """A preset as a file in a catalogue."""
 
     def written(table: dict[str, Any], path: str = "") -> list[str]:
         plain = {key: value for key, value in table.items() if value is not None and not isinstance(value, dict)}
@@ -578,8 +583,8 @@ def write_preset(name: str, folder: Path, presets: Path) -> Path:
                 lines += written(value, f"{path}.{key}".lstrip("."))
         return lines
 
-    presets.mkdir(exist_ok=True)
-    record = preset_for(name, folder).model_dump(mode="json", exclude_defaults=True, exclude={"name"})
-    file = presets / f"{name}.toml"
+    presets.mkdir(parents=True, exist_ok=True)
+    record = preset.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
+    file = presets / f"{preset.name}.toml"
     file.write_text("\n".join(written(record)) + "\n", encoding="utf-8")
     return file

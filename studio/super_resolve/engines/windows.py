@@ -14,16 +14,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from studio.errors import NumericalError
+from studio.machine.memory import need_of
 from studio.pipelines import LoadedModel
 from studio.pipelines.loaded import out_of_memory
 from studio.pipelines.randomness import private_randomness
+from studio.preset import Dtype
 from studio.super_resolve.methods import in_8_bits
 
 CONTEXT = 9
@@ -44,6 +46,21 @@ class ModelUpscaler:
         self._pipe: Any = loaded.pipe
         self._scale = scale
         self.reset()
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the model holds while it works, in main memory and on a card together."""
+        preset, placement = self._loaded.preset, self._loaded.placement
+        need = need_of(
+            preset,
+            height=preset.defaults.height,
+            width=preset.defaults.width,
+            num_frames=preset.defaults.num_frames,
+            dtype=cast(Dtype, placement.torch_dtype),
+            vae_dtype=cast(Dtype, placement.vae_dtype),
+            tiled=False,
+        )
+        return need.total
 
     def reset(self) -> None:
         """Forget the pictures before."""
