@@ -74,7 +74,7 @@ def _finetune(chosen: argparse.Namespace) -> int:
 def _begun(chosen: argparse.Namespace, store: object) -> EnlargerVersion:
     from studio.clips.reference import reference_to
     from studio.errors import RequestError
-    from studio.finetune.enlarger import begin
+    from studio.finetune.enlarger_verb import begin
     from studio.records.runs import RunStore
     from studio.requests.enlarger_training import EnlargerTraining, read_enlarger_training
 

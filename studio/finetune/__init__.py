@@ -22,6 +22,7 @@ since the last checkpoint; what goes on from there is, on a CPU, bit for bit wha
     room.py          memory that runs out, and what needs less of it
     card.py          the version's model card
     publish.py       to the Hub
+    enlarger_verb.py, enlarger.py  the same for a model that enlarges, whole weights in the place of low-rank updates
 
 Knows the order of the work. Refuses to know how gradients go through a decoder (`chopgrad`), how a family is called
 (`pipelines`), and who listens.

@@ -1,7 +1,7 @@
 """A model that enlarges, fine-tuned on somebody's own clips: sharp stretches of them are made smaller, and it learns to
 undo that.
 
-    version = begin(request, store=store)
+    version = begin(request, store=store)        # enlarger_verb
     for event in train(TrainEnlarger(version_id=version.id), store=store, owner="local", stop=never):
         ...
 
@@ -27,7 +27,6 @@ from torch import Tensor
 from studio import processor
 from studio.chopgrad import Backprop, Chunk, ChunkedDecoder, Region, decode_backward
 from studio.clips.film import Film
-from studio.clips.reference import check_unchanged
 from studio.clips.scene_cuts import SceneCuts
 from studio.errors import NumericalError, RequestError, StudioError, VersionError
 from studio.events import (
@@ -61,18 +60,6 @@ AT_ONCE = 3
 SCORED = 8
 """Held-out stretches that are scored, at most."""
 SAY_SECONDS, SCORE_SECONDS = 2.0, 60.0
-
-
-def begin(request: EnlargerTraining, *, store: RunStore, owner: str = "local") -> EnlargerVersion:
-    """Write a new version down, for `train`. Loads nothing.
-
-    Raises:
-        StudioError: the model cannot be fine-tuned or is not here, a clip has changed, or there is no room.
-    """
-    weights.folder_of(check_enlarger_training(request))
-    for clip in request.clips:
-        check_unchanged(clip, field="clips")
-    return EnlargerVersionStore(store.folder).begin(request, owner=owner)
 
 
 def train(work: TrainEnlarger, *, store: RunStore, owner: str, stop: Stop) -> Generator[EnlargerTrainingEvent]:

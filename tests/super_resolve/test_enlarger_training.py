@@ -22,7 +22,8 @@ from studio.events import (
     never,
 )
 from studio.finetune import enlarger
-from studio.finetune.enlarger import EnlargedPictures, begin, stretches_of, train
+from studio.finetune.enlarger import EnlargedPictures, stretches_of, train
+from studio.finetune.enlarger_verb import begin
 from studio.pipelines.super_resolver import LeastSquaresUpsampler, RecurrentRefiner, SuperResolverPipeline
 from studio.records.enlargements import EnlargementStore
 from studio.records.enlarger_versions import STATE, EnlargerVersionStore

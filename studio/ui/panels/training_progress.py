@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from studio.events import (
+    EnlargerScored,
+    EnlargerTrainingStarted,
+    EnlargerTrainingStep,
     Event,
     Notice,
     TrainingForecast,
@@ -51,7 +54,7 @@ class TrainingProgress:
     """What goes on besides steps, in words; empty during steps."""
     stage_share: float | None = None
     """Of 1, how much of that is done; None where it does not say."""
-    steps: dict[int, tuple[float, float, float | None]] = field(default_factory=dict)
+    steps: dict[int, tuple[float, float | None, float | None]] = field(default_factory=dict)
     """Loss, and its latent and pixel parts, by number of steps done."""
     seconds: dict[int, float] = field(default_factory=dict)
     scores: dict[int, float] = field(default_factory=dict)
@@ -113,6 +116,21 @@ def _with(progress: TrainingProgress, event: Event) -> TrainingProgress:
             )
         case TrainingScored():
             progress.scores[event.step] = event.psnr
+        case EnlargerTrainingStarted():
+            return replace(
+                progress,
+                total=event.total_steps,
+                first_step=event.first_step,
+                samples=event.samples + event.held_out,
+                held_out=event.held_out,
+                stage="",
+            )
+        case EnlargerTrainingStep():
+            progress.steps[event.step] = (event.loss, None, event.loss)
+            progress.seconds[event.step] = event.seconds
+            return replace(progress, stage="", eta_seconds=event.eta_seconds)
+        case EnlargerScored():
+            progress.scores[event.step] = sum(event.psnr.values()) / max(1, len(event.psnr))
         case TrainingStage():
             part = f": {event.done} of {event.total}" if event.total and event.done else ""
             share = event.done / event.total if event.total else None

@@ -24,6 +24,7 @@ from studio.ui.components.static_html import facts, training_plot
 from studio.ui.components.values import Message
 from studio.ui.forms.training import FinetuneForm, finetune_label
 from studio.ui.listeners import LIGHT, Part, Sent, Updates, Values, sent_by
+from studio.ui.panels.enlarger_training import EnlargerTrainingPanel
 from studio.ui.panels.training_clips import ClipsPanel
 from studio.ui.panels.training_progress import (
     TrainingProgress,
@@ -51,10 +52,24 @@ class FinetuneTab:
         self.clips = ClipsPanel(context, self.form)
         self.panel = VersionsPanel(context)
         self.versions = self.panel.versions
+        self.enlarger = EnlargerTrainingPanel(context)
 
     # -- layout -------------------------------------------------------------------------------------------------------
 
     def build(self) -> None:
+        self.task = gr.Radio(
+            [("Make clips like mine", "make"), ("Enlarge clips like mine (super-resolution)", "enlarge")],
+            value="make",
+            label="What is to be learnt",
+            elem_classes="segments",
+            elem_id="training-task",
+        )
+        with gr.Column(elem_id="training-make") as self.making:
+            self._build_making()
+        with gr.Column(visible=False, elem_id="training-enlarge") as self.enlarging:
+            self.enlarger.build()
+
+    def _build_making(self) -> None:
         with gr.Row(elem_classes="desk", equal_height=False):
             with gr.Column(scale=6, min_width=320, elem_classes="sheet"):
                 self.clips.build()
@@ -111,6 +126,8 @@ class FinetuneTab:
     def wire(self, tab: gr.Tab) -> None:
         """Connect the tab, which looks anew whenever it is opened."""
         clips, panel, form = self.clips, self.panel, self.form
+        self.enlarger.wire(tab)
+        self.task.input(self.turn, [self.task], [self.making, self.enlarging], **LIGHT)
         form.wire()
         clips.wire(tab, self.timer)
         following = [self.chosen, self.progress, panel.paired, panel.picked]
@@ -131,6 +148,10 @@ class FinetuneTab:
         ):
             acted = button.click(act, [self.chosen], [panel.answer, panel.deletion.question], **LIGHT)
             acted.then(self.open, following, self._shown, **LIGHT)
+
+    def turn(self, task: Sent) -> Updates:
+        """The form of the other kind of training."""
+        return {self.making: gr.update(visible=task == "make"), self.enlarging: gr.update(visible=task == "enlarge")}
 
     # -- the buttons --------------------------------------------------------------------------------------------------
 

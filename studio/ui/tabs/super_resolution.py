@@ -19,6 +19,7 @@ from studio.jobs import Job
 from studio.machine import weights
 from studio.preset import list_enlargers
 from studio.records.enlargements import EXCERPT, TWIN_OF, VIDEO, Enlargement, EnlargementStore
+from studio.records.enlarger_versions import NETWORK, EnlargerVersionStore
 from studio.records.folders import LOG
 from studio.requests.fields import label_of
 from studio.requests.generation import read_as
@@ -49,6 +50,7 @@ MOST_SECONDS_OF_A_VISITOR = 30.0
 """Where strangers share the machine."""
 LISTED = 20
 """Enlargements to choose among."""
+AS_IT_CAME = ("As it came", "")
 SCALES = [("2×", "2"), ("4×", "4")]
 _WEIGHTLESS = [
     ("Lanczos + back-projection: the sharpest without a model", "back-projection"),
@@ -89,6 +91,14 @@ class SuperResolutionTab:
                 self.source = facts(elem_id="enlarge-source")
                 self._settings.place(gr.Radio, "scale", choices=SCALES, elem_classes="segments")
                 self._settings.place(gr.Radio, "method", choices=_methods())
+                self._settings.place(
+                    gr.Dropdown,
+                    "adapter",
+                    choices=self._versions(),
+                    value=AS_IT_CAME[1],
+                    visible=len(self._versions()) > 1,
+                    info="of the model, fine-tuned on your clips",
+                )
                 self._settings.place(
                     gr.Checkbox, "restore", label="Restore", info="take blur, noise and a codec's marks away, too"
                 )
@@ -149,6 +159,7 @@ class SuperResolutionTab:
         for button, act in ((self.start, self.begin), (self.try_out, self.begin_part)):
             button.click(act, begins, [*self._shown, self.trouble, self.answer], **LIGHT)
         tab.select(self.open, following, self._shown, **LIGHT)
+        tab.select(self.offer, None, [self._settings.by_field["adapter"]], **LIGHT)
         self.timer.tick(self.look, [*following, self.seen], self._shown, **LIGHT)
         self.list.input(self.choose, [self.browser, self.list], [*self._shown, self.answer], **LIGHT)
         for button, act in ((self.stop, self.leave_off), (self.keep, self.leave_off_and_keep)):
@@ -158,6 +169,17 @@ class SuperResolutionTab:
         self.deletion.wire()
         removed = self.deletion.really.click(self.remove, going_on, [self.answer, self.deletion.question], **LIGHT)
         removed.then(self.open, following, self._shown, **LIGHT)
+
+    def offer(self) -> Updates:
+        """The versions that there are by now."""
+        versions = self._versions()
+        return {self._settings.by_field["adapter"]: gr.update(choices=versions, visible=len(versions) > 1)}
+
+    def _versions(self) -> list[tuple[str, str]]:
+        """The model as it came, and the versions of it that can be used."""
+        store = EnlargerVersionStore(self.context.store.folder)
+        usable = [each for each in store.list() if (store.path(each.id) / NETWORK).is_dir()]
+        return [AS_IT_CAME, *((f"{each.title}, {method_title(each.request.method)}", each.id) for each in usable)]
 
     # -- the clip -----------------------------------------------------------------------------------------------------
 
