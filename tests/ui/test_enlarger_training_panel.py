@@ -25,7 +25,7 @@ AT_HOME = {"owner": "", "job": ""}
 
 
 @pytest.fixture
-def panel(context: PageContext) -> EnlargerTrainingPanel:
+def panel(context: PageContext) -> Any:
     with gr.Blocks():
         panel = EnlargerTrainingPanel(context)
         panel.build()
@@ -37,18 +37,18 @@ def clip(tmp_path: Path) -> Path:
     return write_pictures(tmp_path / "mine.mp4", [512 * number for number in range(8)])
 
 
-def settings(panel: EnlargerTrainingPanel, *files: Path, **changes: Any) -> dict[Any, Any]:
+def settings(panel: Any, *files: Path, **changes: Any) -> dict[Any, Any]:
     controls = panel._settings.by_field
     changed = {controls[name]: value for name, value in changes.items()}
     return values_of(controls.values()) | {panel.files: [str(each) for each in files] or None} | changed
 
 
-def begun(panel: EnlargerTrainingPanel, clip: Path) -> EnlargerVersion:
+def begun(panel: Any, clip: Path) -> EnlargerVersion:
     updates = panel.begin(settings(panel, clip, max_train_steps=40))
     return panel.versions.get(updates[panel.chosen])
 
 
-def test_a_click_writes_a_version_down_and_a_job_that_trains_it(panel: EnlargerTrainingPanel, clip: Path) -> None:
+def test_a_click_writes_a_version_down_and_a_job_that_trains_it(panel: Any, clip: Path) -> None:
     version = begun(panel, clip)
     assert version.request.max_train_steps == 40
     assert version.request.clips[0].path.name == "mine.mp4"
@@ -57,7 +57,7 @@ def test_a_click_writes_a_version_down_and_a_job_that_trains_it(panel: EnlargerT
     assert job.work == TrainEnlarger(version_id=version.id)
 
 
-def test_every_default_of_a_request_is_what_the_form_starts_from(panel: EnlargerTrainingPanel, clip: Path) -> None:
+def test_every_default_of_a_request_is_what_the_form_starts_from(panel: Any, clip: Path) -> None:
     request = panel.versions.get(panel.begin(settings(panel, clip))[panel.chosen]).request
     assert request == type(request)(clips=request.clips)
 
@@ -67,19 +67,19 @@ def test_every_default_of_a_request_is_what_the_form_starts_from(panel: Enlarger
     [({"max_train_steps": 0}, "Steps"), ({"learning_rate": None}, "Learning rate"), ({"crop_size": 100}, "Crop")],
 )
 def test_a_control_that_says_what_cannot_be_is_named(
-    panel: EnlargerTrainingPanel, clip: Path, changes: dict[str, Any], words: str
+    panel: Any, clip: Path, changes: dict[str, Any], words: str
 ) -> None:
     updates = panel.begin(settings(panel, clip, **changes))
     assert words in json.dumps(updates[panel.trouble], ensure_ascii=False)
     assert not panel.versions.list()
 
 
-def test_without_a_clip_nothing_is_begun(panel: EnlargerTrainingPanel) -> None:
+def test_without_a_clip_nothing_is_begun(panel: Any) -> None:
     assert "no clip yet" in json.dumps(panel.begin(settings(panel))[panel.trouble])
     assert not panel.versions.list()
 
 
-def test_a_log_becomes_a_plot_figures_and_words(panel: EnlargerTrainingPanel, clip: Path) -> None:
+def test_a_log_becomes_a_plot_figures_and_words(panel: Any, clip: Path) -> None:
     version = begun(panel, clip)
     said = [
         EnlargerScored(step=0, psnr={"2": 40.0, "4": 30.0}),
@@ -105,15 +105,13 @@ def test_a_log_becomes_a_plot_figures_and_words(panel: EnlargerTrainingPanel, cl
         ({"state": "failed", "error": {"message": "The loss is not a number any more."}}, "not a number"),
     ],
 )
-def test_how_it_ended_is_said(panel: EnlargerTrainingPanel, clip: Path, change: dict[str, Any], words: str) -> None:
+def test_how_it_ended_is_said(panel: Any, clip: Path, change: dict[str, Any], words: str) -> None:
     version = replace(begun(panel, clip), **change)
     shown = status_of(version, version.state, TrainingProgress(), waits=False)
     assert words in json.dumps(shown, ensure_ascii=False)
 
 
-def test_one_that_waits_is_stopped_and_deleted_and_one_that_stopped_goes_on(
-    panel: EnlargerTrainingPanel, clip: Path
-) -> None:
+def test_one_that_waits_is_stopped_and_deleted_and_one_that_stopped_goes_on(panel: Any, clip: Path) -> None:
     version = begun(panel, clip)
     assert "Stop it first" in json.dumps(panel.remove(version.id)[panel.answer])
     panel.leave_off(version.id)
@@ -126,10 +124,10 @@ def test_one_that_waits_is_stopped_and_deleted_and_one_that_stopped_goes_on(
 
 
 def test_a_version_that_has_learnt_is_offered_by_the_super_resolution_tab(
-    panel: EnlargerTrainingPanel, clip: Path, context: PageContext
+    panel: Any, clip: Path, context: PageContext
 ) -> None:
     with gr.Blocks():
-        tab = SuperResolutionTab(context, gr.BrowserState())
+        tab: Any = SuperResolutionTab(context, gr.BrowserState())
         tab.build()
     version = begun(panel, clip)
     control = tab._settings.by_field["adapter"]
@@ -141,7 +139,7 @@ def test_a_version_that_has_learnt_is_offered_by_the_super_resolution_tab(
 def test_a_shared_page_starts_none(context: PageContext, clip: Path) -> None:
     shared = replace(context, hosted=True)
     with gr.Blocks():
-        panel = EnlargerTrainingPanel(shared)
+        panel: Any = EnlargerTrainingPanel(shared)
         panel.build()
     assert "shared page" in json.dumps(panel.begin(settings(panel, clip))[panel.trouble])
     assert not panel.versions.list()
