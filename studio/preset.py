@@ -222,6 +222,8 @@ class EnlargerMemory(_Part):
     """Working memory of a 16-bit transformer for each pixel of a window."""
     decode_bytes: int = Field(default=20_000, ge=0)
     """Working memory of the float32 autoencoder for each pixel of a frame, however long the window is."""
+    uncompiled_bytes: int = Field(default=0, ge=0)
+    """What attention takes besides where its blocks are not compiled: all scores of a window."""
     source: str
     """Where these figures come from."""
 
@@ -250,8 +252,11 @@ class EnlargerPreset(AnyPreset):
     notes: str = ""
     """What a person should know: what is unverified, what is odd."""
 
-    def as_clip_maker(self) -> Preset:
+    def as_clip_maker(self, *, held_besides: int = 0) -> Preset:
         """The same model as one that makes a clip of its window's size: so it is placed and loaded.
+
+        Args:
+            held_besides: Bytes for each pixel of a window, while it denoises in 16 bits.
 
         Raises:
             PresetError: it has no window.
@@ -268,7 +273,7 @@ class EnlargerPreset(AnyPreset):
                 transformer_parameters=memory.parameters - memory.first_parameters - memory.vae_parameters,
                 text_encoder_parameters=memory.first_parameters,
                 vae_parameters=memory.vae_parameters,
-                denoise_bytes=memory.denoise_bytes,
+                denoise_bytes=memory.denoise_bytes + held_besides,
                 decode_bytes=memory.decode_bytes,
                 source=memory.source,
             ),

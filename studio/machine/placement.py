@@ -86,26 +86,26 @@ def verdict(preset: Preset | EnlargerPreset, machine: Machine) -> Verdict:
         if preset.window is None:
             weight = f"{preset.memory.parameters / 10**6:.1f} million parameters"
             return Verdict(fits=True, how="plain", why=f"Goes from picture to picture, tile by tile: {weight}.")
-        preset = preset.as_clip_maker()
-        request = request_to_enlarge(preset, machine)
+        preset, request = placed_to_enlarge(preset, machine)
     else:
         request = request_for(preset, prompt="defaults", seed=0)
     plan = _plan(preset, request, machine.idle(), 0)
     return (_on_processor if machine.accelerator is None else _on_accelerator)(preset, machine, plan)
 
 
-def request_to_enlarge(preset: Preset, machine: Machine) -> GenerationRequest:
-    """The request by which a model that enlarges is placed: its window and tile, in one number format for all of it.
+def placed_to_enlarge(preset: EnlargerPreset, machine: Machine) -> tuple[Preset, GenerationRequest]:
+    """A model that enlarges as one that makes clips, and the request by which it is placed and loaded.
 
-    Tiles are the model's own and the same everywhere, so that what they make does not depend on the machine.
-
-    Args:
-        preset: `EnlargerPreset.as_clip_maker`.
-        machine: Any.
+    One number format for all of it. Tiles are the model's own and the same everywhere, so that what they make does not
+    depend on the machine. Blocks are compiled where the family names them and the machine can.
     """
     compiled = machine.accelerator == "cuda" and machine.triton and bool(preset.checkpoint.block_lists)
-    return request_for(
-        preset,
+    # Scores are in float32 whatever the weights are in, which on a processor is float32 already.
+    scores = 0 if compiled else preset.memory.uncompiled_bytes // (1 if machine.accelerator else 2)
+    pixels = preset.window.height * preset.window.width * preset.window.num_frames if preset.window else 1
+    clip_maker = preset.as_clip_maker(held_besides=scores // pixels)
+    request = request_for(
+        clip_maker,
         prompt="",
         seed=0,
         torch_dtype="auto" if machine.accelerator else "float32",
@@ -113,6 +113,7 @@ def request_to_enlarge(preset: Preset, machine: Machine) -> GenerationRequest:
         vae_tiling="off",
         compile=compiled,
     )
+    return clip_maker, request
 
 
 def _plan(preset: Preset, request: GenerationRequest, machine: Machine, held_bytes: int) -> Plan:

@@ -10,7 +10,7 @@ from studio.errors import DoesNotFit, RequestError
 from studio.events import Placement
 from studio.machine.hardware import GB, Machine
 from studio.machine.placement import How, place, verdict
-from studio.preset import EnlargerPreset, Preset, find_preset, list_enlargers, list_presets
+from studio.preset import EnlargerPreset, Preset, find_enlarger, find_preset, list_enlargers, list_presets
 from studio.requests.generation import GenerationRequest, request_for
 
 POCKET = find_preset("pocket")
@@ -251,6 +251,13 @@ def test_a_model_that_enlarges_is_judged_on_every_card(preset: EnlargerPreset, v
     assert judged.fits == (judged.how != "")
     assert judged.how != "sequential offload" or preset.name != "kandinsky-6-vsr"  # whose blocks must be compiled
     assert judged.fits or vram < 48
+
+
+def test_scores_are_counted_where_blocks_cannot_be_compiled() -> None:
+    kandinsky = find_enlarger("kandinsky-6-vsr")
+    assert verdict(kandinsky, READY).how == "plain"
+    assert not verdict(kandinsky, dataclasses.replace(READY, triton=False, vram_total=40 * GB)).fits
+    assert not verdict(kandinsky, _machine(ram=64)).fits
 
 
 def test_what_is_compiled_is_not_offloaded_layer_by_layer() -> None:

@@ -369,7 +369,7 @@ def test_a_card_says_what_was_not_seen_and_whether_it_runs_here(preset: Enlarger
     assert "could not be reached" in preset.notes
     assert preset.weights.licence_note
     assert preset.window is not None
-    judged: Any = verdict(preset.as_clip_maker(), hardware.measure())
+    judged = verdict(preset, hardware.measure())
     assert "GB" in judged.why
 
 

@@ -21,7 +21,7 @@ from studio import pipelines
 from studio.family import super_resolver_of
 from studio.machine import hardware
 from studio.machine.hardware import Machine
-from studio.machine.placement import request_to_enlarge
+from studio.machine.placement import placed_to_enlarge
 from studio.preset import EnlargerPreset
 from studio.super_resolve.methods import Upscaler
 
@@ -51,7 +51,8 @@ def upscaler_of(
 
         return realesrgan.Engine(preset, scale)
     row = super_resolver_of(preset.pipeline)
-    machine, clip_maker = machine or hardware.measure(), preset.as_clip_maker()
-    placement = pipelines.place(clip_maker, request_to_enlarge(clip_maker, machine), machine)
+    machine = machine or hardware.measure()
+    clip_maker, request = placed_to_enlarge(preset, machine)
+    placement = pipelines.place(clip_maker, request, machine)
     loaded = pipelines.load_model(clip_maker, placement, folder=folder, check=check)
     return importlib.import_module(f"{__name__}.{row.engine}").Engine(loaded, scale)
