@@ -377,6 +377,15 @@ class FramesEnlarged:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FramesMeasured:
+    """What was made is measured, picture by picture."""
+
+    done: int
+    num_frames: int
+    eta_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class EnlargementFinished:
     """What was asked for is on disk."""
 
@@ -424,7 +433,7 @@ EnlargerTrainingEvent: TypeAlias = (
 )
 ProfilingEvent: TypeAlias = ProfilingStep | ProfilingFinished
 ComparisonEvent: TypeAlias = CellStarted | CellFinished | ComparisonFinished | GenerationEvent
-EnlargementEvent: TypeAlias = EnlargementStarted | FramesEnlarged | Notice | EnlargementFinished
+EnlargementEvent: TypeAlias = EnlargementStarted | FramesEnlarged | FramesMeasured | Notice | EnlargementFinished
 Event: TypeAlias = (
     GenerationEvent | FinetuneEvent | EnlargerTrainingEvent | ProfilingEvent | ComparisonEvent | EnlargementEvent
 )

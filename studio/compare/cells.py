@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from studio.errors import ErrorRecord, RequestError
-from studio.metrics import Score
+from studio.records.codec import Score
 from studio.requests.generation import RecordedRequest
 
 CellState = Literal["waiting", "running", "complete", "failed"]

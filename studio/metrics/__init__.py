@@ -16,20 +16,18 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, TypeAlias
 
 import numpy as np
-from pydantic import PlainSerializer
 
 from studio.errors import RequestError
 from studio.metrics import fidelity, motion
 from studio.metrics.efficiency import SpeedUp, Spread, computed_share, speed_up, spread
 from studio.metrics.shapes import check_clip, check_pair, in_words
+from studio.records.codec import number_in_json
 
 __all__ = [
     "METRICS",
     "Metric",
-    "Score",
     "SpeedUp",
     "Spread",
     "computed_share",
@@ -40,15 +38,6 @@ __all__ = [
     "spread",
     "why_not",
 ]
-
-
-def _in_json(value: float) -> float | str:
-    return float(value) if np.isfinite(value) else str(float(value))
-
-
-Score: TypeAlias = Annotated[float, PlainSerializer(_in_json, when_used="json")]
-"""What a metric says. JSON holds finite ones as they are, the others as the words "inf", "-inf" and "nan": Python's own
-`json` would write `Infinity`, which no browser reads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,8 +131,8 @@ def remark(name: str, clip: np.ndarray) -> str | None:
 
 
 def scores_to_json(scores: Mapping[str, float]) -> dict[str, float | str]:
-    """Scores as JSON can hold them; see `Score`."""
-    return {name: _in_json(value) for name, value in scores.items()}
+    """Scores as JSON can hold them; see `records.codec.Score`."""
+    return {name: number_in_json(value) for name, value in scores.items()}
 
 
 def _named(name: str) -> Metric:

@@ -6,12 +6,23 @@ and where.
 
 from __future__ import annotations
 
+import math
 from functools import cache
-from typing import TypeVar
+from typing import Annotated, TypeAlias, TypeVar
 
-from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic import JsonValue, PlainSerializer, TypeAdapter, ValidationError
 
 T = TypeVar("T")
+
+
+def number_in_json(value: float) -> float | str:
+    """Finite ones as they are, the others as the words "inf", "-inf" and "nan"."""
+    return float(value) if math.isfinite(value) else str(float(value))
+
+
+Score: TypeAlias = Annotated[float, PlainSerializer(number_in_json, when_used="json")]
+"""A measured number, which may be infinite or NaN: Python's own `json` would write `Infinity`, which no browser
+reads."""
 
 
 @cache

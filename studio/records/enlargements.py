@@ -8,6 +8,7 @@
         video.mp4           the enlarged clip, with its settings inside
         video.mkv           the same, where the clip has streams that MP4 cannot hold
         …_bicubic.mp4       their twins
+        …_original.mp4      the same pictures of the clip's large original, where one was given
         poster.jpg          a picture of it
         log.jsonl           what the work said
         making.lock         held by whoever makes it
@@ -22,7 +23,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from studio.clips.reference import FileReference
 from studio.errors import EnlargementError, ErrorRecord
+from studio.records.codec import Score
 from studio.records.folders import FolderStore, new_id
 from studio.requests.super_resolution import RecordedSuperResolution, SuperResolutionRequest
 
@@ -31,6 +34,8 @@ FOLDER = ".enlargements"
 VIDEO, ALL_STREAMS, EXCERPT, POSTER = "video.mp4", "video.mkv", "excerpt.mp4", "poster.jpg"
 TWIN_OF = {VIDEO: "video_bicubic.mp4", EXCERPT: "excerpt_bicubic.mp4"}
 """The same pictures by bicubic interpolation, to be looked at beside them; of a long clip the excerpt alone."""
+ORIGINAL_OF = {VIDEO: "video_original.mp4", EXCERPT: "excerpt_original.mp4"}
+"""The same pictures of the original, wherever there is a twin."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +59,25 @@ class SourceRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What a video is found to be worth, as it lies on the disk, the way a viewer sees it."""
+
+    num_frames: int
+    """Pictures that were measured."""
+    against_original: bool
+    """Whether it was held against the original; else against the small clip alone."""
+    figures: dict[str, dict[str, Score]] = field(default_factory=dict)
+    """By whose pictures they are (`MADE`, `BICUBIC`) and the figure's name."""
+    lacking: dict[str, str] = field(default_factory=dict)
+    """Why a figure could not be measured, by its name."""
+    error: ErrorRecord | None = None
+    """Why nothing could."""
+
+
+MADE, BICUBIC = "made", "bicubic"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Enlargement:
     """A clip and what becomes of it."""
 
@@ -64,6 +88,8 @@ class Enlargement:
     owner: str
     request: RecordedSuperResolution
     source: SourceRecord
+    original: FileReference | None = None
+    """A larger clip that the small one came from, to hold the result against."""
     num_frames: int | None = None
     """Pictures in the clip, counted; None until its end was reached."""
     partial: bool = False
@@ -73,6 +99,8 @@ class Enlargement:
     notices: tuple[str, ...] = ()
     outputs: dict[str, int] = field(default_factory=dict)
     """The files that are there, and how many pictures each shows."""
+    measurements: dict[str, Measurement] = field(default_factory=dict)
+    """By the file that was measured."""
     error: ErrorRecord | None = None
     environment: dict[str, str] = field(default_factory=dict)
 
@@ -91,7 +119,13 @@ class EnlargementStore(FolderStore[Enlargement]):
         super().__init__(runs_folder / FOLDER)
 
     def begin(
-        self, request: SuperResolutionRequest, *, source: SourceRecord, owner: str, environment: dict[str, str]
+        self,
+        request: SuperResolutionRequest,
+        *,
+        source: SourceRecord,
+        owner: str,
+        environment: dict[str, str],
+        original: FileReference | None = None,
     ) -> Enlargement:
         """Write a new one down; nothing is made yet.
 
@@ -106,6 +140,7 @@ class EnlargementStore(FolderStore[Enlargement]):
             owner=owner,
             request=request,
             source=source,
+            original=original,
             environment=environment,
         )
         self.add(enlargement)

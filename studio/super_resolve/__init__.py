@@ -12,11 +12,32 @@ streams.
 
     verb.py          what is called: begin, forecast, enlarge
     walk.py          parts, one after the other, as a stream of events
+    measuring.py     what was made, held against the original and the clip that was given
     methods.py       how one picture becomes a larger one
 
 Knows the order of the work. Refuses to know how films are read and written (`clips.film`), and who listens.
 """
 
-from studio.super_resolve.verb import Forecast, begin, enlarge, forecast, look_at, super_resolve
+from studio.metrics.enlargement import FIGURES
+from studio.super_resolve.verb import (
+    Forecast,
+    begin,
+    check_original,
+    enlarge,
+    forecast,
+    hold_against,
+    look_at,
+    super_resolve,
+)
 
-__all__ = ["Forecast", "begin", "enlarge", "forecast", "look_at", "super_resolve"]
+__all__ = [
+    "FIGURES",
+    "Forecast",
+    "begin",
+    "check_original",
+    "enlarge",
+    "forecast",
+    "hold_against",
+    "look_at",
+    "super_resolve",
+]

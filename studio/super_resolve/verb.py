@@ -10,19 +10,20 @@ import platform
 import subprocess
 import sys
 from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import studio
 from studio.clips.film import Film, FilmInfo
-from studio.clips.reference import check_unchanged
-from studio.errors import DiskFull, DoesNotFit, EnlargementError, from_json
-from studio.events import EnlargementEvent, Stop, never
+from studio.clips.reference import FileReference, check_unchanged
+from studio.errors import DiskFull, DoesNotFit, EnlargementError, RequestError, from_json
+from studio.events import EnlargementEvent, EnlargementFinished, Stop, never
 from studio.machine import hardware, weights
 from studio.machine.placement import verdict
 from studio.preset import EnlargerPreset
-from studio.records.enlargements import Enlargement, EnlargementStore, SourceRecord
+from studio.records.enlargements import EXCERPT, ORIGINAL_OF, VIDEO, Enlargement, EnlargementStore, SourceRecord
 from studio.records.runs import RunStore
 from studio.requests.super_resolution import SuperResolutionRequest, check_size, enlarger_of
 from studio.requests.work import EnlargeClip
@@ -62,7 +63,12 @@ class Forecast:
 
 
 def super_resolve(
-    request: SuperResolutionRequest, *, store: RunStore, owner: str = "local", stop: Stop = never
+    request: SuperResolutionRequest,
+    *,
+    store: RunStore,
+    owner: str = "local",
+    stop: Stop = never,
+    original: FileReference | None = None,
 ) -> Generator[EnlargementEvent]:
     """Enlarge a clip, saying everything that happens.
 
@@ -71,6 +77,7 @@ def super_resolve(
         store: Runs' folder; enlargements lie beside the runs.
         owner: Whose it is.
         stop: Asked after every picture. "cancel" keeps the parts that are done, "keep" also makes a video of them.
+        original: A larger clip that this one came from, to hold the result against.
 
     Yields:
         EnlargementStarted first and EnlargementFinished last.
@@ -78,21 +85,95 @@ def super_resolve(
     Raises:
         StudioError: the clip is refused or has changed, or memory or disk ran out.
     """
-    enlargement = begin(request, store=store, owner=owner)
+    enlargement = begin(request, store=store, owner=owner, original=original)
     yield from enlarge(EnlargeClip(enlargement_id=enlargement.id), store=store, owner=owner, stop=stop)
 
 
-def begin(request: SuperResolutionRequest, *, store: RunStore, owner: str = "local") -> Enlargement:
-    """Write an enlargement down, for `enlarge` to make. Reads the clip's head.
+def begin(
+    request: SuperResolutionRequest,
+    *,
+    store: RunStore,
+    owner: str = "local",
+    original: FileReference | None = None,
+) -> Enlargement:
+    """Write an enlargement down, for `enlarge` to make. Reads the clip's head, and the original's.
 
     Raises:
         ClipRefused: the clip is none that is read.
-        RequestError: it is gone or has changed, or would become too large.
+        RequestError: it is gone or has changed, or would become too large; or the original does not fit.
         DiskFull: no room.
     """
     source = look_at(request)
     network_of(request, store.folder)
-    return EnlargementStore(store.folder).begin(request, source=source, owner=owner, environment=_environment())
+    if original is not None:
+        check_original(original, request, source)
+    return EnlargementStore(store.folder).begin(
+        request, source=source, owner=owner, environment=_environment(), original=original
+    )
+
+
+def hold_against(
+    enlargement_id: str, original: FileReference | None, *, store: RunStore, owner: str | None = None
+) -> Enlargement:
+    """Let an enlargement that was written down be held against an original, another, or none.
+
+    What was measured against the one before is forgotten: `enlarge` measures anew, and makes nothing twice.
+
+    Raises:
+        EnlargementError: there is none, or it is being made.
+        StudioError: the original is none that is read, or does not fit.
+    """
+    enlargements = EnlargementStore(store.folder)
+    enlargement = enlargements.seen_by(owner, enlargement_id)
+    if enlargement.original == original:
+        return enlargement
+    if original is not None:
+        check_original(original, enlargement.request, enlargement.source)
+    lock = enlargements.lock(enlargement_id)
+    if not lock.try_acquire():
+        raise EnlargementError(
+            f"Enlargement {enlargement_id} is being made.",
+            field="enlargement",
+            value=enlargement_id,
+            way_out="Give the original when it is done.",
+        )
+    try:
+        outputs = {name: count for name, count in enlargement.outputs.items() if name not in ORIGINAL_OF.values()}
+        enlargement = replace(enlargement, original=original, outputs=outputs, measurements={})
+        enlargements.write(enlargement)
+    finally:
+        lock.release()
+    return enlargement
+
+
+def check_original(original: FileReference, request: SuperResolutionRequest, source: SourceRecord) -> None:
+    """Refuse an original that an enlargement cannot be held against, picture by picture.
+
+    Raises:
+        ClipRefused: it is none that is read.
+        RequestError: it is gone or has changed, or has another size or number of pictures than what is made.
+    """
+    check_unchanged(original, field="original")
+    with Film(original.path) as film:
+        found = film.info.clip
+    if found.num_frames != source.num_frames:
+        raise RequestError(
+            f"The original has {found.num_frames} pictures, and {source.name} has {source.num_frames}.",
+            field="original",
+            value=found.num_frames,
+            way_out="Give the clip that the small one was made from, both cut to the same pictures.",
+        )
+    size = (found.width, found.height)
+    if size == (source.width * request.scale, source.height * request.scale):
+        return
+    fitting = next((n for n in (2, 4) if size == (source.width * n, source.height * n)), None)
+    raise RequestError(
+        f"The original has {found.width}×{found.height}, and {source.name} becomes "
+        f"{source.width * request.scale}×{source.height * request.scale} at {request.scale}×.",
+        field="original",
+        value=f"{found.width}×{found.height}",
+        way_out=f"Set scale to {fitting}." if fitting else "Give one of that very size: scale or crop it first.",
+    )
 
 
 def look_at(request: SuperResolutionRequest) -> SourceRecord:
@@ -174,24 +255,63 @@ def _forecast_elsewhere(request: SuperResolutionRequest, store: RunStore) -> For
 
 
 def enlarge(work: EnlargeClip, *, store: RunStore, owner: str, stop: Stop) -> Generator[EnlargementEvent]:
-    """Make an enlargement that was written down, or go on with one.
+    """Make an enlargement that was written down, or go on with one; then measure it.
+
+    One that is complete and not measured, since the work was stopped or an original came later, is only measured.
 
     Raises:
-        EnlargementError: there is none, it is complete, or somebody is making it.
+        EnlargementError: there is none, it is complete and measured, or somebody is making it.
         StudioError: as `super_resolve`; the record says so too.
     """
     store_ = EnlargementStore(store.folder)
     enlargement = store_.seen_by(None if owner == "local" else owner, work.enlargement_id)
-    if enlargement.state == "complete":
+    if enlargement.state == "complete" and VIDEO in enlargement.measurements:
         raise EnlargementError(
             f"Enlargement {enlargement.id} is complete.",
             field="enlargement",
             value=enlargement.id,
             way_out="Enlarge the clip anew, with other settings.",
         )
+    from studio.super_resolve.measuring import measure
+    from studio.super_resolve.walk import first_picture_of
+
+    finished = EnlargementFinished(
+        enlargement_id=enlargement.id, path=VIDEO, partial=False, seconds=enlargement.seconds
+    )
+    if enlargement.state != "complete":
+        finished = yield from _made(_without_excerpt(enlargement) if work.excerpt else enlargement, work, store_, stop)
+    if finished is None:
+        return
+    if stop() != "keep":  # which wants what is there, now
+        made = store_.get(enlargement.id)
+        first = first_picture_of(None if finished.path == VIDEO else work.excerpt, made.source.fps)
+        measured = yield from measure(made, store_, name=finished.path, first=first, stop=stop)
+        if not measured:
+            return
+    yield finished
+
+
+def _made(
+    enlargement: Enlargement, work: EnlargeClip, store: EnlargementStore, stop: Stop
+) -> Generator[EnlargementEvent, None, EnlargementFinished | None]:
+    """The walk, all but its last word, which is given back: there is more to do before the end."""
     from studio.super_resolve.walk import walk
 
-    yield from walk(replace(enlargement, error=None), store_, excerpt=work.excerpt, stop=stop)
+    finished = None
+    with closing(walk(replace(enlargement, error=None), store, excerpt=work.excerpt, stop=stop)) as events:
+        for event in events:
+            if isinstance(event, EnlargementFinished):
+                finished = event
+            else:
+                yield event
+    return finished
+
+
+def _without_excerpt(enlargement: Enlargement) -> Enlargement:
+    """Another part is tried: what was known of the one before is not so of this one."""
+    outputs = {name: count for name, count in enlargement.outputs.items() if name != ORIGINAL_OF[EXCERPT]}
+    measurements = {name: each for name, each in enlargement.measurements.items() if name != EXCERPT}
+    return replace(enlargement, outputs=outputs, measurements=measurements)
 
 
 def _source_record(request: SuperResolutionRequest, info: FilmInfo) -> SourceRecord:

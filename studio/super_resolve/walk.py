@@ -309,6 +309,11 @@ def _in_parts(pictures: Iterator[T], begin: int, start: int, end: int) -> Genera
         yield part, itertools.chain([first], itertools.islice(pictures, PART - 1))
 
 
+def first_picture_of(excerpt: Excerpt | None, fps: float) -> int:
+    """The number of the first picture that is made of an excerpt, or of the whole."""
+    return 0 if excerpt is None else _parts_within(excerpt, fps).start * PART
+
+
 def _parts_within(excerpt: Excerpt, fps: float) -> range:
     """Parts that hold an excerpt's pictures, as far as the rate is even."""
     first = int(excerpt.start * fps)
