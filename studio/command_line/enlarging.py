@@ -22,6 +22,7 @@ from studio.errors import RequestError
 
 if TYPE_CHECKING:
     from studio.events import EnlargementEvent
+    from studio.records.enlargements import Enlargement
     from studio.records.runs import RunStore
     from studio.requests.super_resolution import SuperResolutionRequest
     from studio.requests.work import EnlargeClip
@@ -46,13 +47,20 @@ def add_upscale(commands: Commands) -> None:
         metavar=("START", "SECONDS"),
         help="only this part, to be looked at first; --go-on then makes the rest",
     )
+    parser.add_argument(
+        "--original",
+        type=Path,
+        metavar="CLIP",
+        help="a larger clip that this one came from: the result is held against it, and the figures are printed",
+    )
     parser.add_argument("-o", "--output", type=Path, help="copy the result here (.mp4)")
     parser.add_argument("--forecast", action="store_true", help="measure a few pictures, and say what all would take")
     add_runs_folder(parser)
 
 
 def add_enlargements(commands: Commands) -> None:
-    parser = add_command(commands, "enlargements", _enlargements, "list or delete what upscale made")
+    parser = add_command(commands, "enlargements", _enlargements, "list or delete what upscale made, with its figures")
+    parser.add_argument("enlargement", nargs="?", help="one of them, with all its figures")
     parser.add_argument("--delete", metavar="ENLARGEMENT")
     add_runs_folder(parser)
 
@@ -89,6 +97,7 @@ def _upscale(chosen: argparse.Namespace) -> int:
         printer.close()
         stream.close()
     assert finished is not None
+    enlargement = EnlargementStore(store.folder).get(work.enlargement_id)
     folder = EnlargementStore(store.folder).path(work.enlargement_id)
     made = folder / finished.path
     if chosen.output is not None:
@@ -97,6 +106,7 @@ def _upscale(chosen: argparse.Namespace) -> int:
             shutil.copyfile(folder / ALL_STREAMS, chosen.output.with_suffix(".mkv"))
     if not chosen.json:
         print(f"{chosen.output or made}  (enlargement {work.enlargement_id})")
+        _print_figures(enlargement, finished.path)
         if chosen.excerpt is not None:
             print(f"make the rest with: python -m studio upscale --go-on {work.enlargement_id}")
     return 0
@@ -127,16 +137,19 @@ def _request(chosen: argparse.Namespace) -> SuperResolutionRequest:
 
 
 def _work(chosen: argparse.Namespace, store: RunStore) -> EnlargeClip:
+    from studio.clips.reference import reference_to
     from studio.requests.generation import read_as
     from studio.requests.super_resolution import Excerpt, SuperResolutionRequest
     from studio.requests.work import EnlargeClip
-    from studio.super_resolve import begin
+    from studio.super_resolve import begin, hold_against
 
     excerpt = None
     if chosen.excerpt is not None:
         excerpt = read_as(Excerpt, {"start": chosen.excerpt[0], "seconds": chosen.excerpt[1]})
+    original = None if chosen.original is None else reference_to(chosen.original, field="--original")
     if not chosen.go_on:
-        return EnlargeClip(enlargement_id=begin(_request(chosen), store=store).id, excerpt=excerpt)
+        begun = begin(_request(chosen), store=store, original=original)
+        return EnlargeClip(enlargement_id=begun.id, excerpt=excerpt)
     typed = typed_fields(chosen, SuperResolutionRequest, leave_out=_SPELLED_HERE)
     if typed:
         name = next(iter(typed))
@@ -146,6 +159,8 @@ def _work(chosen: argparse.Namespace, store: RunStore) -> EnlargeClip:
             value=typed[name],
             way_out="Leave it out, or enlarge the clip anew.",
         )
+    if original is not None:
+        hold_against(chosen.go_on, original, store=store)
     return EnlargeClip(enlargement_id=chosen.go_on, excerpt=excerpt)
 
 
@@ -168,9 +183,10 @@ class _Printer:
         from tqdm import tqdm
 
         self._bar = tqdm(unit="picture", disable=None, leave=True)
+        self._measuring = False
 
     def show(self, event: EnlargementEvent) -> None:
-        from studio.events import EnlargementStarted, FramesEnlarged, Notice
+        from studio.events import EnlargementStarted, FramesEnlarged, FramesMeasured, Notice
 
         match event:
             case EnlargementStarted():
@@ -178,6 +194,13 @@ class _Printer:
                 self._bar.update(event.done)
             case FramesEnlarged():
                 self._bar.total = event.num_frames
+                self._bar.update(event.done - self._bar.n)
+                self._bar.set_postfix_str(f"{event.eta_seconds:.0f} s left")
+            case FramesMeasured():
+                if not self._measuring:
+                    self._measuring = True
+                    self._bar.reset(total=event.num_frames)
+                    self._bar.set_description_str("measuring")
                 self._bar.update(event.done - self._bar.n)
                 self._bar.set_postfix_str(f"{event.eta_seconds:.0f} s left")
             case Notice():
@@ -189,7 +212,27 @@ class _Printer:
         self._bar.close()
 
 
+def _print_figures(enlargement: Enlargement, name: str) -> None:
+    """What was measured of a file, one figure a line, bicubic's beside it."""
+    from studio.super_resolve.wording import figure_text, figure_title, measured_names, whose_title
+
+    measured = enlargement.measurements.get(name)
+    if measured is None or not measured.figures:
+        return
+    titles = {whose: whose_title(whose, enlargement) for whose in measured.figures}
+    wide = [max(10, len(title)) for title in titles.values()]
+    print(f"{name}, {measured.num_frames} pictures")
+    print("  ".join([" " * 34, *(title.rjust(width) for title, width in zip(titles.values(), wide, strict=True))]))
+    for figure in measured_names(measured):
+        values = [figure_text(figure, figures.get(figure)) for figures in measured.figures.values()]
+        cells = [value.rjust(width) for value, width in zip(values, wide, strict=True)]
+        print("  ".join([figure_title(figure, measured).ljust(34), *cells]))
+    for reason in measured.lacking.values():
+        print(reason)
+
+
 def _enlargements(chosen: argparse.Namespace) -> int:
+    from studio.records.codec import to_json
     from studio.records.enlargements import EnlargementStore
     from studio.records.runs import runs_folder
 
@@ -198,11 +241,14 @@ def _enlargements(chosen: argparse.Namespace) -> int:
         store.delete(chosen.delete)
         print(f"deleted {chosen.delete}")
         return 0
-    for each in store.list():
+    for each in [store.get(chosen.enlargement)] if chosen.enlargement else store.list():
         state = store.state_of(each)
         if chosen.json:
-            print_json({"id": each.id, "state": state, "folder": str(store.path(each.id)), "source": each.source.name})
+            record = {"id": each.id, "state": state, "folder": str(store.path(each.id)), "source": each.source.name}
+            print_json(record | {"measurements": to_json(each)["measurements"]})
         else:
             size = f"{each.source.width}×{each.source.height} ×{each.request.scale}"
             print(f"{each.id}  {state:10}  {size:16}  {each.request.method:16}  {each.source.name[:40]}")
+            for name in each.measurements if chosen.enlargement else ():
+                _print_figures(each, name)
     return 0

@@ -53,6 +53,40 @@ def test_a_part_is_made_first_and_the_rest_gone_on_with(tmp_path: Path, capsys: 
     assert read_clip(tmp_path / "out.mp4").clip.frames.shape[1:] == (96, 128, 3)
 
 
+def test_the_figures_against_an_original_are_printed_and_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = write_pictures(tmp_path / "in.mp4")
+    assert main(["upscale", str(clip), "--method", "back-projection", "-o", str(tmp_path / "large.mp4")]) == 0
+    said = capsys.readouterr().out
+    assert "Shrink-back, dB" in said
+    assert "Flicker, × the given clip's" in said
+    assert "PSNR" not in said
+    arguments = ["upscale", str(clip), "--method", "lanczos", "--original", str(tmp_path / "large.mp4")]
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    for words in ("video.mp4, 10 pictures", "Lanczos", "Bicubic", "PSNR, dB", "VMAF-NEG", "Warping error, × the orig"):
+        assert words in said
+    assert main(["enlargements", "--json"]) == 0
+    newest, _ = _json_lines(capsys)
+    figures = newest["measurements"]["video.mp4"]["figures"]
+    assert figures["made"]["psnr"] > figures["bicubic"]["psnr"] > 20
+    assert main(["enlargements", newest["id"]]) == 0
+    assert f"{figures['made']['psnr']:.2f}" in capsys.readouterr().out
+
+
+def test_an_original_may_be_named_later(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clip = write_pictures(tmp_path / "in.mp4")
+    assert main(["upscale", str(clip), "-o", str(tmp_path / "large.mp4"), "--json"]) == 0
+    enlargement = _json_lines(capsys)[-1]["enlargement_id"]
+    assert main(["upscale", "--go-on", enlargement, "--original", str(tmp_path / "large.mp4")]) == 0
+    assert "VMAF-NEG" in capsys.readouterr().out
+    assert main(["upscale", "--go-on", enlargement, "--original", str(clip)]) == RequestError.exit_status
+    said = capsys.readouterr().err
+    assert "The original has 64×48, and in.mp4 becomes 128×96 at 2×" in said
+    assert "scale or crop it first" in said
+
+
 def test_a_forecast_makes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["upscale", str(write_pictures(tmp_path / "in.mp4")), "--forecast"]) == 0
     assert "10 pictures become 128×96" in capsys.readouterr().out
