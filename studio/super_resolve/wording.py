@@ -32,10 +32,9 @@ def figure_text(name: str, value: float | None) -> str:
 
 
 def whose_title(whose: str, enlargement: Enlargement) -> str:
-    """The method's name for what was made, and bicubic's for its twin."""
-    if whose == MADE:
-        return method_title(enlargement.request.method)
-    return method_title("bicubic") if whose == BICUBIC else whose
+    """The method's name for what was made, bicubic's for its twin, and the original."""
+    methods = {MADE: enlargement.request.method, BICUBIC: BICUBIC}
+    return method_title(methods[whose]) if whose in methods else whose.capitalize()
 
 
 def measured_names(measured: Measurement) -> list[str]:

@@ -61,6 +61,7 @@ def script_of(name: str) -> str:
 clip_list = StaticHtml[values.ClipList]("clip_list")
 comparison_table = StaticHtml[values.ComparisonTable]("comparison_table")
 facts = StaticHtml[values.Facts]("facts")
+figure_table = StaticHtml[values.FigureTable]("figure_table")
 live_status = StaticHtml[values.LiveStatus]("live_status")
 masthead = StaticHtml[values.Masthead]("masthead")
 pareto_plot = StaticHtml[values.ParetoPlot]("pareto_plot")

@@ -252,6 +252,40 @@ class ComparisonTable(TypedDict, total=False):
     empty: str  # said where there are no groups
 
 
+class FigureColumn(TypedDict):
+    title: str  # with its unit
+    hint: str  # what it says, when it is pointed at
+
+
+class FigureRow(TypedDict):
+    key: str
+    shape: int  # the method's mark
+    title: str
+    state: str
+    marks: list[str]  # such as "stored"
+    cells: list[str]  # one for each column; none where there are no figures yet
+    note: str  # what went wrong, or is being done
+    may_be_picked: bool
+
+
+class FigureGroup(TypedDict):
+    title: str  # the clip; empty where there is one alone
+    line: str
+    rows: list[FigureRow]
+
+
+class FigureTable(TypedDict, total=False):
+    """Figures of enlargements, a row for each method. A tick sends `pick` with {key, on}."""
+
+    title: str
+    hint: str
+    columns: list[FigureColumn]
+    groups: list[FigureGroup]
+    notes: list[str]  # sentences under the table
+    picked: list[str]  # rows shown in the player
+    most: int  # how many may be picked
+
+
 class PlottedMethod(TypedDict):
     shape: int  # the method's mark and hue
     title: str

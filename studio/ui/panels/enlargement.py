@@ -1,4 +1,4 @@
-"""What an enlargement looks like: how far it is, what it makes, and its pictures beside bicubic ones.
+"""What an enlargement looks like: how far it is, what it makes, its figures, and its pictures beside bicubic ones.
 
 Knows records and events of enlargements. Refuses to know the buttons.
 """
@@ -8,12 +8,22 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from studio.errors import from_json
-from studio.events import Event, FramesEnlarged, Notice
-from studio.records.enlargements import EXCERPT, Enlargement, EnlargementState, SourceRecord
+from studio.events import EnlargementStarted, Event, FramesEnlarged, FramesMeasured, Notice
+from studio.records.enlargements import (
+    BICUBIC,
+    EXCERPT,
+    MADE,
+    VIDEO,
+    Enlargement,
+    EnlargementState,
+    Measurement,
+    SourceRecord,
+)
 from studio.requests.super_resolution import SuperResolutionRequest, method_title
-from studio.super_resolve import Forecast
+from studio.super_resolve import FIGURES, Forecast
+from studio.super_resolve.wording import figure_text, figure_title, measured_names, whose_title
 from studio.ui.components import message
-from studio.ui.components.values import Fact, Facts, Message
+from studio.ui.components.values import Fact, Facts, FigureColumn, FigureRow, FigureTable, Message
 from studio.ui.wording import seconds_text, size_text
 
 
@@ -25,6 +35,8 @@ class EnlargementProgress:
     read: int = 0
     """Lines."""
     latest: FramesEnlarged | None = None
+    measured: FramesMeasured | None = None
+    """None until what was made is being measured."""
     notices: tuple[str, ...] = ()
 
     def with_events(self, numbered: list[tuple[int, Event]]) -> EnlargementProgress:
@@ -33,6 +45,10 @@ class EnlargementProgress:
             progress = replace(progress, read=number)
             if isinstance(event, FramesEnlarged):
                 progress = replace(progress, latest=event)
+            elif isinstance(event, EnlargementStarted):
+                progress = replace(progress, latest=None, measured=None)
+            elif isinstance(event, FramesMeasured):
+                progress = replace(progress, measured=event)
             elif isinstance(event, Notice) and event.text not in progress.notices:
                 progress = replace(progress, notices=(*progress.notices, event.text))
         return progress
@@ -68,12 +84,19 @@ def forecast_of(found: Forecast) -> Message:
 
 
 def status_of(
-    enlargement: Enlargement, state: EnlargementState, progress: EnlargementProgress, *, waits: bool
+    enlargement: Enlargement, state: EnlargementState, progress: EnlargementProgress, *, waits: bool, at_work: bool
 ) -> Message:
     """The message over the pictures."""
     latest = progress.latest
     if waits:
         return message.quiet("It begins when it is its turn in the queue.")
+    if at_work and state in ("complete", "stopped"):
+        measured = progress.measured
+        if measured is None:
+            return message.quiet("Measuring begins.")
+        words = f"It is there. Measured: {measured.done} of {measured.num_frames} pictures"
+        left = f", {seconds_text(measured.eta_seconds)} left."
+        return {**message.quiet(words + left), "share": measured.done / max(1, measured.num_frames)}
     if state == "running":
         if latest is None:
             return message.quiet("It begins.")
@@ -91,3 +114,83 @@ def status_of(
         kept = "What was made is kept: press Go on."
         return message.quiet(made) if EXCERPT in enlargement.outputs else message.warn(f"Stopped. {kept}")
     return message.good(f"Done in {seconds_text(enlargement.seconds)}.")
+
+
+_HINTS = {
+    "psnr": "Peak signal-to-noise ratio against the original, over all pixels; more is nearer",
+    "ssim": "Structural similarity to the original; 1 is equal",
+    "ms_ssim": "The same at five scales; 1 is equal",
+    "vmaf": "How viewers would judge it beside the original, 0 to 100",
+    "vmaf_neg": "VMAF without credit for sharpening",
+    "shrink_back": "PSNR of the result, shrunk again, against the clip that was given",
+    "flicker": "Change from picture to picture, as a ratio; 1 adds none, and blur has less",
+    "warping_error": "Change along the original's motion, as a ratio to its own; 1 adds none",
+    "colour_error": "How far the mean colour has drifted",
+}
+"""What a figure says, in a line; the definitions are those of `studio.metrics`."""
+_FACTS = ("psnr", "vmaf")
+"""Said under a picture's title."""
+
+
+def shown_measurement(enlargement: Enlargement) -> tuple[str, Measurement] | None:
+    """The file that was measured, the whole rather than a part, and what came of it."""
+    for name in (VIDEO, EXCERPT):
+        if name in enlargement.measurements:
+            return name, enlargement.measurements[name]
+    return None
+
+
+def columns_of(measured: Measurement) -> list[FigureColumn]:
+    return [FigureColumn(title=figure_title(name, measured), hint=_HINTS[name]) for name in measured_names(measured)]
+
+
+def cells_of(measured: Measurement, whose: str) -> list[str]:
+    figures = measured.figures.get(whose, {})
+    return [figure_text(name, figures.get(name)) for name in measured_names(measured)]
+
+
+def figures_of(enlargement: Enlargement) -> FigureTable:
+    """The value of the table under the player; empty until something was measured."""
+    found = shown_measurement(enlargement)
+    if found is None:
+        return {}
+    name, measured = found
+    against = f" against {enlargement.original.path.name}" if measured.against_original and enlargement.original else ""
+    what = "The part" if name == EXCERPT else "All of it"
+    if measured.error is not None:
+        notes = [f"It could not be measured: {from_json(measured.error)}"]
+    else:
+        notes = list(measured.lacking.values())
+        if not measured.against_original:
+            notes.append("With its large original, if there is one, nearness to it is measured as well.")
+    rows = [
+        FigureRow(
+            key=whose,
+            shape=shape,
+            title=whose_title(whose, enlargement),
+            state="complete",
+            marks=[],
+            cells=cells_of(measured, whose),
+            note="",
+            may_be_picked=False,
+        )
+        for shape, whose in enumerate((MADE, BICUBIC))
+        if whose in measured.figures
+    ]
+    return {
+        "title": "Figures",
+        "hint": f"{what}: {measured.num_frames} pictures, as they lie in the file{against}.",
+        "columns": columns_of(measured),
+        "groups": [{"title": "", "line": "", "rows": rows}],
+        "notes": notes,
+    }
+
+
+def player_facts(measured: Measurement | None, whose: str) -> list[str]:
+    """Short words under a picture's title; none where there was no original."""
+    figures = {} if measured is None else measured.figures.get(whose, {})
+    return [
+        f"{FIGURES[name].title} {figure_text(name, figures[name])} {FIGURES[name].unit}".strip()
+        for name in _FACTS
+        if name in figures
+    ]

@@ -18,7 +18,16 @@ from studio.errors import ClipError, EnlargementError, RequestError, StudioError
 from studio.jobs import Job
 from studio.machine import weights
 from studio.preset import list_enlargers
-from studio.records.enlargements import EXCERPT, TWIN_OF, VIDEO, Enlargement, EnlargementStore
+from studio.records.enlargements import (
+    BICUBIC,
+    EXCERPT,
+    MADE,
+    ORIGINAL_OF,
+    TWIN_OF,
+    VIDEO,
+    Enlargement,
+    EnlargementStore,
+)
 from studio.records.enlarger_versions import NETWORK, EnlargerVersionStore
 from studio.records.folders import LOG
 from studio.requests.fields import label_of
@@ -30,16 +39,25 @@ from studio.requests.super_resolution import (
     read_super_resolution_request,
 )
 from studio.requests.work import EnlargeClip
-from studio.super_resolve import begin, forecast, look_at
+from studio.super_resolve import begin, check_original, forecast, hold_against, look_at
+from studio.super_resolve.wording import whose_title
 from studio.ui.attachment import signs_of
 from studio.ui.components import message
 from studio.ui.components.clip_video import clip_video
-from studio.ui.components.static_html import facts
+from studio.ui.components.static_html import facts, figure_table
 from studio.ui.components.synced_player import PlayerClip, player_record, served, synced_player
+from studio.ui.components.values import Fact
 from studio.ui.forms.fields import FieldControls
 from studio.ui.listeners import LIGHT, Part, Sent, Updates, Values, text_of
 from studio.ui.panels.deletion import DeletionPanel
-from studio.ui.panels.enlargement import EnlargementProgress, facts_of_source, forecast_of, status_of
+from studio.ui.panels.enlargement import (
+    EnlargementProgress,
+    facts_of_source,
+    figures_of,
+    forecast_of,
+    player_facts,
+    status_of,
+)
 from studio.ui.server.page_context import PageContext
 from studio.ui.server.serving import copy_to_serve
 from studio.ui.server.visitor import Visitor
@@ -89,6 +107,12 @@ class SuperResolutionTab:
                     elem_id="enlarge-file",
                 )
                 self.source = facts(elem_id="enlarge-source")
+                self.original = gr.File(
+                    label="Its large original, if there is one, to hold the result against",
+                    file_types=ENDINGS,
+                    height=72,
+                    elem_id="enlarge-original",
+                )
                 self._settings.place(gr.Radio, "scale", choices=SCALES, elem_classes="segments")
                 self._settings.place(gr.Radio, "method", choices=_methods())
                 self._settings.place(
@@ -114,6 +138,8 @@ class SuperResolutionTab:
                 self._build_shown()
         self.kept = gr.State("")
         """Where the upload lies, as a reference's line."""
+        self.kept_original = gr.State("")
+        """The same of the original."""
         self.chosen = gr.State("")
         self.progress = gr.State(EnlargementProgress())
         self.played = gr.State(None)
@@ -133,6 +159,7 @@ class SuperResolutionTab:
         self.answer = message.message(elem_id="enlarge-answer")
         self.player = synced_player(elem_id="enlarge-player")
         self.video = clip_video(elem_id="enlarge-video", visible=False)
+        self.figures = figure_table(elem_id="enlarge-figures")
         self.about = facts(elem_id="enlarge-facts")
 
     @property
@@ -140,19 +167,33 @@ class SuperResolutionTab:
         """Everything that `_shows` may change."""
         return [
             *(self.list, self.status, self.stop, self.keep, self.go_on, self.download, self.deletion.button),
-            *(self.player, self.video, self.about, self.chosen, self.progress, self.played, self.seen, self.timer),
+            *(
+                self.player,
+                self.video,
+                self.figures,
+                self.about,
+                self.chosen,
+                self.progress,
+                self.played,
+                self.seen,
+                self.timer,
+            ),
         ]
 
     # -- wiring -------------------------------------------------------------------------------------------------------
 
     def wire(self, tab: gr.Tab) -> None:
         """Connect the tab, which looks anew whenever it is opened."""
-        settings = {self.kept, *self._settings.by_field.values()}
+        settings = {self.kept, self.kept_original, *self._settings.by_field.values()}
         following = [self.browser, self.chosen, self.progress, self.played]
         self.file.upload(
             self.take, {self.file, *settings}, [self.kept, self.source, self.forecast, self.trouble], **LIGHT
         )
         self.file.clear(self.drop, None, [self.kept, self.source, self.forecast, self.trouble], **LIGHT)
+        self.original.upload(
+            self.take_original, {self.original, *settings}, [self.kept_original, self.trouble], **LIGHT
+        )
+        self.original.clear(self.drop_original, settings, [self.kept_original, self.trouble], **LIGHT)
         for control in self._settings.by_field.values():
             control.input(self.foretell, settings, [self.source, self.forecast, self.trouble], **LIGHT)
         begins = {self.browser, *settings, *self._excerpt.by_field.values()}
@@ -185,15 +226,41 @@ class SuperResolutionTab:
 
     def take(self, values: Values) -> Updates:
         """A file has arrived: it is kept, and looked at."""
-        path = values[self.file]
         try:
-            if not isinstance(path, str):
-                raise ClipError("No file arrived.", field="clip", way_out="Drop a clip.")
-            kept = self._uploads.keep(Path(path))
-            reference = FileReference(path=kept.absolute(), sha256=checksum_of(kept))
+            reference = self._arrived(values[self.file])
         except StudioError as error:
             return self.drop() | {self.trouble: message.of_error(error)}
-        return {self.kept: str(reference)} | self.foretell({**values, self.kept: str(reference)})
+        return {self.kept: reference} | self.foretell({**values, self.kept: reference})
+
+    def _arrived(self, path: Sent) -> str:
+        """A reference's line to the copy that is kept. Raises StudioError where no file arrived."""
+        if not isinstance(path, str):
+            raise ClipError("No file arrived.", field="clip", way_out="Drop a clip.")
+        kept = self._uploads.keep(Path(path))
+        return str(FileReference(path=kept.absolute(), sha256=checksum_of(kept)))
+
+    def take_original(self, values: Values) -> Updates:
+        """The clip that the small one came from has arrived: it is kept, and held against what will be made."""
+        try:
+            reference = self._arrived(values[self.original])
+            if values[self.kept]:
+                self._original({**values, self.kept_original: reference})
+        except StudioError as error:
+            return {self.kept_original: "", self.trouble: message.of_error(error, label=_label(error))}
+        return {self.kept_original: reference, self.trouble: {}}
+
+    def drop_original(self, values: Values) -> Updates:
+        return {self.kept_original: "", self.trouble: {}}
+
+    def _original(self, values: Values) -> FileReference | None:
+        """The original, where there is one. Raises StudioError where it does not fit the clip and the scale."""
+        line = text_of(values[self.kept_original])
+        if not line:
+            return None
+        reference = FileReference.model_validate(line)
+        request = self._request(values)
+        check_original(reference, request, look_at(request))
+        return reference
 
     def drop(self) -> Updates:
         return {self.kept: "", self.source: {}, self.forecast: {}, self.trouble: {}}
@@ -206,9 +273,10 @@ class SuperResolutionTab:
             request = self._request(values)
             source = look_at(request)
             shown: Updates = {self.source: facts_of_source(source, request), self.trouble: {}}
+            self._original(values)
             return shown | {self.forecast: forecast_of(forecast(request, store=self.context.store))}
         except StudioError as error:
-            return {self.forecast: {}, self.trouble: message.of_error(error)}
+            return {self.forecast: {}, self.trouble: message.of_error(error, label=_label(error))}
 
     def _request(self, values: Values) -> SuperResolutionRequest:
         """Raises StudioError where a control says what cannot be, or no clip is there."""
@@ -235,9 +303,12 @@ class SuperResolutionTab:
         try:
             request = self._request(values)
             self._refuse_too_much(request)
-            known = self._known(visitor, request)
-            enlargement = known or begin(request, store=self.context.store, owner=visitor.owner)
+            original = self._original(values)
+            known = self._known(visitor, request, original, excerpt)
+            enlargement = known or begin(request, store=self.context.store, owner=visitor.owner, original=original)
             try:
+                if known is not None and original is not None:
+                    hold_against(known.id, original, store=self.context.store)
                 self._submit(visitor, enlargement, excerpt)
             except StudioError:
                 if known is None:
@@ -257,10 +328,21 @@ class SuperResolutionTab:
                 way_out="Cut it shorter, or run the studio on a machine of your own.",
             )
 
-    def _known(self, visitor: Visitor, request: SuperResolutionRequest) -> Enlargement | None:
-        """An enlargement of this visitor's that asks for the same and is not complete: its parts need not be made."""
-        mine = self.store.list(owner=visitor.owner)[:LISTED]
-        return next((each for each in mine if each.request == request and each.state != "complete"), None)
+    def _known(
+        self,
+        visitor: Visitor,
+        request: SuperResolutionRequest,
+        original: FileReference | None,
+        excerpt: Excerpt | None,
+    ) -> Enlargement | None:
+        """An enlargement of this visitor's that asks for the same: its parts need not be made.
+
+        One that is complete only where there is something left to do: to be held against another original.
+        """
+        same = [each for each in self.store.list(owner=visitor.owner)[:LISTED] if each.request == request]
+        going_on = [each for each in same if each.state != "complete"]
+        to_measure = [each for each in same if each.state == "complete" and original not in (None, each.original)]
+        return next(iter(going_on if excerpt else [*going_on, *to_measure]), None)
 
     def _submit(self, visitor: Visitor, enlargement: Enlargement, excerpt: Excerpt | None) -> None:
         if self._job(visitor, enlargement.id) is not None:
@@ -269,7 +351,7 @@ class SuperResolutionTab:
         self.context.queue.submit(work, owner=visitor.owner)
 
     def _refused(self, error: StudioError) -> Updates:
-        label = label_of(SuperResolutionRequest, error.field) or label_of(Excerpt, error.field)
+        label = _label(error)
         if not self.context.hosted:
             gr.Warning(html.escape(str(error)), title=label or "Not possible")
         return {self.trouble: message.of_error(error, label=label)}
@@ -362,12 +444,19 @@ class SuperResolutionTab:
         if enlargement.id != chosen:
             signs = self._signs(visitor, enlargement.id)
         about = facts_of_source(enlargement.source, enlargement.request)
+        if enlargement.original is not None:
+            about["rows"].append(Fact(name="original", value=enlargement.original.path.name))
+        to_measure = state == "complete" and VIDEO not in enlargement.measurements
         return self._plays(enlargement, played) | {
             self.list: listed,
-            self.status: status_of(enlargement, state, known, waits=waits),
+            self.status: status_of(enlargement, state, known, waits=waits, at_work=job is not None),
             self.stop: gr.update(visible=job is not None),
             self.keep: gr.update(visible=job is not None and not waits),
-            self.go_on: gr.update(visible=job is None and state in ("stopped", "failed", "waiting")),
+            self.go_on: gr.update(
+                value="Measure" if to_measure else "Go on",
+                visible=job is None and (to_measure or state in ("stopped", "failed", "waiting")),
+            ),
+            self.figures: figures_of(enlargement),
             self.deletion.button: gr.update(visible=job is None),
             self.about: {**about, "notes": list(known.notices or enlargement.notices)},
             self.chosen: enlargement.id,
@@ -382,6 +471,7 @@ class SuperResolutionTab:
         return {
             **{part: gr.update(visible=False) for part in hidden},
             self.player: {},
+            self.figures: {},
             self.about: {},
             self.progress: EnlargementProgress(),
             self.played: None,
@@ -389,23 +479,30 @@ class SuperResolutionTab:
         }
 
     def _plays(self, enlargement: Enlargement, played: Sent) -> Updates:
-        """The pictures beside bicubic ones, or a long clip alone; nothing where they are shown already."""
+        """The pictures beside bicubic ones and the original's, or a long clip alone; nothing where they are shown."""
         folder = self.store.path(enlargement.id)
         whole = VIDEO in enlargement.outputs
         name = next((each for each in (VIDEO, EXCERPT) if TWIN_OF[each] in enlargement.outputs), None)
         stamp = [enlargement.id, *enlargement.outputs, *(_stamp(folder / each) for each in enlargement.outputs)]
         if stamp == played:
             return {}
+        measured = None if name is None else enlargement.measurements.get(name)
         video = _to_serve(folder / VIDEO, enlargement) if whole else None
         player: object = {}
         if name is not None:
-            made = PlayerClip(
-                title=method_title(enlargement.request.method), url=served(_to_serve(folder / name, enlargement))
-            )
-            twin = PlayerClip(title="Bicubic", url=served(_to_serve(folder / TWIN_OF[name], enlargement)))
+            files = {BICUBIC: TWIN_OF[name], MADE: name, "original": ORIGINAL_OF[name]}
+            twin, *others = [
+                PlayerClip(
+                    title=whose_title(whose, enlargement),
+                    url=served(_to_serve(folder / file, enlargement)),
+                    facts=player_facts(measured, whose),
+                )
+                for whose, file in files.items()
+                if file in enlargement.outputs
+            ]
             source = enlargement.source
             fps = source.fps if source.constant_rate else source.num_frames / source.seconds
-            player = player_record(reference=twin, others=[made], fps=fps, num_frames=enlargement.outputs[name])
+            player = player_record(reference=twin, others=others, fps=fps, num_frames=enlargement.outputs[name])
         return {
             self.player: player,
             self.video: gr.update(value=video, visible=whole and name != VIDEO),
@@ -419,6 +516,13 @@ class SuperResolutionTab:
         if isinstance(chosen, str) and any(path.parent.name == chosen for path in files):
             files.append(self.store.path(chosen) / LOG)
         return ((chosen,), *signs_of(files, visitor.jobs(ended=0, kinds=("enlargement",))))
+
+
+def _label(error: StudioError) -> str:
+    """Of the control that an error speaks of."""
+    if error.field == "original":
+        return "Original"
+    return label_of(SuperResolutionRequest, error.field) or label_of(Excerpt, error.field)
 
 
 def _line(enlargement: Enlargement) -> str:
