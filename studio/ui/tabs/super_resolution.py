@@ -110,7 +110,7 @@ class SuperResolutionTab:
                 self.original = gr.File(
                     label="Its large original, if there is one, to hold the result against",
                     file_types=ENDINGS,
-                    height=72,
+                    height=96,
                     elem_id="enlarge-original",
                 )
                 self._settings.place(gr.Radio, "scale", choices=SCALES, elem_classes="segments")
