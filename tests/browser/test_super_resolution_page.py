@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from support.films import packets_of, seconds_of, with_everything, write_pictures
 
 from studio.clips.read import read_clip
+from studio.clips.shrinking import shrunk
 from studio.clips.write import write_clip
 from studio.driving_world import render, sample_scene
+from studio.records.enlargements import EnlargementStore
+from studio.super_resolve.methods import in_8_bits
 
 Open = Callable[..., Any]
 
@@ -65,6 +70,48 @@ def test_a_part_is_tried_seen_beside_bicubic_and_kept_for_the_whole_clip(
     page.click("#enlargement-delete-really")
     says(page, "#enlarge-answer", "Deleted")
     assert not folder.exists()
+
+
+def test_an_original_is_in_the_player_and_the_figures_survive_a_reload(
+    open_page: Open, studio: Any, tmp_path: Path
+) -> None:
+    large = render(sample_scene(5), height=128, width=192, num_frames=9)
+    write_clip(large, tmp_path / "large.mp4")
+    small = np.stack([in_8_bits(shrunk(each.astype(np.float32), 2)) for each in large.frames])
+    write_clip(replace(large, frames=small), tmp_path / "small.mp4")
+    page = open_page()
+    open_tab(page)
+    page.set_input_files("#enlarge-file input[type=file]", str(tmp_path / "small.mp4"))
+    says(page, "#enlarge-forecast", "All 9 pictures at 192×128")
+    page.set_input_files("#enlarge-original input[type=file]", str(tmp_path / "small.mp4"))
+    says(page, "#enlarge-trouble", "The original has 96×64, and small.mp4 becomes 192×128 at 2×")
+    page.locator(
+        "#enlarge-original button[aria-label*='lear'], #enlarge-original button[aria-label*='emove']"
+    ).first.click()
+    page.set_input_files("#enlarge-original input[type=file]", str(tmp_path / "large.mp4"))
+    says(page, "#enlarge-beside", "will be held against large.mp4")
+    page.click("#enlarge-start")
+    says(page, "#enlarge-figures", "VMAF-NEG")
+    says(page, "#enlarge-status", "Done in")
+    page.wait_for_selector("#enlarge-player .player[data-ready]")
+    page.click("#enlarge-player [data-mode=side]")
+    assert page.locator("#enlarge-player .player-pane:not([hidden])").count() == 3
+    assert "Original" in page.inner_text("#enlarge-player")
+    figures = page.inner_text("#enlarge-figures")
+    assert "against large.mp4" in figures
+    (folder,) = [each for each in (studio.runs / ".enlargements").iterdir() if (each / "video_original.mp4").is_file()]
+    record = EnlargementStore(studio.runs).get(folder.name)
+    made = record.measurements["video.mp4"].figures["made"]
+    assert f"{made['psnr']:.2f}" in figures
+
+    page.reload()
+    page.wait_for_selector(".live-headline:not(:empty)")
+    open_tab(page)
+    says(page, "#enlarge-figures", f"{made['psnr']:.2f}")
+    page.wait_for_selector("#enlarge-player .player[data-ready]")
+    page.click("#enlargement-delete")
+    page.click("#enlargement-delete-really")
+    says(page, "#enlarge-answer", "Deleted")
 
 
 def test_a_short_clip_is_enlarged_whole_beside_its_twin_and_nonsense_is_refused_in_place(

@@ -113,6 +113,7 @@ class SuperResolutionTab:
                     height=96,
                     elem_id="enlarge-original",
                 )
+                self.beside = message.message(elem_id="enlarge-beside")
                 self._settings.place(gr.Radio, "scale", choices=SCALES, elem_classes="segments")
                 self._settings.place(gr.Radio, "method", choices=_methods())
                 self._settings.place(
@@ -191,9 +192,9 @@ class SuperResolutionTab:
         )
         self.file.clear(self.drop, None, [self.kept, self.source, self.forecast, self.trouble], **LIGHT)
         self.original.upload(
-            self.take_original, {self.original, *settings}, [self.kept_original, self.trouble], **LIGHT
+            self.take_original, {self.original, *settings}, [self.kept_original, self.beside, self.trouble], **LIGHT
         )
-        self.original.clear(self.drop_original, settings, [self.kept_original, self.trouble], **LIGHT)
+        self.original.clear(self.drop_original, settings, [self.kept_original, self.beside, self.trouble], **LIGHT)
         for control in self._settings.by_field.values():
             control.input(self.foretell, settings, [self.source, self.forecast, self.trouble], **LIGHT)
         begins = {self.browser, *settings, *self._excerpt.by_field.values()}
@@ -246,11 +247,14 @@ class SuperResolutionTab:
             if values[self.kept]:
                 self._original({**values, self.kept_original: reference})
         except StudioError as error:
-            return {self.kept_original: "", self.trouble: message.of_error(error, label=_label(error))}
-        return {self.kept_original: reference, self.trouble: {}}
+            trouble = message.of_error(error, label=_label(error))
+            return {self.kept_original: "", self.beside: {}, self.trouble: trouble}
+        name = FileReference.model_validate(reference).path.name
+        note = message.quiet(f"The result will be held against {name}.")
+        return {self.kept_original: reference, self.beside: note, self.trouble: {}}
 
     def drop_original(self, values: Values) -> Updates:
-        return {self.kept_original: "", self.trouble: {}}
+        return {self.kept_original: "", self.beside: {}, self.trouble: {}}
 
     def _original(self, values: Values) -> FileReference | None:
         """The original, where there is one. Raises StudioError where it does not fit the clip and the scale."""
