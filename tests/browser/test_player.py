@@ -330,6 +330,34 @@ def test_the_magnifier_shows_the_same_spot_in_every_picture(show: Open) -> None:
     assert min(spots) > 230
 
 
+def test_a_crop_around_the_magnifier_of_every_clip_is_saved_as_a_picture(show: Open, tmp_path: Path) -> None:
+    page = show("four")
+    page.get_by_role("button", name="Last frame").click()
+    page.get_by_role("button", name="Save a crop").click()
+    assert "Move the magnifier" in page.inner_text(".player-status")
+    page.get_by_role("button", name="Side by side").click()
+    box = page.locator(".player-pane:not([hidden]) canvas").first.bounding_box()
+    # The upper left corner: the crop stays within the picture.
+    page.mouse.move(box["x"] + 2, box["y"] + 2)
+    with page.expect_download() as caught:
+        page.keyboard.press("c")
+    assert caught.value.suggested_filename == f"crop-frame-{FRAMES:03d}.png"
+    assert page.inner_text(".player-status") == ""
+    caught.value.save_as(tmp_path / "crop.png")
+    saved = cv2.imread(str(tmp_path / "crop.png"))
+    assert saved is not None
+    width, height, scale = WIDTH // 4, HEIGHT // 4, 12
+    assert saved.shape[:2] == (46 + height * scale + 34, 4 * (width * scale + 16) + 16)
+    for place, colour in enumerate(COLOURS.values()):
+        left = 16 + place * (width * scale + 16)
+        # The lowest bit's square lies at 4…20, 8…24 of the picture, its colour around it.
+        number = FRAMES - 1
+        square = saved[46 + 14 * scale, left + 12 * scale, 0]
+        assert (square > 127) == bool(number & 1)
+        beside = saved[46 + 14 * scale, left + 32 * scale, ::-1]
+        assert np.abs(beside.astype(int) - colour).max() < 20
+
+
 def test_this_frame_of_every_clip_is_saved_as_a_picture(show: Open, tmp_path: Path) -> None:
     page = show("four")
     press(page, *(["ArrowRight"] * 9))

@@ -67,11 +67,13 @@ function cut(context, words, width) {
   return kept + '…';
 }
 
-// Every clip's present frame, side by side, with its title and facts: white paper, whatever the page's mode.
-function picture() {
-  const wide = Math.max(...reading.clips.map((clip) => clip.width));
-  const tall = Math.max(...reading.clips.map((clip) => clip.height));
-  const scale = Math.max(1, Math.ceil(300 / wide));
+// The same part of every clip's present frame, side by side, with its title and facts: white paper, whatever the page's
+// mode. A part is {left, top, width, height} of a clip's own pixels.
+function save(name, partOf, least, note) {
+  const parts = reading.clips.map(partOf);
+  const wide = Math.max(...parts.map((part) => part.width));
+  const tall = Math.max(...parts.map((part) => part.height));
+  const scale = Math.max(1, Math.ceil(least / wide));
   const [width, height, gap, head] = [wide * scale, tall * scale, 16, 46];
   const canvas = make('canvas');
   canvas.width = reading.clips.length * (width + gap) + gap;
@@ -83,25 +85,50 @@ function picture() {
   context.imageSmoothingEnabled = false;
   reading.clips.forEach((clip, i) => {
     const left = gap + i * (width + gap);
+    const part = parts[i];
     context.fillStyle = colour('print-ink');
     context.font = 'bold 15px ' + family;
     context.fillText(cut(context, clip.title, width), left, 21);
     context.fillStyle = colour('print-soft');
     context.font = '12px ' + family;
     context.fillText(cut(context, clip.facts.join(' · '), width), left, 38);
-    context.drawImage(clip.picture, left, head, width, height);
+    context.drawImage(clip.picture, part.left, part.top, part.width, part.height, left, head, width, height);
   });
   context.fillStyle = colour('print-soft');
   context.font = '12px ' + family;
-  context.fillText(find('.player-clock').textContent, gap, head + height + 22);
+  context.fillText(find('.player-clock').textContent + note(parts[0]), gap, head + height + 22);
   const number = String(frame + 1).padStart(3, '0');
   canvas.toBlob((blob) => {
     const link = make('a');
     link.href = URL.createObjectURL(blob);
-    link.download = 'comparison-frame-' + number + '.png';
+    link.download = name + '-frame-' + number + '.png';
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
   }, 'image/png');
+}
+
+function picture() {
+  save('comparison', ({width, height}) => ({left: 0, top: 0, width, height}), 300, () => '');
+}
+
+// A quarter of the picture's width and height around the magnifier, at whole pixels, and wholly within the picture.
+function crop() {
+  if (!magnified) {
+    magnify();
+    say('Move the magnifier to what is to be seen, and save the crop then.');
+    return;
+  }
+  say(shortfall());
+  const along = (size, place) => {
+    const length = Math.max(1, Math.round(size / 4));
+    return [clamp(Math.round(place * size - length / 2), 0, size - length), length];
+  };
+  const partOf = (clip) => {
+    const [left, width] = along(clip.width, magnified.x);
+    const [top, height] = along(clip.height, magnified.y);
+    return {left, top, width, height};
+  };
+  save('crop', partOf, 480, ({left, top, width, height}) => ' · ' + width + '×' + height + ' pixels at ' + left + ', ' + top);
 }
 
 function toggleKeys() {
@@ -119,6 +146,7 @@ const DEEDS = {
   loop: () => press(find('[data-do="loop"]'), !looped()),
   magnify,
   picture,
+  crop,
   screen: fullScreen,
   keys: toggleKeys,
 };
@@ -143,6 +171,7 @@ const KEYS = {
   l: DEEDS.loop,
   m: magnify,
   p: picture,
+  c: crop,
   f: fullScreen,
   '?': toggleKeys,
 };
