@@ -49,6 +49,7 @@ from studio.ui.components.synced_player import PlayerClip, player_record, served
 from studio.ui.components.values import Fact
 from studio.ui.forms.fields import FieldControls
 from studio.ui.listeners import LIGHT, Part, Sent, Updates, Values, text_of
+from studio.ui.panels import enlargers
 from studio.ui.panels.deletion import DeletionPanel
 from studio.ui.panels.enlargement import (
     EnlargementProgress,
@@ -116,6 +117,7 @@ class SuperResolutionTab:
                 self.beside = message.message(elem_id="enlarge-beside")
                 self._settings.place(gr.Radio, "scale", choices=SCALES, elem_classes="segments")
                 self._settings.place(gr.Radio, "method", choices=_methods())
+                self.model = facts(enlargers.card(self._method, self.context.machine), elem_id="enlarge-model")
                 self._settings.place(
                     gr.Dropdown,
                     "adapter",
@@ -135,6 +137,10 @@ class SuperResolutionTab:
                     self._excerpt.number("start", value=0, label="Part begins at", info="seconds")
                     self._excerpt.number("seconds", value=1, label="Part lasts", info="seconds; kept for the whole")
                 self.trouble = message.message(elem_id="enlarge-trouble")
+                if others := enlargers.absent(self.context.machine):
+                    with gr.Accordion("Models that are not here yet", open=False, elem_id="enlarge-others"):
+                        for name, other in others.items():
+                            facts(other, elem_id=f"enlarge-other-{name}")
             with gr.Column(scale=8, min_width=320, elem_classes="stage", elem_id="enlarge-stage"):
                 self._build_shown()
         self.kept = gr.State("")
@@ -195,6 +201,8 @@ class SuperResolutionTab:
             self.take_original, {self.original, *settings}, [self.kept_original, self.beside, self.trouble], **LIGHT
         )
         self.original.clear(self.drop_original, settings, [self.kept_original, self.beside, self.trouble], **LIGHT)
+        method = self._settings.by_field["method"]
+        method.input(self.describe, [method], [self.model], **LIGHT)
         for control in self._settings.by_field.values():
             control.input(self.foretell, settings, [self.source, self.forecast, self.trouble], **LIGHT)
         begins = {self.browser, *settings, *self._excerpt.by_field.values()}
@@ -211,6 +219,11 @@ class SuperResolutionTab:
         self.deletion.wire()
         removed = self.deletion.really.click(self.remove, going_on, [self.answer, self.deletion.question], **LIGHT)
         removed.then(self.open, following, self._shown, **LIGHT)
+
+    @property
+    def _method(self) -> str:
+        """The one that a new page offers."""
+        return str(getattr(self._settings.by_field["method"], "value", ""))
 
     def offer(self) -> Updates:
         """The versions that there are by now."""
@@ -265,6 +278,10 @@ class SuperResolutionTab:
         request = self._request(values)
         check_original(reference, request, look_at(request))
         return reference
+
+    def describe(self, method: Sent) -> Updates:
+        """The card of the model that is chosen."""
+        return {self.model: enlargers.card(text_of(method), self.context.machine) or {}}
 
     def drop(self) -> Updates:
         return {self.kept: "", self.source: {}, self.forecast: {}, self.trouble: {}}
