@@ -1,16 +1,24 @@
 """What enlarging gains, and what it takes: `python benchmarks/super_resolution.py --clip road.mp4`.
 
-A clip is shrunk and enlarged again, and held against what it was:
-- shrunk by bicubic interpolation that does not alias (`studio.clips.shrinking.shrunk`) and rounded to 8 bits;
-- PSNR and SSIM as `studio.metrics` defines them, means over pictures, and the PSNR's gain over bicubic (OpenCV's and
-  torch's, a = -0.75; Pillow's, a = -0.5, has a row of its own);
-- shrink-back: PSNR of the result, shrunk again, against what was given;
-- flicker: the mean second difference of pixels over time, as a ratio to the original's;
-- CPU seconds of a picture in one thread, encoding apart.
+A clip is made smaller and enlarged again, and held against what it was. Made smaller:
+- *enlarge*: by bicubic interpolation that does not alias (`studio.clips.shrinking.shrunk`), rounded to 8 bits;
+- *restore*: by blur, noise, other sizes and H.264 in random order (`studio.pocket.super_resolver.degradation`), drawn
+  once from a fixed seed.
 
-Clips: a real one, where one is given (--first and --last say which of its pictures; the project ships none), and
-renders of held-out worlds. Memory: the most that `python -m studio upscale` has resident for 48 and for 240 pictures,
-the reading process apart. Writes results/super_resolution.md and .json, and README's part between its marks.
+Figures are those of `studio.metrics.enlargement`, over all pictures: PSNR and SSIM (means over pictures), VMAF-NEG
+(libvmaf), shrink-back (PSNR of the result, shrunk again, against what was given), flicker and warping error (ratios to
+the original's own) and colour error (levels of 255). PSNR's gain is over bicubic (OpenCV's and torch's, a = -0.75;
+Pillow's, a = -0.5, has a row of its own). CPU seconds are those of a picture in one thread, encoding apart.
+
+Rows: interpolations; Lanczos with three back-projections; the pocket's linear filter alone (L), with its network
+(L + R), and as the studio runs it (L + R, back-projection); the same fine-tuned on other pictures of the clip
+(--learn-from, at most five minutes; the model that ships has seen none of them).
+
+Clips: a real one, where one is given (--first and --last say which of its pictures; the project ships none), pans over
+held-out photographs (--photographs, as `pocket super-resolver` has it), and renders of held-out worlds. Speed: pictures
+a second with every core, to 960×540. Memory: the most that `python -m studio upscale` has resident for 48 and for 240
+pictures, the reading process apart. Writes results/super_resolution.md and .json, a contact sheet, and README's part
+between its marks.
 """
 
 from __future__ import annotations
@@ -20,10 +28,10 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -35,7 +43,13 @@ RESULTS = ROOT / "benchmarks/results"
 MARKS = ("<!-- super-resolution -->", "<!-- /super-resolution -->")
 WORLD_SEEDS = range(5)
 """Held-out worlds that are rendered large."""
+TASKS = ("enlarge", "restore")
+MEASURED = ("psnr", "ssim", "vmaf_neg", "shrink_back", "flicker", "warping_error", "colour_error")
+LEARNING_MINUTES = 5.0
+SHOWN = ("bicubic", "Lanczos + back-projection", "L + R, back-projection")
+"""On the contact sheet, between what was given and the original."""
 Row = dict[str, Any]
+Enlarge = Callable[[np.ndarray], np.ndarray]
 
 
 def main() -> None:
@@ -46,27 +60,48 @@ def main() -> None:
     parser.add_argument("--clip", type=Path, help="a real clip")
     parser.add_argument("--first", type=int, default=150, help="first of its pictures that are measured")
     parser.add_argument("--last", type=int, default=220)
-    parser.add_argument("--every", type=int, default=1, help="every how many pictures")
+    parser.add_argument("--learn-from", type=int, default=150, help="how many of its first pictures are learnt from")
+    parser.add_argument("--photographs", type=Path, help="where the held-out photographs lie")
+    parser.add_argument("--weights", type=Path, help="the pocket super-resolver's folder, if not the shipped one")
+    parser.add_argument("--quick", action="store_true", help="a few pictures, no fine-tune, nothing written")
     args = parser.parse_args()
     import cv2
     import torch
 
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
+    tuned = None if args.quick or args.clip is None else _tuned(args)
     rows: list[Row] = []
     for name, clips in _sources(args):
-        for scale in (2, 4):
-            rows += [{"clip": name, "scale": scale} | row for row in _rows(clips, scale)]
-            print(rows[-1], flush=True)
-    memory = {str(count): _resident(count) for count in (48, 240)}
-    (RESULTS / "super_resolution.json").write_text(
-        json.dumps({"rows": rows, "resident_bytes": memory}, indent=1) + "\n", encoding="utf-8"
-    )
-    text = table(rows, memory)
+        for task in TASKS:
+            for scale in (2, 4):
+                versions = tuned if name.startswith("road") and task == "enlarge" else None
+                rows += [
+                    {"clip": name, "task": task, "scale": scale} | row
+                    for row in _rows(clips, task, scale, versions, args, sheet=name.startswith("road"))
+                ]
+                print(json.dumps(rows[-1]), flush=True)
+    if args.quick:
+        print(table(rows))
+        return
+    record = {
+        "rows": rows,
+        "speed": _speed(args),
+        "resident_bytes": {
+            method: {str(count): _resident(count, method) for count in (48, 240)}
+            for method in ("back-projection", "pocket")
+        },
+    }
+    (RESULTS / "super_resolution.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    text = f"{table(rows)}\n\n{_costs(record)}"
     (RESULTS / "super_resolution.md").write_text(f"# What enlarging gains\n\n{text}\n", encoding="utf-8")
-    first = [row for row in rows if row["clip"] == rows[0]["clip"]]
-    write_between(ROOT / "README.md", MARKS, table(first, memory))
+    short = [row for row in rows if row["clip"] == rows[0]["clip"]]
+    write_between(ROOT / "README.md", MARKS, f"{_short_table(short)}\n\n{_costs(record)}")
     print(text)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Clips
 
 
 def _sources(args: argparse.Namespace) -> Iterator[tuple[str, list[np.ndarray]]]:
@@ -74,110 +109,269 @@ def _sources(args: argparse.Namespace) -> Iterator[tuple[str, list[np.ndarray]]]
     from studio.driving_world import render, sample_scene
 
     if args.clip is not None:
-        frames = read_clip(args.clip).clip.frames[args.first : args.last + 1 : args.every]
+        frames = read_clip(args.clip).clip.frames[args.first : args.last + 1]
+        frames = frames[:6] if args.quick else frames
         yield f"road, {len(frames)} pictures", [frames]
-    worlds = [render(sample_scene(seed), height=540, width=960, num_frames=5).frames for seed in WORLD_SEEDS]
+    if args.photographs is not None:
+        pans = _pans(args.photographs)
+        yield f"pans over {len(pans)} held-out photographs", pans
+    seeds = WORLD_SEEDS[:1] if args.quick else WORLD_SEEDS
+    worlds = [render(sample_scene(seed), height=540, width=960, num_frames=5).frames for seed in seeds]
     yield f"{len(worlds)} worlds of 5 pictures", worlds
 
 
-def _methods(scale: int) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+def _pans(root: Path) -> list[np.ndarray]:
+    from studio.pocket.super_resolver.photographs import Moving, present, read
+
+    rng = np.random.default_rng(7)
+    return [Moving(read(path)).clip(rng, length=9, side=384) for _, path in present(root, held_out=True)]
+
+
+def _made_smaller(clip: np.ndarray, task: str, scale: int) -> np.ndarray:
+    from studio.clips.shrinking import shrunk
+    from studio.pocket.super_resolver.degradation import degraded
+    from studio.super_resolve.methods import in_8_bits
+
+    if task == "restore":
+        return degraded(clip, scale, np.random.default_rng(11))
+    return np.stack([in_8_bits(shrunk(each.astype(np.float32), scale)) for each in clip])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Methods
+
+
+def _methods(scale: int, task: str, tuned: Path | None, args: argparse.Namespace) -> dict[str, Callable[[], Enlarge]]:
+    """What makes each method anew for a clip, by the row's name."""
     import cv2
     from PIL import Image
 
+    from studio.pipelines.super_resolver import RecurrentRefiner, SuperResolverPipeline, load_super_resolver
     from studio.super_resolve.methods import BackProjection, Interpolation
+    from studio.super_resolve.networks import PocketSuperResolver
 
     def pillow(pictures: np.ndarray) -> np.ndarray:
-        height, width = pictures.shape[1:3]
-        size = (width * scale, height * scale)
+        size = (pictures.shape[2] * scale, pictures.shape[1] * scale)
         bicubic = Image.Resampling.BICUBIC
         return np.stack([np.asarray(Image.fromarray(each).resize(size, bicubic)) for each in pictures])
 
-    return {
-        "Pillow's bicubic": pillow,
-        "bicubic": Interpolation(scale, cv2.INTER_CUBIC),
-        "Lanczos": Interpolation(scale, cv2.INTER_LANCZOS4),
-        "Lanczos + back-projection": BackProjection(scale, 3),
+    shipped, restore = load_super_resolver(_weights(args)), task == "restore"
+    silent = RecurrentRefiner(channels=4, num_blocks=1)
+    linear = SuperResolverPipeline(shipped.upsampler, silent, silent)
+
+    def pocket(pipeline: Any, rounds: int) -> Callable[[], Enlarge]:
+        return lambda: PocketSuperResolver(pipeline, scale, restore=restore, back_projections=rounds)
+
+    methods: dict[str, Callable[[], Enlarge]] = {
+        "Pillow's bicubic": lambda: pillow,
+        "bicubic": lambda: Interpolation(scale, cv2.INTER_CUBIC),
+        "Lanczos": lambda: Interpolation(scale, cv2.INTER_LANCZOS4),
+        "Lanczos + back-projection": lambda: BackProjection(scale, 3),
+        "L": pocket(linear, 0),
+        "L + R": pocket(shipped, 0),
     }
+    if not restore:
+        methods["L + R, back-projection"] = pocket(shipped, 3)
+    if tuned is not None:
+        methods["L + R, fine-tuned, back-projection"] = pocket(load_super_resolver(_weights(args), tuned), 3)
+    return methods
 
 
-def _rows(clips: list[np.ndarray], scale: int) -> list[Row]:
-    from studio.clips.shrinking import shrunk
-    from studio.metrics import score
-    from studio.super_resolve.methods import in_8_bits
+def _weights(args: argparse.Namespace) -> Path:
+    from studio.machine import weights
+    from studio.preset import find_enlarger
+
+    return args.weights or weights.folder_of(find_enlarger("pocket"))
+
+
+def _tuned(args: argparse.Namespace) -> Path:
+    """The network, fine-tuned for at most five minutes on the clip's first pictures."""
+    from studio.clips.clip import Clip
+    from studio.clips.read import read_clip
+    from studio.clips.reference import reference_to
+    from studio.clips.write import write_clip
+    from studio.events import EnlargerTrainingStep
+    from studio.finetune.enlarger import train
+    from studio.finetune.enlarger_verb import begin
+    from studio.records.enlarger_versions import EnlargerVersionStore
+    from studio.records.runs import RunStore
+    from studio.requests.enlarger_training import read_enlarger_training
+    from studio.requests.work import TrainEnlarger
+
+    folder = Path(tempfile.mkdtemp(prefix="tuned-"))
+    clip = read_clip(args.clip).clip
+    write_clip(Clip(frames=clip.frames[: args.learn_from], fps=clip.fps), folder / "learnt.mp4")
+    store = RunStore(folder / "runs")
+    request = read_enlarger_training({"clips": [reference_to(folder / "learnt.mp4", field="clip")]})
+    version = begin(request, store=store)
+    began = time.monotonic()
+
+    def stop() -> Any:
+        return "cancel" if time.monotonic() - began > 60 * LEARNING_MINUTES else None
+
+    for event in train(TrainEnlarger(version_id=version.id), store=store, owner="local", stop=stop):
+        if isinstance(event, EnlargerTrainingStep):
+            print(f"fine-tune: step {event.step}, loss {event.loss:.4f}", flush=True)
+    return EnlargerVersionStore(store.folder).network(version.id, method="pocket", restore=False)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Figures
+
+
+def _rows(
+    clips: list[np.ndarray], task: str, scale: int, tuned: Path | None, args: argparse.Namespace, *, sheet: bool
+) -> list[Row]:
+    from studio.metrics.enlargement import Meter
 
     clips = [clip[:, : clip.shape[1] // scale * scale, : clip.shape[2] // scale * scale] for clip in clips]
-    given = [np.stack([in_8_bits(shrunk(each.astype(np.float32), scale)) for each in clip]) for clip in clips]
-    rows: list[Row] = []
-    for name, enlarge in _methods(scale).items():
-        enlarge(given[0][:1])
-        began = time.process_time()
-        made = [np.concatenate([enlarge(each[None]) for each in clip]) for clip in given]
-        seconds = (time.process_time() - began) / sum(map(len, made))
-        scores = [score(one, other, ["psnr", "ssim", "flicker"]) for one, other in zip(made, clips, strict=True)]
-        steady = [score(clip, clip, ["flicker"])["flicker"] for clip in clips]
-        back = [
-            _psnr(shrunk(large.astype(np.float32), scale), small)
-            for large_clip, small_clip in zip(made, given, strict=True)
-            for large, small in zip(large_clip, small_clip, strict=True)
-        ]
+    given = [_made_smaller(clip, task, scale) for clip in clips]
+    methods = _methods(scale, task, tuned, args)
+    seconds = dict.fromkeys(methods, 0.0)
+    figures: dict[str, list[dict[str, float]]] = {name: [] for name in methods}
+    for clip, small in zip(clips, given, strict=True):
+        made = {name: make() for name, make in methods.items()}
+        for enlarge in made.values():  # what is loaded at first is not on the clock
+            enlarge(small[:1])
+        made = {name: make() for name, make in methods.items()}
+        height, width = clip.shape[1:3]
+        with Meter(tuple(methods), height=height, width=width, scale=scale, original=True, names=MEASURED) as meter:
+            for number, (large, one) in enumerate(zip(clip, small, strict=True)):
+                pictures: dict[str, np.ndarray] = {}
+                for name, enlarge in made.items():
+                    began = time.process_time()
+                    pictures[name] = enlarge(one[None])[0]
+                    seconds[name] += time.process_time() - began
+                meter.add(pictures, given=one, original=large)
+                if sheet and number == len(clip) // 2 and not args.quick:
+                    _write_sheet(task, scale, one, pictures, large)
+            for name, found in meter.figures().items():
+                figures[name].append(dict(found))
+    count = sum(map(len, clips))
+    return [
+        {"method": name, "cpu_seconds": seconds[name] / count}
+        | {key: float(np.mean([each[key] for each in found])) for key in found[0]}
+        for name, found in figures.items()
+    ]
+
+
+def _write_sheet(
+    task: str, scale: int, given: np.ndarray, pictures: dict[str, np.ndarray], original: np.ndarray
+) -> None:
+    """The same two places of a picture: as given, by some methods, and as it was."""
+    import cv2
+    from PIL import Image
+
+    nearest = cv2.resize(given, original.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    last = SHOWN[-1] if SHOWN[-1] in pictures else "L + R"
+    shown = [nearest, *(pictures[name] for name in (*SHOWN[:2], last)), original]
+    rows = []
+    for top, left in ((250, 380), (300, 60)):
+        cuts = [each[top : top + 120, left : left + 200] for each in shown]
         rows.append(
-            {
-                "method": name,
-                "psnr": float(np.mean([each["psnr"] for each in scores])),
-                "ssim": float(np.mean([each["ssim"] for each in scores])),
-                "flicker": float(np.mean([each["flicker"] for each in scores]) / np.mean(steady)),
-                "back": float(np.mean(back)),
-                "cpu_seconds": seconds,
-            }
+            np.concatenate([np.pad(cut, ((0, 4), (0, 4), (0, 0)), constant_values=255) for cut in cuts], axis=1)
         )
-    return rows
+    path = RESULTS / f"super_resolution_{task}_{scale}x.png"
+    sheet = Image.fromarray(np.concatenate(rows))
+    sheet.resize((sheet.width * 2, sheet.height * 2), Image.Resampling.NEAREST).save(path)
 
 
-def _psnr(one: np.ndarray, other: np.ndarray) -> float:
-    return float(10 * np.log10(255**2 / np.mean((one.astype(np.float64) - other) ** 2)))
+def _speed(args: argparse.Namespace) -> dict[str, Any]:
+    """Pictures a second to 960×540 with every core, encoding apart, by scale; and what the processor can do."""
+    import cv2
+    import torch
+
+    from studio.pipelines.super_resolver import load_super_resolver
+    from studio.super_resolve.networks import PocketSuperResolver
+
+    cores = len(os.sched_getaffinity(0))
+    cv2.setNumThreads(cores)
+    torch.set_num_threads(cores)
+    found: dict[str, Any] = {"cores": cores, "capability": torch.backends.cpu.get_cpu_capability()}
+    for scale in (2, 4):
+        upscaler = PocketSuperResolver(load_super_resolver(_weights(args)), scale, back_projections=3)
+        picture = np.random.default_rng(0).integers(0, 256, (1, 540 // scale, 960 // scale, 3), np.uint8)
+        upscaler(picture)
+        began, count = time.perf_counter(), 20
+        for _ in range(count):
+            upscaler(picture)
+        found[str(scale)] = count / (time.perf_counter() - began)
+    return found
 
 
-def _resident(count: int) -> int:
+def _resident(count: int, method: str) -> int:
     """Bytes that enlarging so many pictures of 480×270 four times has resident at the most."""
     from studio.clips.clip import Clip
     from studio.clips.write import write_clip
     from studio.driving_world import render, sample_scene
 
     frames = render(sample_scene(0), height=270, width=480, num_frames=24).frames
-    with TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.mp4"
         write_clip(Clip(frames=np.concatenate([frames] * (count // 24)), fps=24), clip)
         code = (
             "import resource, sys; from studio.__main__ import main; status = main(sys.argv[1:]); "
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024); sys.exit(status)"
         )
-        command = [sys.executable, "-c", code, "upscale", str(clip), "--scale", "4", "--runs", folder]
-        done = subprocess.run(command, env=os.environ, cwd=ROOT, capture_output=True, text=True, check=True)
+        command = [sys.executable, "-c", code, "upscale", str(clip), "--scale", "4", "--method", method]
+        done = subprocess.run(
+            [*command, "--runs", folder], env=os.environ, cwd=ROOT, capture_output=True, text=True, check=True
+        )
     return int(done.stdout.splitlines()[-1])
 
 
-def table(rows: list[Row], memory: dict[str, int]) -> str:
+# ---------------------------------------------------------------------------------------------------------------------
+# Tables
+
+
+def table(rows: list[Row]) -> str:
     lines = [
-        "| clip | scale | method | PSNR | over bicubic | SSIM | shrink-back | flicker | CPU seconds a picture |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| clip | task | scale | method | PSNR | over bicubic | SSIM | VMAF-NEG | shrink-back | flicker | warping "
+        "| colour | CPU seconds a picture |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
-        plain = next(
-            each["psnr"]
-            for each in rows
-            if (each["clip"], each["scale"], each["method"]) == (row["clip"], row["scale"], "bicubic")
-        )
         lines.append(
-            f"| {row['clip']} | {row['scale']}× | {row['method']} | {row['psnr']:.2f} dB "
-            f"| {row['psnr'] - plain:+.2f} dB | {row['ssim']:.4f} | {row['back']:.1f} dB | {row['flicker']:.2f}× "
-            f"| {row['cpu_seconds']:.3f} |"
+            f"| {row['clip']} | {row['task']} | {row['scale']}× | {row['method']} | {row['psnr']:.2f} dB "
+            f"| {row['psnr'] - _bicubic(rows, row)['psnr']:+.2f} dB | {row['ssim']:.4f} | {row.get('vmaf_neg', 0):.1f} "
+            f"| {row['shrink_back']:.1f} dB | {row['flicker']:.2f}× | {row['warping_error']:.2f}× "
+            f"| {row['colour_error']:.2f} | {row['cpu_seconds']:.3f} |"
         )
-    few, many = memory["48"], memory["240"]
-    lines += [
-        "",
-        f"Memory for 240 pictures is {many / few:.2f}× that for 48 ({many / 1e6:.0f} MB resident, 480×270 at 4×).",
-    ]
     return "\n".join(lines)
+
+
+def _short_table(rows: list[Row]) -> str:
+    """One line a method, PSNR over bicubic for each task and scale."""
+    tasks = [(task, scale) for task in TASKS for scale in (2, 4)]
+    titles = [f"{task} {scale}×" for task, scale in tasks]
+    lines = [f"| PSNR over bicubic | {' | '.join(titles)} |", f"| --- |{' --- |' * len(titles)}"]
+    for method in dict.fromkeys(row["method"] for row in rows):
+        cells = []
+        for task, scale in tasks:
+            found = [row for row in rows if (row["method"], row["task"], row["scale"]) == (method, task, scale)]
+            cells.append(f"{found[0]['psnr'] - _bicubic(rows, found[0])['psnr']:+.2f} dB" if found else "")
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _bicubic(rows: list[Row], row: Row) -> Row:
+    same = [each for each in rows if all(each[key] == row[key] for key in ("clip", "task", "scale"))]
+    return next(each for each in same if each["method"] == "bicubic")
+
+
+def _costs(record: Row) -> str:
+    speed, memory = record["speed"], record["resident_bytes"]
+    words = [
+        f"To 960×540, L + R with back-projection makes {speed['2']:.1f} pictures a second at 2× and {speed['4']:.1f} at "
+        f"4× on {speed['cores']} cores ({speed['capability']}), encoding apart."
+    ]
+    for method, of_count in memory.items():
+        few, many = of_count["48"], of_count["240"]
+        words.append(
+            f"Memory of {method} for 240 pictures is {many / few:.2f}× that for 48 ({many / 1e6:.0f} MB resident, "
+            "480×270 at 4×)."
+        )
+    return " ".join(words)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,9 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def upscaler(name: str, checkpoints: dict[str, Path]) -> Iterator[ModelUpscaler]:
-    yield upscaler_of(preset_for(name, checkpoints[name]), 2)
+    loaded = upscaler_of(preset_for(name, checkpoints[name]), 2)
+    assert isinstance(loaded, ModelUpscaler)
+    yield loaded
     pipelines.unload()
 
 
