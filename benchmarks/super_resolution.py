@@ -362,8 +362,8 @@ def _bicubic(rows: list[Row], row: Row) -> Row:
 def _costs(record: Row) -> str:
     speed, memory = record["speed"], record["resident_bytes"]
     words = [
-        f"To 960×540, L + R with back-projection makes {speed['2']:.1f} pictures a second at 2× and {speed['4']:.1f} at "
-        f"4× on {speed['cores']} cores ({speed['capability']}), encoding apart."
+        f"To 960×540, L + R with back-projection makes {speed['2']:.1f} pictures a second at 2× and {speed['4']:.1f} "
+        f"at 4× on {speed['cores']} cores ({speed['capability']}), encoding apart."
     ]
     for method, of_count in memory.items():
         few, many = of_count["48"], of_count["240"]

@@ -46,6 +46,9 @@ def test_every_stage_runs_and_what_comes_out_is_a_pipeline(trained: Path) -> Non
     figures = json.loads((trained / "export" / FIGURES).read_text())
     assert set(figures["held_out_psnr"]) == {"enlarge", "restore"}
     assert len(figures["photographs"]) == 1
+    words = (trained / "export/README.md").read_text(encoding="utf-8")
+    learnt = next(each for each in photographs.listed() if each.file in figures["photographs"])
+    assert f"| {learnt.title} | {learnt.author} | {learnt.licence} |" in words
 
 
 def test_a_stage_that_is_done_goes_on_from_there(trained: Path) -> None:

@@ -29,6 +29,7 @@ TASKS: dict[str, Literal["enlarge", "restore"]] = {"refiner": "enlarge", "restor
 Report = Callable[[Any], None]
 HELD_OUT_WORLDS = 3
 """Renders of held-out worlds of which the gate's clips are cut, beside those of held-out photographs."""
+DEVICE = "device.txt"
 FIGURES = "gains.json"
 """In the checkpoint's folder: what was measured on held-out clips, and the photographs that were learnt from."""
 
@@ -166,6 +167,8 @@ def _network(
         report(event)
     trainee.load_average()
     write_whole(folder / f"{stage}.pt", refiner.state_dict())
+    on = torch.cuda.get_device_name(where) if where.type == "cuda" else "processors"
+    (folder / DEVICE).write_text(f"{on}\n", encoding="utf-8")
 
 
 def _upsampler(folder: Path) -> Any:
@@ -193,6 +196,8 @@ def export(folder: Path, destination: Path, *, gate: bool, report: Report) -> No
     import torch
 
     from studio.pipelines.super_resolver import RecurrentRefiner, SuperResolverPipeline
+    from studio.pocket.super_resolver.card import card
+    from studio.pocket.super_resolver.photographs import listed
     from studio.pocket.super_resolver.recipe import check_gain, gains
 
     upsampler, held_out = _upsampler(folder), _held_out(folder)
@@ -212,7 +217,22 @@ def export(folder: Path, destination: Path, *, gate: bool, report: Report) -> No
     (destination / FIGURES).write_text(json.dumps(record, indent=1) + "\n")
     sums = {str(path.relative_to(destination)): sha256_of(path) for path in sorted(destination.glob("*/*.safetensors"))}
     (destination / CHECKSUMS).write_text(json.dumps({"sha256": sums}, indent=1) + "\n")
+    files = set(record["photographs"])
+    words = card(
+        figures,
+        [each for each in listed() if each.file in files],
+        held_out=len(held_out),
+        parameters=sum(p.numel() for model in (upsampler, *networks.values()) for p in model.parameters()),
+        device=device_of(folder),
+    )
+    (destination / "README.md").write_text(words, encoding="utf-8")
     report(f"checkpoint in {destination}")
+
+
+def device_of(folder: Path) -> str:
+    """What the networks were trained on, as their stages wrote it down."""
+    path = folder / DEVICE
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else "processors"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
