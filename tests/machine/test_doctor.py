@@ -41,6 +41,12 @@ def test_this_machine_is_examined_without_a_fault_in_the_pocket_model(tmp_path: 
     assert not (tmp_path / "runs").exists(), "looking must not make the folder"
 
 
+def test_models_that_enlarge_are_examined_too(tmp_path: Path) -> None:
+    found = _by_subject(examine(machine=SMALL, cache=tmp_path))
+    assert "does not fit" in found["swiftvr, to enlarge"].text
+    assert found["realesrgan, to enlarge"].state in ("well", "note")
+
+
 def test_findings_print_and_go_into_json(tmp_path: Path) -> None:
     for finding in examine(machine=SMALL, cache=tmp_path):
         assert finding.subject in str(finding)
