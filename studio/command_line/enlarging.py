@@ -21,7 +21,7 @@ from studio.command_line.grammar import (
 from studio.errors import RequestError
 
 if TYPE_CHECKING:
-    from studio.events import EnlargementEvent
+    from studio.events import EnlargementEvent, EnlargementFinished
     from studio.records.enlargements import Enlargement
     from studio.records.runs import RunStore
     from studio.requests.super_resolution import SuperResolutionRequest
@@ -53,6 +53,12 @@ def add_upscale(commands: Commands) -> None:
         metavar="CLIP",
         help="a larger clip that this one came from: the result is held against it, and the figures are printed",
     )
+    parser.add_argument(
+        "--compare",
+        nargs="+",
+        metavar="METHOD",
+        help="by each of these methods, and one table of their figures; what is stored is not made again",
+    )
     parser.add_argument("-o", "--output", type=Path, help="copy the result here (.mp4)")
     parser.add_argument("--forecast", action="store_true", help="measure a few pictures, and say what all would take")
     add_runs_folder(parser)
@@ -66,37 +72,19 @@ def add_enlargements(commands: Commands) -> None:
 
 
 def _upscale(chosen: argparse.Namespace) -> int:
-    from studio.events import EnlargementFinished, EnlargementStarted, event_to_json, never
     from studio.records.enlargements import ALL_STREAMS, EnlargementStore
     from studio.records.runs import RunStore, runs_folder
-    from studio.super_resolve import enlarge, forecast
+    from studio.super_resolve import forecast
 
     _check_output(chosen.output)
     store = RunStore(chosen.runs or runs_folder())
     if chosen.forecast and chosen.clip is not None:
         request = _request(chosen)
         return _print_forecast(request, forecast(request, store=store), as_json=chosen.json)
+    if chosen.compare:
+        return _compare(chosen, store)
     work = _work(chosen, store)
-    cancelled = cancel_on_signal()
-    printer = _Printer()
-    stream = enlarge(work, store=store, owner="local", stop=never)
-    finished: EnlargementFinished | None = None
-    try:
-        for event in stream:
-            if chosen.json:
-                print_json(event_to_json(event))
-            else:
-                printer.show(event)
-            if isinstance(event, EnlargementFinished):
-                finished = event
-            elif cancelled.is_set() and not isinstance(event, EnlargementStarted):
-                stream.close()
-                print(f"\nstopped; go on with --go-on {work.enlargement_id}", file=sys.stderr)
-                raise KeyboardInterrupt
-    finally:
-        printer.close()
-        stream.close()
-    assert finished is not None
+    finished = _follow(work, store, as_json=chosen.json)
     enlargement = EnlargementStore(store.folder).get(work.enlargement_id)
     folder = EnlargementStore(store.folder).path(work.enlargement_id)
     made = folder / finished.path
@@ -110,6 +98,86 @@ def _upscale(chosen: argparse.Namespace) -> int:
         if chosen.excerpt is not None:
             print(f"make the rest with: python -m studio upscale --go-on {work.enlargement_id}")
     return 0
+
+
+def _follow(work: EnlargeClip, store: RunStore, *, as_json: bool) -> EnlargementFinished:
+    """The work, told as it goes.
+
+    Raises:
+        KeyboardInterrupt: it was stopped.
+    """
+    from studio.events import EnlargementFinished, EnlargementStarted, event_to_json, never
+    from studio.super_resolve import enlarge
+
+    cancelled = cancel_on_signal()
+    printer = _Printer()
+    stream = enlarge(work, store=store, owner="local", stop=never)
+    finished: EnlargementFinished | None = None
+    try:
+        for event in stream:
+            if as_json:
+                print_json(event_to_json(event))
+            else:
+                printer.show(event)
+            if isinstance(event, EnlargementFinished):
+                finished = event
+            elif cancelled.is_set() and not isinstance(event, EnlargementStarted):
+                stream.close()
+                print(f"\nstopped; go on with --go-on {work.enlargement_id}", file=sys.stderr)
+                raise KeyboardInterrupt
+    finally:
+        printer.close()
+        stream.close()
+    assert finished is not None
+    return finished
+
+
+def _compare(chosen: argparse.Namespace, store: RunStore) -> int:
+    """Each method on the clip, one after the other, and a table of them all."""
+    from studio.clips.reference import reference_to
+    from studio.records.codec import to_json
+    from studio.records.enlargements import EnlargementStore
+    from studio.requests.super_resolution import read_super_resolution_request
+    from studio.requests.work import EnlargeClip
+    from studio.super_resolve import begun, is_done
+
+    for flag in ("go_on", "excerpt", "output", "method"):
+        if getattr(chosen, flag):
+            raise RequestError(
+                "Several methods are compared on the whole of one clip.",
+                field=f"--{flag.replace('_', '-')}",
+                way_out="Leave it out, or leave out --compare.",
+            )
+    original = None if chosen.original is None else reference_to(chosen.original, field="--original")
+    written = _request(chosen).model_dump(mode="json")
+    enlargements = EnlargementStore(store.folder)
+    rows: list[Enlargement] = []
+    for method in dict.fromkeys(chosen.compare):
+        one = begun(read_super_resolution_request(written | {"method": method}), store=store, original=original)
+        if not is_done(one):
+            _follow(EnlargeClip(enlargement_id=one.id), store, as_json=chosen.json)
+        rows.append(enlargements.get(one.id))
+        if chosen.json:
+            print_json({"id": one.id, "method": method} | {"measurements": to_json(rows[-1])["measurements"]})
+    if not chosen.json:
+        _print_comparison(rows)
+    return 0
+
+
+def _print_comparison(rows: list[Enlargement]) -> None:
+    """A line for each method, a column for each figure."""
+    from studio.records.enlargements import MADE, VIDEO
+    from studio.requests.super_resolution import method_title
+    from studio.super_resolve.wording import figure_text, figure_title, measured_names
+
+    measured = [each.measurements[VIDEO] for each in rows]
+    names = list(dict.fromkeys(name for each in measured for name in measured_names(each)))
+    heads = ["seconds", *(figure_title(name, measured[0]) for name in names)]
+    print("  ".join([" " * 28, *heads]))
+    for each, found in zip(rows, measured, strict=True):
+        values = [figure_text(name, found.figures.get(MADE, {}).get(name)) for name in names]
+        cells = [cell.rjust(len(head)) for cell, head in zip([f"{each.seconds:.1f}", *values], heads, strict=True)]
+        print("  ".join([method_title(each.request.method)[:28].ljust(28), *cells]))
 
 
 def _check_output(output: Path | None) -> None:

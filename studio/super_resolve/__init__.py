@@ -12,6 +12,7 @@ streams.
 
     verb.py          what is called: begin, forecast, enlarge
     walk.py          parts, one after the other, as a stream of events
+    comparing.py     several methods on one clip
     measuring.py     what was made, held against the original and the clip that was given
     methods.py       how one picture becomes a larger one
 
@@ -19,6 +20,7 @@ Knows the order of the work. Refuses to know how films are read and written (`cl
 """
 
 from studio.metrics.enlargement import FIGURES
+from studio.super_resolve.comparing import begun, beside, is_done
 from studio.super_resolve.verb import (
     Forecast,
     begin,
@@ -34,10 +36,13 @@ __all__ = [
     "FIGURES",
     "Forecast",
     "begin",
+    "begun",
+    "beside",
     "check_original",
     "enlarge",
     "forecast",
     "hold_against",
+    "is_done",
     "look_at",
     "super_resolve",
 ]

@@ -75,6 +75,31 @@ def test_the_figures_against_an_original_are_printed_and_listed(
     assert f"{figures['made']['psnr']:.2f}" in capsys.readouterr().out
 
 
+def test_methods_are_compared_on_one_clip_and_what_is_stored_is_not_made_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = str(write_pictures(tmp_path / "in.mp4"))
+    assert main(["upscale", clip, "--method", "lanczos", "-o", str(tmp_path / "large.mp4"), "--json"]) == 0
+    known = _json_lines(capsys)[-1]["enlargement_id"]
+    compared = ["upscale", clip, "--compare", "lanczos", "bicubic", "--original", str(tmp_path / "large.mp4")]
+    assert main([*compared, "--json"]) == 0
+    lines = _json_lines(capsys)
+    lanczos, bicubic = [line for line in lines if "method" in line]
+    assert lanczos["id"] == known
+    made = [line["enlargement_id"] for line in lines if line.get("event") == "EnlargementStarted"]
+    assert made == [bicubic["id"]]
+    assert main(compared) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in said] == ["seconds", "Lanczos", "Bicubic"]
+    assert "VMAF-NEG" in said[0]
+    assert main(["enlargements", "--json"]) == 0
+    assert len(_json_lines(capsys)) == 2
+    assert main(["upscale", clip, "--compare", "lanczos", "--excerpt", "0", "1"]) == RequestError.exit_status
+    assert "Leave it out, or leave out --compare" in capsys.readouterr().err
+    assert main(["upscale", clip, "--compare", "sharpest"]) == RequestError.exit_status
+    assert "No method is called 'sharpest'" in capsys.readouterr().err
+
+
 def test_an_original_may_be_named_later(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clip = write_pictures(tmp_path / "in.mp4")
     assert main(["upscale", str(clip), "-o", str(tmp_path / "large.mp4"), "--json"]) == 0

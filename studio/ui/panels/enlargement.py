@@ -5,7 +5,9 @@ Knows records and events of enlargements. Refuses to know the buttons.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from studio.errors import from_json
 from studio.events import EnlargementStarted, Event, FramesEnlarged, FramesMeasured, Notice
@@ -13,6 +15,8 @@ from studio.records.enlargements import (
     BICUBIC,
     EXCERPT,
     MADE,
+    ORIGINAL_OF,
+    TWIN_OF,
     VIDEO,
     Enlargement,
     EnlargementState,
@@ -23,6 +27,7 @@ from studio.requests.super_resolution import SuperResolutionRequest, method_titl
 from studio.super_resolve import FIGURES, Forecast
 from studio.super_resolve.wording import figure_text, figure_title, measured_names, whose_title
 from studio.ui.components import message
+from studio.ui.components.synced_player import MOST_CLIPS
 from studio.ui.components.values import Fact, Facts, FigureColumn, FigureRow, FigureTable, Message
 from studio.ui.wording import seconds_text, size_text
 
@@ -132,58 +137,93 @@ _FACTS = ("psnr", "vmaf")
 """Said under a picture's title."""
 
 
-def shown_measurement(enlargement: Enlargement) -> tuple[str, Measurement] | None:
-    """The file that was measured, the whole rather than a part, and what came of it."""
-    for name in (VIDEO, EXCERPT):
-        if name in enlargement.measurements:
-            return name, enlargement.measurements[name]
-    return None
+def figures_of(
+    enlargement: Enlargement,
+    others: Sequence[Enlargement] = (),
+    notes: Mapping[str, str] = MappingProxyType({}),
+    picked: Sequence[str] = (),
+) -> FigureTable:
+    """The value of the table under the player; empty until something was measured.
 
-
-def columns_of(measured: Measurement) -> list[FigureColumn]:
-    return [FigureColumn(title=figure_title(name, measured), hint=_HINTS[name]) for name in measured_names(measured)]
-
-
-def cells_of(measured: Measurement, whose: str) -> list[str]:
-    figures = measured.figures.get(whose, {})
-    return [figure_text(name, figures.get(name)) for name in measured_names(measured)]
-
-
-def figures_of(enlargement: Enlargement) -> FigureTable:
-    """The value of the table under the player; empty until something was measured."""
-    found = shown_measurement(enlargement)
-    if found is None:
+    Args:
+        enlargement: The one that is shown.
+        others: It and those beside it; none where it stands alone.
+        notes: What is being done with one, or went wrong, by its id.
+        picked: Whose pictures are in the player, by their ids.
+    """
+    rows = list(others) or [enlargement]
+    name = VIDEO if any(VIDEO in each.measurements for each in rows) else EXCERPT
+    measured = {each.id: each.measurements[name] for each in rows if name in each.measurements}
+    if not measured:
         return {}
-    name, measured = found
-    against = f" against {enlargement.original.path.name}" if measured.against_original and enlargement.original else ""
-    what = "The part" if name == EXCERPT else "All of it"
-    if measured.error is not None:
-        notes = [f"It could not be measured: {from_json(measured.error)}"]
-    else:
-        notes = list(measured.lacking.values())
-        if not measured.against_original:
-            notes.append("With its large original, if there is one, nearness to it is measured as well.")
-    rows = [
-        FigureRow(
-            key=whose,
-            shape=shape,
-            title=whose_title(whose, enlargement),
-            state="complete",
-            marks=[],
-            cells=cells_of(measured, whose),
-            note="",
-            may_be_picked=False,
-        )
-        for shape, whose in enumerate((MADE, BICUBIC))
-        if whose in measured.figures
+    shown = measured.get(enlargement.id) or next(iter(measured.values()))
+    figures = [figure for figure in FIGURES if any(figure in measured_names(each) for each in measured.values())]
+    drawn: list[FigureRow] = [
+        {
+            **_row(each, MADE, shape, measured.get(each.id), figures),
+            "note": notes.get(each.id, ""),
+            "may_be_picked": len(rows) > 1 and may_be_played(each, enlargement),
+        }
+        for shape, each in enumerate(rows)
     ]
+    if all(each.request.method != BICUBIC for each in rows) and BICUBIC in shown.figures:
+        drawn.append(_row(enlargement, BICUBIC, len(rows), shown, figures))
     return {
         "title": "Figures",
-        "hint": f"{what}: {measured.num_frames} pictures, as they lie in the file{against}.",
-        "columns": columns_of(measured),
-        "groups": [{"title": "", "line": "", "rows": rows}],
-        "notes": notes,
+        "hint": _hint(enlargement, name, shown),
+        "columns": [FigureColumn(title="Seconds", hint="Spent on it"), *_columns(figures, shown)],
+        "groups": [{"title": "", "line": "", "rows": drawn}],
+        "notes": _notes(shown),
+        "picked": list(picked),
+        "most": most_picked(enlargement),
     }
+
+
+def may_be_played(each: Enlargement, shown: Enlargement) -> bool:
+    """Whether its pictures can stand beside those that are shown."""
+    twin = TWIN_OF[VIDEO] in shown.outputs
+    return twin and VIDEO in each.outputs and each.outputs[VIDEO] == shown.outputs[VIDEO]
+
+
+def most_picked(enlargement: Enlargement) -> int:
+    """Besides bicubic, and the original where there is one."""
+    return MOST_CLIPS - 1 - (ORIGINAL_OF[VIDEO] in enlargement.outputs)
+
+
+def _row(
+    enlargement: Enlargement, whose: str, shape: int, measured: Measurement | None, figures: list[str]
+) -> FigureRow:
+    values = {} if measured is None else measured.figures.get(whose, {})
+    seconds = seconds_text(enlargement.seconds) if whose == MADE and measured else "–"
+    marks = ["restored"] if whose == MADE and enlargement.request.restore else []
+    return FigureRow(
+        key=enlargement.id if whose == MADE else whose,
+        shape=shape,
+        title=whose_title(whose, enlargement),
+        state="complete" if measured else "waiting",
+        marks=marks,
+        cells=[seconds, *(figure_text(name, values.get(name)) for name in figures)] if measured else [],
+        note="",
+        may_be_picked=False,
+    )
+
+
+def _columns(figures: list[str], measured: Measurement) -> list[FigureColumn]:
+    return [FigureColumn(title=figure_title(name, measured), hint=_HINTS[name]) for name in figures]
+
+
+def _hint(enlargement: Enlargement, name: str, measured: Measurement) -> str:
+    against = f" against {enlargement.original.path.name}" if measured.against_original and enlargement.original else ""
+    what = "The part" if name == EXCERPT else "All of it"
+    return f"{what}: {measured.num_frames} pictures, as they lie in the file{against}."
+
+
+def _notes(measured: Measurement) -> list[str]:
+    if measured.error is not None:
+        return [f"It could not be measured: {from_json(measured.error)}"]
+    if measured.against_original:
+        return list(measured.lacking.values())
+    return ["With its large original, if there is one, nearness to it is measured as well."]
 
 
 def player_facts(measured: Measurement | None, whose: str) -> list[str]:

@@ -8,13 +8,14 @@ are enlarged.
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping
 from pathlib import Path
 
 import gradio as gr
 
 from studio.clips.reference import FileReference
 from studio.clips.uploads import Uploads, checksum_of
-from studio.errors import ClipError, EnlargementError, RequestError, StudioError
+from studio.errors import ClipError, EnlargementError, RequestError, StudioError, from_json
 from studio.jobs import Job
 from studio.machine import weights
 from studio.preset import list_enlargers
@@ -39,7 +40,7 @@ from studio.requests.super_resolution import (
     read_super_resolution_request,
 )
 from studio.requests.work import EnlargeClip
-from studio.super_resolve import begin, check_original, forecast, hold_against, look_at
+from studio.super_resolve import begin, begun, beside, check_original, forecast, hold_against, is_done, look_at
 from studio.super_resolve.wording import whose_title
 from studio.ui.attachment import signs_of
 from studio.ui.components import message
@@ -48,7 +49,7 @@ from studio.ui.components.static_html import facts, figure_table
 from studio.ui.components.synced_player import PlayerClip, player_record, served, synced_player
 from studio.ui.components.values import Fact
 from studio.ui.forms.fields import FieldControls
-from studio.ui.listeners import LIGHT, Part, Sent, Updates, Values, text_of
+from studio.ui.listeners import LIGHT, Part, Sent, Updates, Values, sent_by, text_of
 from studio.ui.panels import enlargers
 from studio.ui.panels.deletion import DeletionPanel
 from studio.ui.panels.enlargement import (
@@ -56,6 +57,8 @@ from studio.ui.panels.enlargement import (
     facts_of_source,
     figures_of,
     forecast_of,
+    may_be_played,
+    most_picked,
     player_facts,
     status_of,
 )
@@ -136,6 +139,14 @@ class SuperResolutionTab:
                 with gr.Row(elem_classes="numbers"):
                     self._excerpt.number("start", value=0, label="Part begins at", info="seconds")
                     self._excerpt.number("seconds", value=1, label="Part lasts", info="seconds; kept for the whole")
+                self.methods = gr.CheckboxGroup(
+                    choices=_methods(),
+                    value=[],
+                    label="Several methods",
+                    info="beside one another, from the queue",
+                    elem_id="enlarge-methods",
+                )
+                self.compare = gr.Button("Compare methods", elem_id="enlarge-compare")
                 self.trouble = message.message(elem_id="enlarge-trouble")
                 if others := enlargers.absent(self.context.machine):
                     with gr.Accordion("Models that are not here yet", open=False, elem_id="enlarge-others"):
@@ -150,6 +161,8 @@ class SuperResolutionTab:
         self.chosen = gr.State("")
         self.progress = gr.State(EnlargementProgress())
         self.played = gr.State(None)
+        self.picked = gr.State([])
+        """Enlargements beside the one that is chosen, in the player."""
         self.seen = gr.State(None)
         self.timer = gr.Timer(LOOK_SECONDS, active=False)
 
@@ -192,7 +205,7 @@ class SuperResolutionTab:
     def wire(self, tab: gr.Tab) -> None:
         """Connect the tab, which looks anew whenever it is opened."""
         settings = {self.kept, self.kept_original, *self._settings.by_field.values()}
-        following = [self.browser, self.chosen, self.progress, self.played]
+        following = [self.browser, self.chosen, self.progress, self.played, self.picked]
         self.file.upload(
             self.take, {self.file, *settings}, [self.kept, self.source, self.forecast, self.trouble], **LIGHT
         )
@@ -205,6 +218,10 @@ class SuperResolutionTab:
         method.input(self.describe, [method], [self.model], **LIGHT)
         for control in self._settings.by_field.values():
             control.input(self.foretell, settings, [self.source, self.forecast, self.trouble], **LIGHT)
+        comparing = {self.browser, self.methods, *settings}
+        self.compare.click(self.begin_several, comparing, [*self._shown, self.trouble, self.answer], **LIGHT)
+        picking = [self.browser, self.chosen, self.progress, self.picked]
+        self.figures.pick(self.pick, picking, [*self._shown, self.picked], **LIGHT)
         begins = {self.browser, *settings, *self._excerpt.by_field.values()}
         for button, act in ((self.start, self.begin), (self.try_out, self.begin_part)):
             button.click(act, begins, [*self._shown, self.trouble, self.answer], **LIGHT)
@@ -339,6 +356,41 @@ class SuperResolutionTab:
             return self._refused(error)
         return self._shows(visitor, enlargement.id, EnlargementProgress(), None) | {self.trouble: {}, self.answer: {}}
 
+    def begin_several(self, values: Values) -> Updates:
+        """An enlargement by each method that is ticked; those that are stored are not made again."""
+        visitor = Visitor(self.context, values[self.browser])
+        ticked = values[self.methods]
+        store, troubles, latest = self.context.store, [], ""
+        try:
+            request = self._request(values)
+            self._refuse_too_much(request)
+            original = self._original(values)
+            if not isinstance(ticked, list) or not ticked:
+                raise RequestError("No method is ticked.", field="method", way_out="Tick those to be compared.")
+        except StudioError as error:
+            return self._refused(error)
+        for method in ticked:
+            try:
+                written = request.model_dump(mode="json") | {"method": method}
+                one = begun(read_super_resolution_request(written), store=store, owner=visitor.owner, original=original)
+                if not is_done(one) and self._job(visitor, one.id) is None:
+                    self._submit(visitor, one, None)
+                latest = one.id
+            except StudioError as error:
+                troubles.append(f"{method_title(str(method))}: {error}")
+        trouble = message.warn(" ".join(troubles)) if troubles else {}
+        if not latest:
+            return {self.trouble: trouble}
+        return self._shows(visitor, latest, EnlargementProgress(), None) | {self.trouble: trouble, self.answer: {}}
+
+    def pick(self, browser: Sent, chosen: Sent, progress: Sent, picked: Sent, event: gr.EventData) -> Updates:
+        """The pictures of one more method, or of one less, are in the player."""
+        key, ticked = sent_by(event).get("key"), sent_by(event).get("on") is True
+        shown = picked if isinstance(picked, list) and picked else [chosen]
+        others = [each for each in shown if each != key]
+        kept = [*others, key] if ticked else others
+        return self._shows(Visitor(self.context, browser), chosen, progress, None, kept) | {self.picked: kept}
+
     def _refuse_too_much(self, request: SuperResolutionRequest) -> None:
         seconds = look_at(request).seconds if self.context.hosted else 0.0
         if seconds > MOST_SECONDS_OF_A_VISITOR:
@@ -423,25 +475,22 @@ class SuperResolutionTab:
 
     def _job(self, visitor: Visitor, enlargement_id: str) -> Job | None:
         """The job that makes it or is to, all of it or a part."""
-        for job in visitor.jobs(ended=0, kinds=("enlargement",)):
-            if isinstance(job.work, EnlargeClip) and job.work.enlargement_id == enlargement_id:
-                return job
-        return None
+        return self._jobs(visitor).get(enlargement_id)
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
-    def open(self, browser: Sent, chosen: Sent, progress: Sent, played: Sent) -> Updates:
+    def open(self, browser: Sent, chosen: Sent, progress: Sent, played: Sent, picked: Sent) -> Updates:
         """The tab was opened, or something was done: all as it is now."""
-        return self._shows(Visitor(self.context, browser), chosen, progress, played)
+        return self._shows(Visitor(self.context, browser), chosen, progress, played, picked)
 
-    def look(self, browser: Sent, chosen: Sent, progress: Sent, played: Sent, seen: Sent) -> Updates:
+    def look(self, browser: Sent, chosen: Sent, progress: Sent, played: Sent, picked: Sent, seen: Sent) -> Updates:
         """What has changed since the page looked last; nothing where nothing has."""
         visitor = Visitor(self.context, browser)
         if self._signs(visitor, chosen) == seen:
             return gr.skip()
-        return self._shows(visitor, chosen, progress, played)
+        return self._shows(visitor, chosen, progress, played, picked)
 
-    def _shows(self, visitor: Visitor, chosen: Sent, progress: Sent, played: Sent) -> Updates:
+    def _shows(self, visitor: Visitor, chosen: Sent, progress: Sent, played: Sent, picked: Sent = None) -> Updates:
         signs = self._signs(visitor, chosen)  # before anything is read: what comes meanwhile is seen the next time
         try:
             mine = self.store.list(owner=visitor.owner)[:LISTED]
@@ -468,7 +517,12 @@ class SuperResolutionTab:
         if enlargement.original is not None:
             about["rows"].append(Fact(name="original", value=enlargement.original.path.name))
         to_measure = state == "complete" and VIDEO not in enlargement.measurements
-        return self._plays(enlargement, played) | {
+        jobs = self._jobs(visitor)
+        rows = [each for each in beside(enlargement, mine) if self._is_shown(each, jobs)]
+        rows = rows if enlargement in rows else []  # a part stands alone
+        shown = _picked(picked, rows, enlargement)
+        notes = {each.id: self._note(each, jobs) for each in rows}
+        return self._plays(enlargement, shown, played) | {
             self.list: listed,
             self.status: status_of(enlargement, state, known, waits=waits, at_work=job is not None),
             self.stop: gr.update(visible=job is not None),
@@ -477,7 +531,7 @@ class SuperResolutionTab:
                 value="Measure" if to_measure else "Go on",
                 visible=job is None and (to_measure or state in ("stopped", "failed", "waiting")),
             ),
-            self.figures: figures_of(enlargement),
+            self.figures: figures_of(enlargement, rows, notes, [each.id for each in shown]),
             self.deletion.button: gr.update(visible=job is None),
             self.about: {**about, "notes": list(known.notices or enlargement.notices)},
             self.chosen: enlargement.id,
@@ -499,27 +553,46 @@ class SuperResolutionTab:
             self.timer: gr.Timer(active=False),
         }
 
-    def _plays(self, enlargement: Enlargement, played: Sent) -> Updates:
+    def _jobs(self, visitor: Visitor) -> dict[str, Job]:
+        """Those that wait or run, by the enlargement that they make."""
+        jobs = visitor.jobs(ended=0, kinds=("enlargement",))
+        return {job.work.enlargement_id: job for job in jobs if isinstance(job.work, EnlargeClip)}
+
+    def _is_shown(self, each: Enlargement, jobs: Mapping[str, Job]) -> bool:
+        """Whether there is something to say of it beside others: parts that were only tried are left out."""
+        return each.state in ("complete", "failed") or each.id in jobs
+
+    def _note(self, each: Enlargement, jobs: Mapping[str, Job]) -> str:
+        """What is being done with one, or went wrong."""
+        if each.id in jobs:
+            return "It waits in the queue." if jobs[each.id].state == "queued" else "It is at work."
+        return str(from_json(each.error)) if each.state == "failed" and each.error else ""
+
+    def _plays(self, enlargement: Enlargement, picked: list[Enlargement], played: Sent) -> Updates:
         """The pictures beside bicubic ones and the original's, or a long clip alone; nothing where they are shown."""
         folder = self.store.path(enlargement.id)
         whole = VIDEO in enlargement.outputs
         name = next((each for each in (VIDEO, EXCERPT) if TWIN_OF[each] in enlargement.outputs), None)
         stamp = [enlargement.id, *enlargement.outputs, *(_stamp(folder / each) for each in enlargement.outputs)]
+        stamp += [each.id for each in picked]
         if stamp == played:
             return {}
-        measured = None if name is None else enlargement.measurements.get(name)
         video = _to_serve(folder / VIDEO, enlargement) if whole else None
         player: object = {}
         if name is not None:
-            files = {BICUBIC: TWIN_OF[name], MADE: name, "original": ORIGINAL_OF[name]}
+            shown = [
+                (enlargement, BICUBIC, TWIN_OF[name]),
+                *((each, MADE, name) for each in picked),
+                (enlargement, "original", ORIGINAL_OF[name]),
+            ]
             twin, *others = [
                 PlayerClip(
-                    title=whose_title(whose, enlargement),
-                    url=served(_to_serve(folder / file, enlargement)),
-                    facts=player_facts(measured, whose),
+                    title=whose_title(whose, each),
+                    url=served(_to_serve(self.store.path(each.id) / file, each)),
+                    facts=player_facts(each.measurements.get(name), whose),
                 )
-                for whose, file in files.items()
-                if file in enlargement.outputs
+                for each, whose, file in shown
+                if file in each.outputs
             ]
             source = enlargement.source
             fps = source.fps if source.constant_rate else source.num_frames / source.seconds
@@ -537,6 +610,13 @@ class SuperResolutionTab:
         if isinstance(chosen, str) and any(path.parent.name == chosen for path in files):
             files.append(self.store.path(chosen) / LOG)
         return ((chosen,), *signs_of(files, visitor.jobs(ended=0, kinds=("enlargement",))))
+
+
+def _picked(picked: Sent, rows: list[Enlargement], enlargement: Enlargement) -> list[Enlargement]:
+    """Whose pictures are in the player: those that were ticked and can be there, else those that are shown alone."""
+    ticked = picked if isinstance(picked, list) else []
+    found = [each for each in rows if each.id in ticked and may_be_played(each, enlargement)]
+    return found[: most_picked(enlargement)] or [enlargement]
 
 
 def _label(error: StudioError) -> str:
