@@ -371,7 +371,9 @@ class SuperResolutionTab:
             return self._refused(error)
         for method in ticked:
             try:
-                written = request.model_dump(mode="json") | {"method": method}
+                # A version is one of the form's own method.
+                others = {} if method == request.method else {"adapter": None}
+                written = request.model_dump(mode="json") | {"method": method} | others
                 one = begun(read_super_resolution_request(written), store=store, owner=visitor.owner, original=original)
                 if not is_done(one) and self._job(visitor, one.id) is None:
                     self._submit(visitor, one, None)
