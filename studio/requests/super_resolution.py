@@ -32,12 +32,12 @@ class SuperResolutionRequest(BaseModel):
     """The clip."""
     scale: Annotated[Literal[2, 4], BeforeValidator(_as_number)] = 2
     """How many times as high and as wide it becomes."""
-    method: str = Field(default="back-projection", pattern=PRESET_NAME)
+    method: str = Field(default="pocket", pattern=PRESET_NAME)
     """How: bicubic is what players do; lanczos is sharper, with faint halos; back-projection corrects lanczos until the
     clip shrunk again is the clip that was given; any other word is the name of a model in presets/super-resolution."""
     back_projections: int = Field(default=3, ge=0, le=50)
-    """Corrections made, by back-projection and after a model that enlarges and does not restore: after three hardly
-    anything changes."""
+    """Corrections made, by back-projection and after the pocket super-resolver where it does not restore: after three
+    hardly anything changes."""
     adapter: str | None = Field(default=None, title="Version")
     """A fine-tuned version of the model; None takes it as it came."""
     restore: bool = False
