@@ -56,7 +56,7 @@ def measure(
         store: Where it lies.
         name: The file, which shows the clip's pictures from number `first` on.
         first: That number.
-        stop: Asked after every picture; whatever is wanted, measuring is left off.
+        stop: Asked after every picture; measuring is left off, save where it is only to give way.
 
     Returns:
         Whether it came to its end.
@@ -115,7 +115,7 @@ class _Measuring:
         self.enlargement = replace(self.enlargement, measurements=measurements)
 
     def _look(self) -> None:
-        if self._stop() is not None:
+        if self._stop() not in (None, "give way"):  # what was measured so far would be lost
             raise _LeftOff
 
     # -- bicubic ------------------------------------------------------------------------------------------------------

@@ -199,14 +199,17 @@ class _Making:
                             said = now
                             yield self._progress()
                 yield self._progress()
+                if (part + 1) * PART < self._num_frames:
+                    self._look(between_parts=True)
             if end >= self._num_frames:
                 for _ in frames:
                     self._look()
                 yield from self._reached_the_end(film)
 
-    def _look(self) -> None:
+    def _look(self, *, between_parts: bool = False) -> None:
+        """Whoever is to give way does so between two parts: two that wait for each other would finish none."""
         wish = self._stop()
-        if wish is not None:
+        if wish is not None and (wish != "give way" or between_parts):
             raise _Stopped(wish)
 
     def _progress(self) -> FramesEnlarged:

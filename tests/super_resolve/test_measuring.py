@@ -251,6 +251,16 @@ def test_a_perfect_figure_survives_the_record(store: RunStore, tmp_path: Path) -
     assert math.isnan(figures["flicker"])
 
 
+def test_who_always_has_to_give_way_gets_on_by_a_part_each_turn_and_is_measured(
+    small: Path, large: Path, store: RunStore
+) -> None:
+    enlargement = begin(request_of(small), store=store, original=reference_to(large, field="original"))
+    work = EnlargeClip(enlargement_id=enlargement.id)
+    turns = [list(enlarge(work, store=store, owner="local", stop=lambda: "give way")) for _ in range(2)]
+    assert [isinstance(events[-1], EnlargementFinished) for events in turns] == [False, True]
+    assert the_one(store).measurements[VIDEO].against_original
+
+
 def test_as_a_job_it_is_measured_by_the_worker(small: Path, large: Path, store: RunStore) -> None:
     with JobQueue(store=store, in_process=True) as queue:
         enlargement = begin(request_of(small), store=store, original=reference_to(large, field="original"))
