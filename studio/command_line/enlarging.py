@@ -80,7 +80,7 @@ def _upscale(chosen: argparse.Namespace) -> int:
     store = RunStore(chosen.runs or runs_folder())
     if chosen.forecast and chosen.clip is not None:
         request = _request(chosen)
-        return _print_forecast(request, forecast(request, store=store), as_json=chosen.json)
+        return _print_forecast(request, forecast(request, store=store, here=True), as_json=chosen.json)
     if chosen.compare:
         return _compare(chosen, store)
     work = _work(chosen, store)

@@ -190,15 +190,19 @@ def look_at(request: SuperResolutionRequest) -> SourceRecord:
     return _source_record(request, info)
 
 
-def forecast(request: SuperResolutionRequest, *, store: RunStore) -> Forecast:
+def forecast(request: SuperResolutionRequest, *, store: RunStore, here: bool = False) -> Forecast:
     """What enlarging will take, measured on the clip's first pictures; nothing is kept.
+
+    Args:
+        here: Whether a model may be loaded in this process; else one is loaded in a process of its own, which is gone
+            afterwards.
 
     Raises:
         StudioError: as `begin` would.
     """
     check_unchanged(request.source, field="source")
     network_of(request, store.folder)
-    if _check_method(request) is not None and "torch" not in sys.modules:
+    if _check_method(request) is not None and not here:
         return _forecast_elsewhere(request, store)
     from studio.super_resolve.walk import measured
 

@@ -24,7 +24,7 @@ from studio.records.enlargements import EnlargementStore
 from studio.records.runs import RunStore
 from studio.requests.super_resolution import read_super_resolution_request
 from studio.requests.work import EnlargeClip
-from studio.super_resolve import begin, enlarge
+from studio.super_resolve import begin, enlarge, forecast
 from studio.super_resolve.networks import PocketSuperResolver
 
 SCALES = pytest.mark.parametrize("scale", [2, 4])
@@ -108,6 +108,16 @@ def test_a_method_that_is_none_or_cannot_is_refused_by_name(
     assert refused.value.field == field
     assert refused.value.way_out
     assert not EnlargementStore(store.folder).list()
+
+
+def test_a_model_is_foretold_by_a_process_of_its_own_which_ends(tmp_path: Path) -> None:
+    clip = write_pictures(tmp_path / "clip.mp4", [512 * n for n in range(12)])
+    request = read_super_resolution_request({"source": reference_to(clip, field="source"), "method": "pocket"})
+    store = RunStore(tmp_path / "runs")
+    elsewhere, here = forecast(request, store=store), forecast(request, store=store, here=True)
+    assert (elsewhere.num_frames, elsewhere.height, elsewhere.width) == (12, 96, 128)
+    assert elsewhere.memory_bytes == here.memory_bytes
+    assert not list((tmp_path / "runs").glob(".forecast-*"))
 
 
 def test_weights_that_were_changed_are_not_loaded(tmp_path: Path) -> None:
