@@ -63,6 +63,9 @@ def main() -> None:
     parser.add_argument("--learn-from", type=int, default=150, help="how many of its first pictures are learnt from")
     parser.add_argument("--photographs", type=Path, help="where the held-out photographs lie")
     parser.add_argument("--weights", type=Path, help="the pocket super-resolver's folder, if not the shipped one")
+    parser.add_argument(
+        "--costs", action="store_true", help="measure speed and memory alone; the rows stay as they are"
+    )
     parser.add_argument("--quick", action="store_true", help="a few pictures, no fine-tune, nothing written")
     args = parser.parse_args()
     import cv2
@@ -70,6 +73,9 @@ def main() -> None:
 
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
+    if args.costs:
+        _write(json.loads((RESULTS / "super_resolution.json").read_text(encoding="utf-8"))["rows"], args)
+        return
     tuned = None if args.quick or args.clip is None else _tuned(args)
     rows: list[Row] = []
     for name, clips in _sources(args):
@@ -84,6 +90,11 @@ def main() -> None:
     if args.quick:
         print(table(rows))
         return
+    _write(rows, args)
+
+
+def _write(rows: list[Row], args: argparse.Namespace) -> None:
+    """The rows, and what they cost."""
     record = {
         "rows": rows,
         "speed": _speed(args),

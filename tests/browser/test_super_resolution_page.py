@@ -81,6 +81,7 @@ def test_an_original_is_in_the_player_and_the_figures_survive_a_reload(
     write_clip(replace(large, frames=small), tmp_path / "small.mp4")
     page = open_page()
     open_tab(page)
+    page.locator("#enlarge-method").get_by_label("Lanczos + back-projection").check()
     page.set_input_files("#enlarge-file input[type=file]", str(tmp_path / "small.mp4"))
     says(page, "#enlarge-forecast", "All 9 pictures at 192×128")
     page.set_input_files("#enlarge-original input[type=file]", str(tmp_path / "small.mp4"))
