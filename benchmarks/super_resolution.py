@@ -320,15 +320,16 @@ def _resident(count: int, method: str) -> int:
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.mp4"
         write_clip(Clip(frames=np.concatenate([frames] * (count // 24)), fps=24), clip)
+        # VmHWM and not ru_maxrss, which a process inherits from whoever started it.
         code = (
-            "import resource, sys; from studio.__main__ import main; status = main(sys.argv[1:]); "
-            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024); sys.exit(status)"
+            "import re, sys; from studio.__main__ import main; status = main(sys.argv[1:]); "
+            "print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]); sys.exit(status)"
         )
         command = [sys.executable, "-c", code, "upscale", str(clip), "--scale", "4", "--method", method]
         done = subprocess.run(
             [*command, "--runs", folder], env=os.environ, cwd=ROOT, capture_output=True, text=True, check=True
         )
-    return int(done.stdout.splitlines()[-1])
+    return 1024 * int(done.stdout.splitlines()[-1])
 
 
 # ---------------------------------------------------------------------------------------------------------------------

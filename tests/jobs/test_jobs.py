@@ -30,7 +30,17 @@ from studio.records.event_log import Numbered
 from studio.records.runs import RunStore
 from studio.requests.generation import GenerationRequest, request_for
 from studio.requests.super_resolution import Excerpt
-from studio.requests.work import KINDS, EnlargeClip, ProfileModel, TrainVersion, WalkComparison, Work, WorkKind, kind_of
+from studio.requests.work import (
+    KINDS,
+    EnlargeClip,
+    ProfileModel,
+    TrainEnlarger,
+    TrainVersion,
+    WalkComparison,
+    Work,
+    WorkKind,
+    kind_of,
+)
 
 TESTS = Path(__file__).parent.parent
 VERB = "support.scripted_generate:generate"
@@ -53,6 +63,7 @@ OF_EACH_KIND: list[Work] = [
     ProfileModel(preset="pocket", num_inference_steps=40),
     WalkComparison(comparison_id="20261127-020202-0123456789abcdef"),
     EnlargeClip(enlargement_id="20261127-020202-0123abcd", excerpt=Excerpt(start=1, seconds=2)),
+    TrainEnlarger(version_id="20261127-030303-0123abcd"),
 ]
 
 
