@@ -105,7 +105,12 @@ def _write(rows: list[Row], args: argparse.Namespace) -> None:
     }
     (RESULTS / "super_resolution.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     text = f"{table(rows)}\n\n{_costs(record)}"
-    (RESULTS / "super_resolution.md").write_text(f"# What enlarging gains\n\n{text}\n", encoding="utf-8")
+    sheets = "\n\n".join(
+        f"![{task} {scale}×: as given, {', '.join(SHOWN)}, the original](super_resolution_{task}_{scale}x.png)"
+        for task in TASKS
+        for scale in (2, 4)
+    )
+    (RESULTS / "super_resolution.md").write_text(f"# What enlarging gains\n\n{text}\n\n{sheets}\n", encoding="utf-8")
     short = [row for row in rows if row["clip"] == rows[0]["clip"]]
     write_between(ROOT / "README.md", MARKS, f"{_short_table(short)}\n\n{_costs(record)}")
     print(text)
