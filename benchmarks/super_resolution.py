@@ -144,9 +144,8 @@ def _pans(root: Path) -> list[np.ndarray]:
 
 
 def _made_smaller(clip: np.ndarray, task: str, scale: int) -> np.ndarray:
-    from studio.clips.shrinking import shrunk
+    from studio.clips.shrinking import in_8_bits, shrunk
     from studio.pocket.super_resolver.degradation import degraded
-    from studio.super_resolve.methods import in_8_bits
 
     if task == "restore":
         return degraded(clip, scale, np.random.default_rng(11))

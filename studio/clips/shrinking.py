@@ -42,3 +42,8 @@ def _shrinking_filter(scale: int) -> np.ndarray:
     near, far = 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
     taps = np.where(x < 1, near, np.where(x < 2, far, 0))
     return (taps / taps.sum()).astype(np.float32)
+
+
+def in_8_bits(picture: np.ndarray) -> np.ndarray:
+    """Rounded to uint8; what is out of range is cut off."""
+    return np.clip(np.rint(picture), 0, 255).astype(np.uint8)

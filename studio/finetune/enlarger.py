@@ -124,8 +124,7 @@ class _Training:
         processor.settle_threads()
         yield TrainingStage(stage="loading")
         preset = check_enlarger_training(self.request)
-        # Not the loaded model that clips are enlarged with: this one changes.
-        pipeline = load_super_resolver.__wrapped__(weights.folder_of(preset))
+        pipeline = load_super_resolver(weights.folder_of(preset))
         yield TrainingStage(stage="reading")
         stretches, notices = stretches_of(self.request)
         held_out = _held_out(stretches, self.request)

@@ -16,7 +16,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from studio.clips.shrinking import shrunk
+from studio.clips.shrinking import in_8_bits, shrunk
 from studio.records.enlarger_versions import EnlargerVersionStore
 from studio.requests.super_resolution import SuperResolutionRequest, enlarger_of
 
@@ -103,11 +103,6 @@ def back_project(large: np.ndarray, given: np.ndarray, scale: int, rounds: int) 
     """Correct an enlarged picture, float32 (sH, sW, 3), in place, until shrunk again it is what was given (H, W, 3)."""
     for _ in range(rounds):
         large += enlarged(given - shrunk(large, scale), scale, cv2.INTER_LANCZOS4)
-
-
-def in_8_bits(picture: np.ndarray) -> np.ndarray:
-    """Rounded to uint8; what is out of range is cut off."""
-    return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
 
 
 def enlarged(picture: np.ndarray, scale: int, filter_: int = cv2.INTER_CUBIC) -> np.ndarray:

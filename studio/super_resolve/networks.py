@@ -103,7 +103,9 @@ class PocketSuperResolver:
         enlarged, self._states[number] = self._pipeline(
             given, self._scale, self._states.get(number), restore=self._restore
         )
-        inner = tuple(_times(_within(part, whole), self._scale) for part, whole in zip(*_parts(tile), strict=True))
+        inner = tuple(
+            _times(_within(part, whole), self._scale) for part, whole in zip(tile.inner, tile.outer, strict=True)
+        )
         return enlarged[0, 0].permute(1, 2, 0)[inner].mul(255).cpu().numpy()
 
     def _tiles(self, height: int, width: int) -> Iterator[_Tile]:
@@ -119,10 +121,6 @@ class PocketSuperResolver:
                     for part, whole in ((rows, height), (columns, width))
                 ]
                 yield _Tile(inner=(rows, columns), outer=(wider[0], wider[1]))
-
-
-def _parts(tile: _Tile) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    return tile.inner, tile.outer
 
 
 def _within(part: slice, whole: slice) -> slice:

@@ -11,11 +11,10 @@ import numpy as np
 from support.films import packets_of, seconds_of, with_everything, write_pictures
 
 from studio.clips.read import read_clip
-from studio.clips.shrinking import shrunk
+from studio.clips.shrinking import in_8_bits, shrunk
 from studio.clips.write import write_clip
 from studio.driving_world import render, sample_scene
 from studio.records.enlargements import EnlargementStore
-from studio.super_resolve.methods import in_8_bits
 
 Open = Callable[..., Any]
 

@@ -5,7 +5,6 @@ Knows the folder that the recipe exports, and that of a fine-tuned network. Refu
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from studio.pipelines.super_resolver.pipeline import SuperResolverPipeline
 from studio.pipelines.super_resolver.refiner import RecurrentRefiner
 
 
-@cache
 def load_super_resolver(folder: Path, network: Path | None = None, *, restore: bool = False) -> SuperResolverPipeline:
     """On the GPU where there is one, without gradients.
 

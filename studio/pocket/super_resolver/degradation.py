@@ -16,6 +16,8 @@ from functools import partial
 import cv2
 import numpy as np
 
+from studio.clips.shrinking import in_8_bits
+
 _SCALERS = (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC)
 Step = Callable[[np.ndarray], np.ndarray]
 
@@ -34,7 +36,7 @@ def degraded(clip: np.ndarray, scale: int, rng: np.random.Generator) -> np.ndarr
         last.append(_codec(rng))
     for step in _shuffled(rng, last):
         pictures = step(pictures)
-    return _bytes(pictures)
+    return in_8_bits(pictures)
 
 
 def _shuffled(rng: np.random.Generator, steps: list[Step]) -> list[Step]:
@@ -92,7 +94,7 @@ def encoded(pictures: np.ndarray, crf: int) -> np.ndarray:
     and get it back."""
     import av
 
-    even = _bytes(pictures)[:, : pictures.shape[1] // 2 * 2, : pictures.shape[2] // 2 * 2]
+    even = in_8_bits(pictures)[:, : pictures.shape[1] // 2 * 2, : pictures.shape[2] // 2 * 2]
     file = io.BytesIO()
     with av.open(file, "w", format="nut") as container:
         stream = container.add_stream("libx264", rate=25, options={"crf": str(crf), "preset": "veryfast"})
@@ -106,7 +108,3 @@ def encoded(pictures: np.ndarray, crf: int) -> np.ndarray:
         read = np.stack([frame.to_ndarray(format="rgb24") for frame in made.decode(video=0)])
     below, beside = pictures.shape[1] - read.shape[1], pictures.shape[2] - read.shape[2]
     return np.pad(read, ((0, 0), (0, below), (0, beside), (0, 0)), mode="edge").astype(np.float32)
-
-
-def _bytes(pictures: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(pictures), 0, 255).astype(np.uint8)

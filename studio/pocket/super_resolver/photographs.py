@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from studio.clips.shrinking import shrunk
+from studio.clips.shrinking import in_8_bits, shrunk
 
 LIST = Path(__file__).parent / "photographs.toml"
 SHRUNK = (2.0, 3.0, 4.0, 6.0)
@@ -132,16 +132,12 @@ class _Moves:
         matrix[:, 2] += (_DRAWN_LARGER * self.right * time + left, _DRAWN_LARGER * self.down * time + top)
         flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
         cut = cv2.warpAffine(source, matrix, (large, large), flags=flags, borderMode=cv2.BORDER_REFLECT)
-        return _in_8_bits(shrunk(cut.astype(np.float32), _DRAWN_LARGER) if self.crisp else _halved(cut))
+        return in_8_bits(shrunk(cut.astype(np.float32), _DRAWN_LARGER) if self.crisp else _halved(cut))
 
 
 def _halved(cut: np.ndarray) -> np.ndarray:
     size = (cut.shape[1] // _DRAWN_LARGER, cut.shape[0] // _DRAWN_LARGER)
     return cv2.resize(cut, size, interpolation=cv2.INTER_AREA).astype(np.float32)
-
-
-def _in_8_bits(picture: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
 
 
 def _place(rng: np.random.Generator, source: np.ndarray, large: int, margin: int) -> tuple[int, int]:

@@ -16,12 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from studio.clips.shrinking import shrunk
+from studio.clips.shrinking import in_8_bits, shrunk
 from studio.errors import WeightsCorrupt
 from studio.machine import weights
 from studio.preset import EnlargerPreset
 from studio.super_resolve.engines.windows import tiled
-from studio.super_resolve.methods import in_8_bits
 
 NETWORKS = {"animevideov3": {2: (0, 2), 4: (2, 4)}, "x4plus": {2: (4, 4), 4: (4, 4)}}
 """By a preset's variant and the scale: the network's number in the package, and how many times as large it makes a

@@ -20,13 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from studio.clips.shrinking import in_8_bits
 from studio.errors import NumericalError
 from studio.machine.memory import need_of
 from studio.pipelines import LoadedModel
 from studio.pipelines.loaded import out_of_memory
 from studio.pipelines.randomness import private_randomness
 from studio.preset import Dtype
-from studio.super_resolve.methods import in_8_bits
 
 CONTEXT = 9
 """Pictures before those that are asked for: with 24 new ones they are 33, which is 4k + 1 and 8k + 1."""
