@@ -21,10 +21,8 @@ import os
 import sys
 import textwrap
 import time
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import pairwise
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -132,9 +130,10 @@ def ssim(first: np.ndarray, second: np.ndarray) -> float:
 
 def generate_all(checkpoint: Path, captions: list[str], steps: int, guidance_scale: float) -> list[np.ndarray]:
     """One clip a caption, its seed the caption's number; one single-threaded process a core."""
+    from studio.pocket.data import fresh_processes
+
     one = partial(generate, checkpoint, steps=steps, guidance_scale=guidance_scale)
-    # Spawned, not forked: a fork of a process whose OpenMP threads have run may wait for them for ever.
-    with ProcessPoolExecutor(max_workers=os.cpu_count(), mp_context=get_context("spawn")) as pool:
+    with fresh_processes() as pool:
         return list(pool.map(one, captions, range(len(captions))))
 
 

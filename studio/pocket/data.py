@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,9 +71,17 @@ def render_world(seed: int, *, num_frames: int = NUM_FRAMES, size: int = HEIGHT)
     )
 
 
+def fresh_processes() -> ProcessPoolExecutor:
+    """A pool with one process a core.
+
+    Spawned, not forked: a fork of a process whose libraries have run threads may wait for these for ever.
+    """
+    return ProcessPoolExecutor(max_workers=os.cpu_count(), mp_context=get_context("spawn"))
+
+
 def render_worlds(seeds: Sequence[int], *, num_frames: int = NUM_FRAMES) -> Iterator[RenderedWorld]:
     """Worlds in the order of their seeds, rendered on every core."""
-    with ProcessPoolExecutor(max_workers=os.cpu_count()) as pool:
+    with fresh_processes() as pool:
         yield from pool.map(partial(render_world, num_frames=num_frames), seeds, chunksize=8)
 
 
@@ -123,7 +132,7 @@ def store_worlds(folder: Path, *, clips: int, first_seed: int = TRAINING_SEED, n
     cells = (HEIGHT // CELL, WIDTH // CELL)
     covers = create(folder / "covers.npy", dtype=np.float16, shape=(clips, num_frames, 2, *cells))
     worlds = []
-    with ProcessPoolExecutor(max_workers=os.cpu_count()) as pool:
+    with fresh_processes() as pool:
         seeds = range(first_seed, first_seed + clips)
         rendered = pool.map(partial(render_training_world, num_frames=num_frames), seeds, chunksize=8)
         for index, (seed, made) in enumerate(zip(seeds, rendered, strict=True)):

@@ -9,9 +9,7 @@ Shapes: N clips, T pictures of SIDE rows and columns, uint8 RGB.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from studio.pocket.data import TRAINING_SEED
+from studio.pocket.data import TRAINING_SEED, fresh_processes
 from studio.pocket.super_resolver.degradation import degraded
 from studio.pocket.super_resolver.photographs import Moving, present, read
 from studio.storage import whole
@@ -89,7 +87,7 @@ def _examples(paths: Sequence[Path], of_photographs: int, of_worlds: int) -> Ite
     """In a fixed order, made on every core."""
     rounds = -(-of_photographs // OF_A_PHOTOGRAPH)
     tasks = [(paths[number % len(paths)], number) for number in range(rounds)]
-    with ProcessPoolExecutor(max_workers=os.cpu_count()) as pool:
+    with fresh_processes() as pool:
         yield from _first(of_photographs, pool.map(_of_photograph, tasks))
         worlds = range(-(-of_worlds // OF_A_WORLD))
         yield from _first(of_worlds, pool.map(_of_world, worlds))
