@@ -246,6 +246,8 @@ class EnlargerPreset(AnyPreset):
     """How many times as large it makes a picture."""
     restores: bool = False
     """Whether it also mends what was degraded, where that is asked for."""
+    details: bool = False
+    """Whether a knob says how much it makes up where it restores."""
     memory: EnlargerMemory
     window: Window | None = None
     """None for a model that goes from picture to picture."""

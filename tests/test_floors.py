@@ -28,6 +28,7 @@ VISITS = {
     ("pocket", "driving_world"): "the pocket models are trained on its scenes",
     ("pocket", "distributed"): "on several cores, one process each",
     ("pocket", "pipelines"): "the super-resolver is a pipeline of our own",
+    ("pocket", "chopgrad"): "the super-resolver's last stage goes back through clips",
     ("generate", "block_watch"): "what blocks did is told by it",
     ("profiling", "generate"): "a profile is made of a few uncached runs",
     ("finetune", "generate"): "samples before and after",

@@ -35,7 +35,7 @@ from studio.chopgrad.backward import (
     linear_loss,
 )
 from studio.chopgrad.checkpointing import checkpointed
-from studio.chopgrad.decoders import Chunk, ChunkedDecoder, chunked, why_not
+from studio.chopgrad.decoders import Chunk, ChunkedDecoder, PictureByPicture, chunked, why_not
 from studio.chopgrad.meter import SavedBytes
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "Decoded",
     "FrameLoss",
     "Mode",
+    "PictureByPicture",
     "Region",
     "SavedBytes",
     "checkpointed",

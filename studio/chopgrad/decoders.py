@@ -89,6 +89,22 @@ class ChunkedDecoder(ABC):
             hook.pre_forward(self.vae)
 
 
+class PictureByPicture(ChunkedDecoder):
+    """A network of our own that makes a picture of each that it is given, `at_once` of them in a chunk."""
+
+    def __init__(self, network: nn.Module, *, at_once: int) -> None:
+        super().__init__(network)
+        self._at_once = at_once
+
+    def plan(self, num_latents: int) -> tuple[Chunk, ...]:
+        starts = range(0, num_latents, self._at_once)
+        stops = [min(start + self._at_once, num_latents) for start in starts]
+        return tuple(
+            Chunk(index=number, start=start, stop=stop, first=start, end=stop)
+            for number, (start, stop) in enumerate(zip(starts, stops, strict=True))
+        )
+
+
 def chunked(vae: nn.Module) -> ChunkedDecoder:
     """The stepper for an autoencoder.
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from studio import processor
-from studio.chopgrad import Backprop, Chunk, ChunkedDecoder, Region, decode_backward
+from studio.chopgrad import Backprop, Chunk, PictureByPicture, Region, decode_backward
 from studio.clips.film import Film
 from studio.clips.scene_cuts import SceneCuts
 from studio.errors import NumericalError, RequestError, StudioError, VersionError
@@ -323,21 +323,13 @@ def _pair(pictures: np.ndarray, scale: int, restore: bool, rng: np.random.Genera
 # Loss and figures
 
 
-class EnlargedPictures(ChunkedDecoder):
+class EnlargedPictures(PictureByPicture):
     """L + R, a few pictures at a time: what R remembers is the state. “Latents” are the small pictures (B, 3, F, h, w),
     frames the large ones."""
 
     def __init__(self, pipeline: SuperResolverPipeline, scale: int, *, restore: bool, at_once: int = AT_ONCE) -> None:
-        super().__init__(pipeline.restorer if restore else pipeline.refiner)
-        self._upsampler, self._scale, self._at_once = pipeline.upsampler, scale, at_once
-
-    def plan(self, num_latents: int) -> tuple[Chunk, ...]:
-        starts = range(0, num_latents, self._at_once)
-        stops = [min(start + self._at_once, num_latents) for start in starts]
-        return tuple(
-            Chunk(index=number, start=start, stop=stop, first=start, end=stop)
-            for number, (start, stop) in enumerate(zip(starts, stops, strict=True))
-        )
+        super().__init__(pipeline.restorer if restore else pipeline.refiner, at_once=at_once)
+        self._upsampler, self._scale = pipeline.upsampler, scale
 
     def step(self, latents: Tensor, state: Any, chunk: Chunk) -> tuple[Tensor, Any]:
         pictures = latents.transpose(1, 2)

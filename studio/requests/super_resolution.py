@@ -43,6 +43,8 @@ class SuperResolutionRequest(BaseModel):
     restore: bool = False
     """Whether the clip is also mended, where the model can: blur, noise and the marks of a codec are taken away. What
     it shows is not kept as it is then."""
+    detail: float = Field(default=0.0, ge=0, le=1)
+    """How much of what restoring cannot know is made up, where the model can: 0 adds nothing, 1 the most."""
 
 
 class Excerpt(BaseModel):
@@ -101,6 +103,13 @@ def enlarger_of(request: SuperResolutionRequest) -> EnlargerPreset | None:
                 value=True,
                 way_out="Choose a model that restores, or leave it off.",
             )
+        if request.detail:
+            raise RequestError(
+                f"{WEIGHTLESS[request.method]} adds no detail: it has no model.",
+                field="detail",
+                value=request.detail,
+                way_out="Set it to 0, or choose a model that adds some.",
+            )
         return None
     try:
         preset = find_enlarger(request.method)
@@ -126,6 +135,15 @@ def enlarger_of(request: SuperResolutionRequest) -> EnlargerPreset | None:
             field="restore",
             value=True,
             way_out="Choose another model, or leave it off.",
+        )
+    if request.detail and not (preset.details and request.restore):
+        raise RequestError(
+            f"{preset.title} adds detail only where it restores."
+            if preset.details
+            else f"{preset.title} has no knob for detail.",
+            field="detail",
+            value=request.detail,
+            way_out="Set it to 0, or switch restore on." if preset.details else "Set it to 0, or choose another model.",
         )
     return preset
 

@@ -19,7 +19,13 @@ import torch
 
 from studio.family import SUPER_RESOLVERS
 from studio.machine import weights
-from studio.pipelines.super_resolver import GRID, RefinerState, SuperResolverPipeline, load_super_resolver
+from studio.pipelines.super_resolver import (
+    FOLD,
+    GRID,
+    SuperResolverPipeline,
+    SuperResolverState,
+    load_super_resolver,
+)
 from studio.preset import EnlargerPreset
 from studio.requests.super_resolution import SuperResolutionRequest
 from studio.super_resolve.methods import Upscaler, back_project, in_8_bits
@@ -46,6 +52,7 @@ def network_for(preset: EnlargerPreset, request: SuperResolutionRequest, network
         load_super_resolver(weights.folder_of(preset), network, restore=request.restore),
         request.scale,
         restore=request.restore,
+        detail=request.detail,
         back_projections=0 if request.restore else request.back_projections,
     )
 
@@ -60,7 +67,7 @@ class _Tile:
 
 
 class PocketSuperResolver:
-    """L + R, then back-projection."""
+    """L + R, then back-projection; or L + R + g · D."""
 
     at_once = 1
 
@@ -70,15 +77,19 @@ class PocketSuperResolver:
         scale: int,
         *,
         restore: bool = False,
+        detail: float = 0.0,
         back_projections: int = 1,
         tile: int = TILE,
     ) -> None:
-        self._pipeline, self._scale, self._restore = pipeline, scale, restore
-        self._rounds, self._tile = back_projections, tile
+        self._pipeline, self._scale, self._restore, self._detail = pipeline, scale, restore, detail
+        self._rounds = back_projections
         network = pipeline.restorer if restore else pipeline.refiner
-        self.memory = network.memory
-        self._reach = network.reach
-        self._states: dict[int, RefinerState] = {}
+        details = pipeline.details if detail else None
+        self.memory = network.memory + (details.memory if details is not None else 0)
+        reach = network.reach + (details.reach if details is not None else 0)
+        self._tile, self._reach = (-(-places // FOLD) * FOLD for places in (tile, reach))
+        """Tiles begin where a latent pixel does."""
+        self._states: dict[int, SuperResolverState] = {}
         """By the tile's number."""
 
     def reset(self) -> None:
@@ -101,7 +112,7 @@ class PocketSuperResolver:
         pixels = torch.from_numpy(np.ascontiguousarray(picture[tile.outer])).to(self._pipeline.device)
         given = pixels.permute(2, 0, 1).float().div(255)[None, None]
         enlarged, self._states[number] = self._pipeline(
-            given, self._scale, self._states.get(number), restore=self._restore
+            given, self._scale, self._states.get(number), restore=self._restore, detail=self._detail
         )
         inner = tuple(
             _times(_within(part, whole), self._scale) for part, whole in zip(tile.inner, tile.outer, strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -10,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 
+from studio.chopgrad import Backprop
 from studio.clips.shrinking import shrunk as shrunk_by_numbers
-from studio.pipelines.super_resolver import RecurrentRefiner, SuperResolverPipeline
-from studio.pocket.super_resolver import photographs, recipe
+from studio.pipelines.super_resolver import OneStepDetails, RecurrentRefiner, SuperResolverPipeline
+from studio.pocket.super_resolver import details_recipe, photographs, recipe
+from studio.pocket.super_resolver.adversary import Adversary
 from studio.pocket.super_resolver.data import LENGTH, SIDE, Clips, read_examples, store_clips, stored_clips
 from studio.pocket.super_resolver.degradation import degraded, encoded
-from studio.pocket.super_resolver.train import FIGURES, TOY, train
+from studio.pocket.super_resolver.train import DETAILED, FIGURES, TOY, train
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +47,8 @@ def test_every_stage_runs_and_what_comes_out_is_a_pipeline(trained: Path) -> Non
     made, _ = pipeline(torch.rand(1, 2, 3, 12, 16), 4)
     assert made.shape == (1, 2, 3, 48, 64)
     figures = json.loads((trained / "export" / FIGURES).read_text())
-    assert set(figures["held_out_psnr"]) == {"enlarge", "restore"}
+    assert set(figures["held_out_psnr"]) == {"enlarge", "restore", DETAILED}
+    assert pipeline.details is not None
     assert len(figures["photographs"]) == 1
     words = (trained / "export/README.md").read_text(encoding="utf-8")
     learnt = next(each for each in photographs.listed() if each.file in figures["photographs"])
@@ -160,3 +164,101 @@ def test_a_memory_learns(trained: Path) -> None:
 def test_clips_for_judging_are_there_and_no_two_alike(trained: Path) -> None:
     examples = read_examples(trained / "held_out.npz")
     assert len({clip.tobytes() for clip, _ in examples}) == len(examples) >= 8
+
+
+# ---------------------------------------------------------------------------------------------------- what is made up
+
+
+def given_of(trained: Path, *, length: int | None = None) -> details_recipe.Given:
+    clips = stored_clips(trained / "clips")
+    restorer = RecurrentRefiner(channels=8, num_blocks=3).requires_grad_(False)
+    upsampler = recipe.solve(clips, examples=4).requires_grad_(False)
+    return details_recipe.Given(upsampler=upsampler, restorer=restorer, clips=clips, batch=1, crop=32, length=length)
+
+
+def loud_details() -> OneStepDetails:
+    torch.manual_seed(0)
+    details = OneStepDetails(channels=8, latent_channels=4, denoiser_channels=8, num_denoiser_blocks=2)
+    for parameter in [*details.decoder.tails.parameters(), *details.denoiser.tail.parameters()]:
+        torch.nn.init.normal_(parameter, std=0.02)
+    return details
+
+
+def gradients_of(stage: details_recipe.PixelStage, given: details_recipe.Given, mode: str) -> dict[str, torch.Tensor]:
+    stage.zero_grad()
+    loss_of = details_recipe.pixel_objective(stage, given, how=Backprop(mode=mode))
+    loss = loss_of(0, torch.Generator().manual_seed(0))
+    assert torch.isfinite(loss)
+    return {name: p.grad.clone() for name, p in stage.named_parameters() if p.grad is not None}
+
+
+def test_pixels_are_learnt_through_whole_clips_as_if_all_of_a_clip_were_held(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(details_recipe, "AT_ONCE", 2)
+    monkeypatch.setattr(torch, "autocast", lambda *_: contextlib.nullcontext())
+    stage, given = details_recipe.PixelStage(loud_details()).eval(), given_of(trained)
+    exact, full = (gradients_of(stage, given, mode) for mode in ("exact", "full"))
+    assert set(exact) == set(full)
+    for name, gradient in full.items():
+        torch.testing.assert_close(exact[name], gradient, atol=1e-5, rtol=1e-3, msg=name)
+    assert any("past" in name and gradient.abs().sum() > 0 for name, gradient in exact.items())
+    assert any(name.startswith("adversary") for name in exact)
+    assert not any("encoder" in name for name in exact)
+
+
+def test_whoever_makes_and_whoever_judges_learn_apart() -> None:
+    torch.manual_seed(0)
+    adversary = Adversary(channels=4)
+    made, real, beside = (torch.rand(2, 3, 32, 32, requires_grad=True) for _ in range(3))
+    adversary.fooled(made, beside).backward()
+    assert made.grad is not None
+    assert all(p.grad is None for p in adversary.parameters())
+    made.grad = None
+    adversary.learns(made, real, beside).backward()
+    assert made.grad is None
+    assert all(p.grad is not None for p in adversary.parameters())
+
+
+def test_the_adversary_learns_to_tell_blurred_pictures_from_sharp_ones() -> None:
+    torch.manual_seed(0)
+    adversary = Adversary(channels=8)
+    optimizer = torch.optim.AdamW(adversary.parameters(), lr=2e-3)
+    for _ in range(60):
+        real = torch.rand(4, 3, 32, 32)
+        blurred = torch.nn.functional.avg_pool2d(real, 3, 1, 1)
+        loss = adversary.learns(blurred, real, blurred)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert float(loss) < 1.0  # 2 where it cannot tell
+
+
+@pytest.mark.parametrize("stage", ["autoencoder", "latent"])
+def test_what_latents_carry_and_the_step_between_them_are_learnt(trained: Path, stage: str) -> None:
+    details, given = loud_details(), given_of(trained)
+    learns = details.denoiser if stage == "latent" else details.encoder
+    objective = details_recipe.latent_objective if stage == "latent" else details_recipe.autoencoder_objective
+    loss_of = objective(details, given)
+    optimizer = torch.optim.AdamW(details.parameters(), lr=3e-3)
+    losses: list[float] = []
+    for _ in range(12):
+        loss = loss_of(0, torch.Generator().manual_seed(0))
+        optimizer.zero_grad()
+        loss.backward()
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in learns.parameters())
+        optimizer.step()
+        losses.append(float(loss))
+    assert losses[-1] < losses[0]
+
+
+def test_details_that_make_it_worse_than_the_filter_are_not_exported(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gains(*_: object, details: OneStepDetails | None = None, **__: object) -> dict[int, tuple[float, float]]:
+        return {2: (30.0, 31.0 if details is None else 29.0)}
+
+    monkeypatch.setattr(recipe, "gains", gains)
+    with pytest.raises(recipe.NoGain, match=f"{DETAILED} at 2×"):
+        train("export", trained, export_to=tmp_path / "out", on_event=lambda _: None)
+    assert not (tmp_path / "out").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from studio.errors import RequestError, WeightsCorrupt
 from studio.events import EnlargementFinished, FramesEnlarged, never
 from studio.pipelines.super_resolver import (
     LeastSquaresUpsampler,
+    OneStepDetails,
     RecurrentRefiner,
     SuperResolverPipeline,
     load_super_resolver,
@@ -35,10 +37,12 @@ def pipeline() -> SuperResolverPipeline:
     """Untrained, and loud: what it adds would show every fault."""
     torch.manual_seed(0)
     networks = [RecurrentRefiner(channels=8, num_blocks=3) for _ in range(2)]
-    for network in networks:
+    details = OneStepDetails(channels=8, latent_channels=4, denoiser_channels=8, num_denoiser_blocks=2)
+    for network in (*networks, details.decoder):
         for parameter in network.tails.parameters():
             torch.nn.init.normal_(parameter, std=0.05)
-    return SuperResolverPipeline(LeastSquaresUpsampler(), *networks)
+    torch.nn.init.normal_(details.denoiser.tail.weight, std=0.05)
+    return SuperResolverPipeline(LeastSquaresUpsampler(), *networks, details)
 
 
 def pictures(count: int, height: int, width: int) -> np.ndarray:
@@ -46,11 +50,11 @@ def pictures(count: int, height: int, width: int) -> np.ndarray:
 
 
 @SCALES
-@pytest.mark.parametrize("back_projections", [0, 2])
-def test_tiled_is_untiled(pipeline: SuperResolverPipeline, scale: int, back_projections: int) -> None:
+@pytest.mark.parametrize("how", [{"back_projections": 0}, {"back_projections": 2}, {"restore": True, "detail": 1.0}])
+def test_tiled_is_untiled(pipeline: SuperResolverPipeline, scale: int, how: dict[str, Any]) -> None:
     given = pictures(4, 45, 58)
-    whole = PocketSuperResolver(pipeline, scale, back_projections=back_projections)(given)
-    tiled = PocketSuperResolver(pipeline, scale, back_projections=back_projections, tile=5)(given)
+    whole = PocketSuperResolver(pipeline, scale, **how)(given)
+    tiled = PocketSuperResolver(pipeline, scale, **how, tile=5)(given)
     assert whole.shape == (4, 45 * scale, 58 * scale, 3)
     assert np.abs(whole.astype(int) - tiled).max() <= 1  # where a sum that ends in a half is rounded
 
@@ -69,6 +73,15 @@ def test_restoring_is_another_network_and_leaves_the_given_clip_behind(pipeline:
     given = pictures(2, 12, 16)
     plain = PocketSuperResolver(pipeline, 2, back_projections=0)(given)
     assert not np.array_equal(PocketSuperResolver(pipeline, 2, restore=True, back_projections=0)(given), plain)
+
+
+def test_detail_depends_on_as_many_pictures_as_the_method_says(pipeline: SuperResolverPipeline) -> None:
+    given = pictures(8, 12, 16)
+    upscaler = PocketSuperResolver(pipeline, 2, restore=True, detail=1.0)
+    whole = upscaler(given)
+    late = PocketSuperResolver(pipeline, 2, restore=True, detail=1.0)(given[8 - upscaler.memory - 1 :])
+    assert np.abs(late[-1].astype(int) - whole[-1]).max() <= 1
+    assert upscaler.memory > PocketSuperResolver(pipeline, 2, restore=True).memory
 
 
 def test_a_model_that_goes_on_makes_the_file_that_was_never_stopped(tmp_path: Path) -> None:
@@ -95,7 +108,12 @@ def test_a_model_that_goes_on_makes_the_file_that_was_never_stopped(tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("fields", "field"),
-    [({"method": "poket"}, "method"), ({"method": "lanczos", "restore": True}, "restore")],
+    [
+        ({"method": "poket"}, "method"),
+        ({"method": "lanczos", "restore": True}, "restore"),
+        ({"method": "lanczos", "detail": 0.5}, "detail"),
+        ({"method": "pocket", "detail": 0.5}, "detail"),
+    ],
 )
 def test_a_method_that_is_none_or_cannot_is_refused_by_name(
     tmp_path: Path, fields: dict[str, object], field: str

@@ -32,6 +32,6 @@ def load_super_resolver(folder: Path, network: Path | None = None, *, restore: b
         tuned = RecurrentRefiner.from_pretrained(network, use_safetensors=True, local_files_only=True)
         pipeline.register_modules(**{"restorer" if restore else "refiner": tuned})
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    for model in pipeline.components.values():
+    for model in filter(None, pipeline.components.values()):
         model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
     return pipeline

@@ -9,7 +9,7 @@ Shapes: B clips, T pictures, H rows, W columns, s the scale; pixels 0…1.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from studio.pipelines.super_resolver import SCALES, LeastSquaresUpsampler, RecurrentRefiner
+from studio.pipelines.super_resolver import SCALES, LeastSquaresUpsampler, OneStepDetails, RecurrentRefiner
 from studio.pipelines.super_resolver.upsampler import LeastSquares
 from studio.pocket.super_resolver.data import Clips, Example
 
@@ -37,11 +37,19 @@ def shrunk(large: Tensor, scale: int) -> Tensor:
 
 
 def pairs(
-    clips: Clips, generator: torch.Generator, device: torch.device, *, task: Task, scale: int, batch: int, crop: int
+    clips: Clips,
+    generator: torch.Generator,
+    device: torch.device,
+    *,
+    task: Task,
+    scale: int,
+    batch: int,
+    crop: int,
+    length: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Crops of clips, what was left of them (B, T, 3, h, w), and they themselves (B, T, 3, crop, crop).
 
-    Mirrored, turned, played backwards and with colours exchanged at random.
+    Mirrored, turned, played backwards and with colours exchanged at random; their first `length` pictures, or all.
     """
     small, large = [], []
     for _ in range(batch):
@@ -51,10 +59,10 @@ def pairs(
 
         row, side = below(len(clips.large)), clips.large.shape[2]
         y, x = (4 * below((side - crop) // 4 + 1) for _ in range(2))
-        cuts = [clips.large[row, :, y : y + crop, x : x + crop]]
+        cuts = [clips.large[row, :length, y : y + crop, x : x + crop]]
         if task == "restore":
             top, left, part = y // scale, x // scale, crop // scale
-            cuts.append(clips.degraded[scale][row, :, top : top + part, left : left + part])
+            cuts.append(clips.degraded[scale][row, :length, top : top + part, left : left + part])
         colours = torch.randperm(3, generator=generator)
         mirrored, turned, backwards = below(2), below(2), below(2)
         for place, cut in enumerate(cuts):
@@ -119,9 +127,14 @@ def is_muon_matrix(name: str, parameter: Tensor) -> bool:
 
 @torch.no_grad()
 def gains(
-    upsampler: LeastSquaresUpsampler, refiner: RecurrentRefiner, held_out: Sequence[Example], *, task: Task
+    upsampler: LeastSquaresUpsampler,
+    refiner: RecurrentRefiner,
+    held_out: Sequence[Example],
+    *,
+    task: Task,
+    details: OneStepDetails | None = None,
 ) -> dict[int, tuple[float, float]]:
-    """For each scale, the PSNR in dB of L and of L + R, means over held-out clips."""
+    """For each scale, the PSNR in dB of L and of L + R, or of L + R + D, means over held-out clips."""
     device = next(refiner.parameters()).device
     found: dict[int, tuple[float, float]] = {}
     for scale in SCALES:
@@ -131,10 +144,12 @@ def gains(
             degraded = _pictures(torch.from_numpy(left[scale])[None].to(device))
             small = degraded if task == "restore" else shrunk(large, scale)
             linear = upsampler(small.flatten(0, 1), scale).unflatten(0, large.shape[:2])
-            refined = linear + refiner(small, scale)[0]
-            each.append((psnr(linear, large), psnr(refined, large)))
-        linear, refined = np.mean(each, axis=0)
-        found[scale] = (float(linear), float(refined))
+            made = linear + refiner(small, scale)[0]
+            if details is not None:
+                made = made + details(small, made, scale)[0]
+            each.append((psnr(linear, large), psnr(made, large)))
+        before, after = np.mean(each, axis=0)
+        found[scale] = (float(before), float(after))
     return found
 
 
@@ -148,8 +163,8 @@ class NoGain(ValueError):
     """A network that brings nothing over the linear filter; it is not to be shipped."""
 
 
-def check_gain(found: dict[int, tuple[float, float]], task: Task) -> None:
-    """Raises NoGain where L + R is below L at some scale on clips that were not trained on."""
+def check_gain(found: Mapping[int, tuple[float, float]], task: str) -> None:
+    """Raises NoGain where what is made is below L at some scale on clips that were not trained on."""
     for scale, (linear, refined) in found.items():
         if not refined > linear:
             raise NoGain(

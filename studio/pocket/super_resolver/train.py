@@ -6,6 +6,8 @@ Everything lives in one folder outside git:
     upsampler.pt    the linear filter                             (stage filter)
     refiner.pt      R for what was shrunk                         (stage refiner)
     restorer.pt     R for what was degraded; begins as the other  (stage restorer)
+    details-*.pt    D, after what its latents carry, the step between them, and pixels (stages details-autoencoder,
+                    details-latent, details-pixels)
 
 Knows the order of the stages and the files between them. Refuses to know how a step is computed (`recipe`).
 """
@@ -14,21 +16,31 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from studio.machine.weights import CHECKSUMS
 from studio.pocket.super_resolver.data import Example
 from studio.storage import sha256_of
 
-STAGES = ("clips", "filter", "refiner", "restorer", "export")
+if TYPE_CHECKING:
+    import torch
+
+    from studio.pipelines.super_resolver import OneStepDetails, RecurrentRefiner
+    from studio.pocket.loop import Plan, Trainee
+
 TASKS: dict[str, Literal["enlarge", "restore"]] = {"refiner": "enlarge", "restorer": "restore"}
-"""What each network learns."""
+"""What each R learns."""
+DETAILS = ("details-autoencoder", "details-latent", "details-pixels")
+"""D's stages; each begins with what the one before it came to."""
+STAGES = ("clips", "filter", *TASKS, *DETAILS, "export")
 Report = Callable[[Any], None]
 HELD_OUT_WORLDS = 3
 """Renders of held-out worlds of which the gate's clips are cut, beside those of held-out photographs."""
+DETAILED = "restore, with D"
+"""What figures of all three summands are called."""
 DEVICE = "device.txt"
 FIGURES = "gains.json"
 """In the checkpoint's folder: what was measured on held-out clips, and the photographs that were learnt from."""
@@ -50,18 +62,36 @@ class Amounts:
     """Rows and columns of what is enlarged to."""
 
 
-CPU = Amounts(of_photographs=4800, of_worlds=1200, steps={"refiner": 7_500, "restorer": 2_900}, batch=4, crop=160)
-"""An hour on two cores with bfloat16, other work beside it; what ships was trained so."""
+CPU = Amounts(
+    of_photographs=4800,
+    of_worlds=1200,
+    steps={
+        "refiner": 12_000,
+        "restorer": 6_000,
+        "details-autoencoder": 1_500,
+        "details-latent": 1_000,
+        "details-pixels": 2_500,
+    },
+    batch=4,
+    crop=160,
+)
+"""Two hours on one core with bfloat16, other work beside it; what ships was trained so."""
 GPU = Amounts(
     of_photographs=9600,
     of_worlds=2400,
-    steps={"refiner": 200_000, "restorer": 100_000},
-    seconds={"refiner": 240.0, "restorer": 120.0},
+    steps=dict.fromkeys((*TASKS, *DETAILS), 200_000),
+    seconds={
+        "refiner": 150.0,
+        "restorer": 80.0,
+        "details-autoencoder": 40.0,
+        "details-latent": 30.0,
+        "details-pixels": 90.0,
+    },
     batch=32,
     crop=192,
 )
 """Within eight minutes on one card of the H100's kind with sixteen cores beside it, of which clips take one."""
-TOY = Amounts(of_photographs=8, of_worlds=6, steps={"refiner": 4, "restorer": 4}, batch=1, crop=64)
+TOY = Amounts(of_photographs=8, of_worlds=6, steps=dict.fromkeys((*TASKS, *DETAILS), 4), batch=1, crop=64)
 BUDGETS = {"cpu": CPU, "gpu": GPU, "toy": TOY}
 
 
@@ -99,7 +129,8 @@ def train(
         elif name == "export":
             export(folder, export_to or folder / "export", gate=gate, report=on_event)
         else:
-            _network(name, folder, amounts, None if minutes is None else 60 * minutes, device, on_event)
+            run = _details if name in DETAILS else _network
+            run(name, folder, amounts, None if minutes is None else 60 * minutes, device, on_event)
 
 
 def _clips(folder: Path, amounts: Amounts, photographs: Path | None, report: Report) -> None:
@@ -125,23 +156,18 @@ def _network(
     stage: str, folder: Path, amounts: Amounts, stop_after: float | None, device: str | None, report: Report
 ) -> None:
     import torch
-    from torch import nn
 
     from studio.pipelines.super_resolver import RecurrentRefiner
-    from studio.pocket.loop import Plan, Trainee, train_steps, write_whole
-    from studio.pocket.stages import pick_device, quicken
+    from studio.pocket.loop import Plan, Trainee, write_whole
     from studio.pocket.super_resolver.data import stored_clips
     from studio.pocket.super_resolver.recipe import gains, is_muon_matrix, objective_of
 
-    quicken(device)
-    torch.manual_seed(0)
-    where = pick_device(device)
+    where = _ready(device)
     task = TASKS[stage]
     refiner, state = RecurrentRefiner(), folder / f"{stage}-state.pt"
     if stage == "restorer" and not state.is_file():
         refiner.load_state_dict(torch.load(folder / "refiner.pt", weights_only=True))
-    # diffusers types `to` as if it took no keyword
-    cast(nn.Module, refiner).to(where, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    _settle(refiner, where)
     upsampler = _upsampler(folder).to(where)
     clips, held_out = stored_clips(folder / "clips"), _held_out(folder)
     plan = Plan(
@@ -154,21 +180,135 @@ def _network(
     trainee = Trainee.of(refiner, plan, is_muon_matrix)
     loss_of = objective_of(refiner, upsampler, clips, task=task, batch=amounts.batch, crop=amounts.crop)
 
-    def watch(trainee: Trainee) -> str:
-        kept = {name: p.detach().clone() for name, p in trainee.module.named_parameters()}
-        trainee.load_average()
-        found = gains(upsampler, refiner, held_out, task=task)
-        trainee.module.load_state_dict(kept, strict=False)
-        return ", ".join(f"{scale}× {after - before:+.2f} dB over L" for scale, (before, after) in found.items())
+    def watch() -> str:
+        return _words(gains(upsampler, refiner, held_out, task=task))
 
-    for event in train_steps(
-        trainee, plan, loss_of, stage=stage, state_path=state, stop_after_seconds=stop_after, watch=watch
-    ):
-        report(event)
-    trainee.load_average()
+    _train(trainee, plan, loss_of, stage=stage, state=state, stop_after=stop_after, watch=watch, report=report)
     write_whole(folder / f"{stage}.pt", refiner.state_dict())
     on = torch.cuda.get_device_name(where) if where.type == "cuda" else "processors"
     (folder / DEVICE).write_text(f"{on}\n", encoding="utf-8")
+
+
+def _details(
+    stage: str, folder: Path, amounts: Amounts, stop_after: float | None, device: str | None, report: Report
+) -> None:
+
+    from studio.pocket.loop import Plan, Trainee, write_whole
+    from studio.pocket.super_resolver import details_recipe as recipe
+    from studio.pocket.super_resolver.data import stored_clips
+    from studio.pocket.super_resolver.recipe import gains
+
+    where = _ready(device)
+    number = DETAILS.index(stage)
+    details = _loaded_details(folder, DETAILS[number - 1] if number else None)
+    restorer = _loaded_refiner(folder, "restorer")
+    for network in (details, restorer):
+        _settle(network, where)
+    given = recipe.Given(
+        upsampler=_upsampler(folder).to(where),
+        restorer=restorer.eval().requires_grad_(False),
+        clips=stored_clips(folder / "clips"),
+        batch=amounts.batch,
+        crop=amounts.crop,
+    )
+    fine = stage == "details-pixels"
+    plan = Plan(
+        steps=amounts.steps[stage],
+        seconds=(amounts.seconds or {}).get(stage),
+        muon_lr=0.003 if fine else 0.01,
+        adam_lr=3e-4 if fine else 1e-3,
+        weight_decay=0.0 if fine else 0.01,
+        seed=2 + number,
+    )
+    module: Any = details
+    if fine:
+        module = recipe.PixelStage(details).to(where)
+        loss_of = recipe.pixel_objective(module, given)
+    elif stage == "details-latent":
+        details.requires_grad_(False).denoiser.requires_grad_(True)
+        loss_of = recipe.latent_objective(details, given)
+    else:
+        details.denoiser.requires_grad_(False)
+        loss_of = recipe.autoencoder_objective(details, given)
+    held_out = _held_out(folder)
+
+    def watch() -> str:
+        return _words(gains(given.upsampler, restorer, held_out, task="restore", details=details))
+
+    trainee = Trainee.of(module, plan, recipe.is_muon_matrix)
+    state = folder / f"{stage}-state.pt"
+    _train(trainee, plan, loss_of, stage=stage, state=state, stop_after=stop_after, watch=watch, report=report)
+    write_whole(folder / f"{stage}.pt", details.state_dict())
+
+
+def _ready(device: str | None) -> torch.device:
+    import torch
+
+    from studio.pocket.stages import pick_device, quicken
+
+    quicken(device)
+    torch.manual_seed(0)
+    return pick_device(device)
+
+
+def _settle(network: Any, where: torch.device) -> None:
+    import torch
+
+    network.to(where, memory_format=torch.channels_last)
+
+
+def _train(
+    trainee: Trainee,
+    plan: Plan,
+    loss_of: Callable[[int, torch.Generator], torch.Tensor],
+    *,
+    stage: str,
+    state: Path,
+    stop_after: float | None,
+    watch: Callable[[], str],
+    report: Report,
+) -> None:
+    """To the plan's end or the clock's; afterwards the module holds the averaged weights."""
+    from studio.pocket.loop import train_steps
+
+    def look(trainee: Trainee) -> str:
+        kept = {name: p.detach().clone() for name, p in trainee.module.named_parameters()}
+        trainee.load_average()
+        words = watch()
+        trainee.module.load_state_dict(kept, strict=False)
+        return words
+
+    for event in train_steps(
+        trainee, plan, loss_of, stage=stage, state_path=state, stop_after_seconds=stop_after, watch=look
+    ):
+        report(event)
+    trainee.load_average()
+
+
+def _words(found: Mapping[int, tuple[float, float]]) -> str:
+    return ", ".join(f"{scale}× {after - before:+.2f} dB over L" for scale, (before, after) in found.items())
+
+
+def _loaded_refiner(folder: Path, name: str) -> RecurrentRefiner:
+    import torch
+
+    from studio.pipelines.super_resolver import RecurrentRefiner
+
+    refiner = RecurrentRefiner()
+    refiner.load_state_dict(torch.load(folder / f"{name}.pt", map_location="cpu", weights_only=True))
+    return refiner
+
+
+def _loaded_details(folder: Path, stage: str | None) -> OneStepDetails:
+    """As a stage left it; None: as it begins."""
+    import torch
+
+    from studio.pipelines.super_resolver import OneStepDetails
+
+    details = OneStepDetails()
+    if stage is not None:
+        details.load_state_dict(torch.load(folder / f"{stage}.pt", map_location="cpu", weights_only=True))
+    return details
 
 
 def _upsampler(folder: Path) -> Any:
@@ -193,24 +333,26 @@ def export(folder: Path, destination: Path, *, gate: bool, report: Report) -> No
     Raises:
         NoGain: they do not.
     """
-    import torch
-
-    from studio.pipelines.super_resolver import RecurrentRefiner, SuperResolverPipeline
+    from studio.pipelines.super_resolver import SuperResolverPipeline
     from studio.pocket.super_resolver.card import card
     from studio.pocket.super_resolver.photographs import listed
     from studio.pocket.super_resolver.recipe import check_gain, gains
 
     upsampler, held_out = _upsampler(folder), _held_out(folder)
-    networks: dict[str, Any] = {}
-    figures: dict[str, Any] = {}
-    for name, task in TASKS.items():
-        networks[name] = RecurrentRefiner()
-        networks[name].load_state_dict(torch.load(folder / f"{name}.pt", map_location="cpu", weights_only=True))
-        found = gains(upsampler, networks[name].eval(), held_out, task=task)
-        figures[task] = {scale: {"linear": linear, "refined": refined} for scale, (linear, refined) in found.items()}
+    networks: dict[str, Any] = {name: _loaded_refiner(folder, name).eval() for name in TASKS}
+    details = _loaded_details(folder, DETAILS[-1]).eval()
+    measured = {task: gains(upsampler, networks[name], held_out, task=task) for name, task in TASKS.items()}
+    measured[DETAILED] = gains(upsampler, networks["restorer"], held_out, task="restore", details=details)
+    for name, found in measured.items():
         if gate:
-            check_gain(found, task)
-    SuperResolverPipeline(upsampler=upsampler.eval(), **networks).save_pretrained(destination, safe_serialization=True)
+            check_gain(found, name)
+    figures: dict[str, Any] = {
+        name: {scale: {"linear": linear, "refined": refined} for scale, (linear, refined) in found.items()}
+        for name, found in measured.items()
+    }
+    SuperResolverPipeline(upsampler=upsampler.eval(), **networks, details=details).save_pretrained(
+        destination, safe_serialization=True
+    )
     for path in destination.glob("*/*.safetensors"):
         path.chmod(0o644)  # safetensors writes files that only their owner may read
     record = {"held_out_psnr": figures, "photographs": json.loads((folder / "clips/photographs.json").read_text())}
@@ -222,7 +364,7 @@ def export(folder: Path, destination: Path, *, gate: bool, report: Report) -> No
         figures,
         [each for each in listed() if each.file in files],
         held_out=len(held_out),
-        parameters=sum(p.numel() for model in (upsampler, *networks.values()) for p in model.parameters()),
+        parameters=sum(p.numel() for model in (upsampler, details, *networks.values()) for p in model.parameters()),
         device=device_of(folder),
     )
     (destination / "README.md").write_text(words, encoding="utf-8")

@@ -15,8 +15,8 @@ from studio.errors import RequestError
 from studio.requests.fields import choices_of, help_of, kinds_of, label_of, largest, may_be_none
 from studio.ui.listeners import Updates, Values
 
-Control: TypeAlias = gr.Textbox | gr.Number | gr.Dropdown | gr.Radio | gr.Checkbox
-C = TypeVar("C", gr.Textbox, gr.Number, gr.Dropdown, gr.Radio, gr.Checkbox)
+Control: TypeAlias = gr.Textbox | gr.Number | gr.Slider | gr.Dropdown | gr.Radio | gr.Checkbox
+C = TypeVar("C", gr.Textbox, gr.Number, gr.Slider, gr.Dropdown, gr.Radio, gr.Checkbox)
 
 
 class FieldControls:
@@ -127,7 +127,7 @@ class FieldControls:
 
 def shown_by(kind: type[Control], value: object) -> object:
     """A field's value as a control of that kind shows it: text for all but numbers and ticks, nothing as nothing."""
-    if kind in (gr.Number, gr.Checkbox):
+    if kind in (gr.Number, gr.Slider, gr.Checkbox):
         return value
     if value is None:
         return None if kind is gr.Radio else ""

@@ -195,7 +195,9 @@ def _row(
 ) -> FigureRow:
     values = {} if measured is None else measured.figures.get(whose, {})
     seconds = seconds_text(enlargement.seconds) if whose == MADE and measured else "–"
-    marks = ["restored"] if whose == MADE and enlargement.request.restore else []
+    request = enlargement.request
+    marks = ["restored"] if whose == MADE and request.restore else []
+    marks += [f"detail {request.detail:g}"] if whose == MADE and request.detail else []
     return FigureRow(
         key=enlargement.id if whose == MADE else whose,
         shape=shape,

@@ -132,6 +132,15 @@ class SuperResolutionTab:
                 self._settings.place(
                     gr.Checkbox, "restore", label="Restore", info="take blur, noise and a codec's marks away, too"
                 )
+                self._settings.place(
+                    gr.Slider,
+                    "detail",
+                    minimum=0,
+                    maximum=1,
+                    step=0.05,
+                    visible=False,
+                    info="made up where nothing can be known; 0 adds nothing",
+                )
                 self.forecast = message.message(elem_id="enlarge-forecast")
                 with gr.Row(elem_classes="actions"):
                     self.start = gr.Button("Enlarge", variant="primary", size="lg", elem_id="enlarge-start")
@@ -216,6 +225,9 @@ class SuperResolutionTab:
         self.original.clear(self.drop_original, settings, [self.kept_original, self.beside, self.trouble], **LIGHT)
         method = self._settings.by_field["method"]
         method.input(self.describe, [method], [self.model], **LIGHT)
+        restore, detail = (self._settings.by_field[name] for name in ("restore", "detail"))
+        for control in (method, restore):
+            control.input(self.offer_detail, [method, restore], [detail], **LIGHT)
         for control in self._settings.by_field.values():
             control.input(self.foretell, settings, [self.source, self.forecast, self.trouble], **LIGHT)
         comparing = {self.browser, self.methods, *settings}
@@ -295,6 +307,14 @@ class SuperResolutionTab:
         request = self._request(values)
         check_original(reference, request, look_at(request))
         return reference
+
+    def offer_detail(self, method: Sent, restore: Sent) -> Updates:
+        """The knob for detail, where the model has one and is to restore."""
+        presets = {preset.name: preset for preset in list_enlargers()[0]}
+        preset = presets.get(text_of(method))
+        offered = preset is not None and preset.details and restore is True
+        shown = gr.update(visible=True) if offered else gr.update(visible=False, value=0)
+        return {self._settings.by_field["detail"]: shown}
 
     def describe(self, method: Sent) -> Updates:
         """The card of the model that is chosen."""
