@@ -66,8 +66,8 @@ CPU = Amounts(
     of_photographs=4800,
     of_worlds=1200,
     steps={
-        "refiner": 12_000,
-        "restorer": 6_000,
+        "refiner": 9_000,
+        "restorer": 4_500,
         "details-autoencoder": 1_500,
         "details-latent": 1_000,
         "details-pixels": 2_500,
