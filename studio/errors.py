@@ -22,6 +22,7 @@
     ├── VersionError          the same of a fine-tuned version
     ├── ComparisonError       the same of a comparison
     ├── EnlargementError      the same of an enlargement
+    ├── MapsError             the same of maps, and a file of maps that cannot be read
     └── JobError              a job that cannot be queued, moved or cancelled
 
 Knows nothing but words. Refuses to know torch, diffusers, gradio and HTTP.
@@ -164,6 +165,11 @@ class ComparisonError(StudioError):
 
 class EnlargementError(StudioError):
     code = "enlargement"
+    exit_status = 8
+
+
+class MapsError(StudioError):
+    code = "maps"
     exit_status = 8
 
 

@@ -12,6 +12,7 @@ MODELS = {
     "pipelines",
     "pocket",
     "driving_world",
+    "control_maps",
     "caching",
     "chopgrad",
     "metrics",
@@ -26,6 +27,7 @@ FLOOR = {room: floor for floor, rooms in enumerate((WORDS, MODELS, VERBS, DOORS)
 
 VISITS = {
     ("pocket", "driving_world"): "the pocket models are trained on its scenes",
+    ("control_maps", "metrics"): "optical flow, and where it can be trusted, are found as the metrics do",
     ("pocket", "distributed"): "on several cores, one process each",
     ("pocket", "pipelines"): "the super-resolver is a pipeline of our own",
     ("pocket", "chopgrad"): "the super-resolver's last stage goes back through clips",
@@ -46,6 +48,7 @@ FOREIGN = {
     **{room: {"gradio"} for room in MODELS | VERBS},
     **{room: HEAVY for room in DOORS},
     "driving_world": HEAVY | {"gradio"},
+    "control_maps": HEAVY | {"gradio"},
     "command_line": HEAVY | {"gradio"},
 }
 """Libraries that a room refuses to know, wherever in a file the import stands."""

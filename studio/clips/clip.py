@@ -1,4 +1,4 @@
-"""Clips and control maps: the arrays that pass between rooms.
+"""Clips: the arrays that pass between rooms.
 
 Knows numpy. Refuses to know files, torch, and who is asking.
 
@@ -45,41 +45,3 @@ class Clip:
     @property
     def seconds(self) -> float:
         return self.num_frames / self.fps
-
-
-@dataclass(frozen=True, kw_only=True)
-class Box:
-    """One object in one frame, in pixels of that frame; the far edges are exclusive."""
-
-    instance_id: int
-    """The same object keeps its number through the clip."""
-    label: str
-    """What it is: car, truck, bus, motorbike, pedestrian, traffic_light, sign."""
-    left: float
-    top: float
-    right: float
-    bottom: float
-    visible_fraction: float = 1.0
-    """Share of the object's own pixels that nothing nearer hides, 0 to 1."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ControlMaps:
-    """What a clip shows, measured: each array has the clip's F, H and W. None where a map was not made."""
-
-    depth: np.ndarray | None = None
-    """float32, (F, H, W), metres along the optical axis; infinity for the sky."""
-    semantic: np.ndarray | None = None
-    """uint8, (F, H, W), class numbers; `semantic_labels` names them."""
-    semantic_labels: tuple[str, ...] = ()
-    """Name of class n at position n."""
-    optical_flow: np.ndarray | None = None
-    """float32, (F, H, W, 2), pixels (dx, dy) from frame t to t+1; the last frame's is zero."""
-    boxes: tuple[tuple[Box, ...], ...] | None = None
-    """For each frame, its boxes."""
-    lane_lines: np.ndarray | None = None
-    """uint8, (F, H, W), 255 on a painted lane line."""
-    edges: np.ndarray | None = None
-    """uint8, (F, H, W), 255 on an edge."""
-    ego_motion: np.ndarray | None = None
-    """float32, (F, 3): speed in metres a second, yaw rate in radians a second, steering angle in radians."""

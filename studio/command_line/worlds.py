@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from studio.command_line.grammar import Commands, add_command, print_json
 
@@ -25,9 +22,8 @@ def add_world(commands: Commands) -> None:
 
 
 def _world_render(chosen: argparse.Namespace) -> int:
-    import numpy as np
-
     from studio import driving_world
+    from studio.clips.map_files import write_maps
     from studio.clips.write import write_clip
 
     size = {name: getattr(chosen, name) for name in ("height", "width", "num_frames", "fps")}
@@ -36,10 +32,7 @@ def _world_render(chosen: argparse.Namespace) -> int:
         clip = driving_world.render(scene, **size)
     else:
         clip, maps = driving_world.render_with_maps(scene, **size)
-        written: dict[str, Any] = {name: value for name, value in vars(maps).items() if isinstance(value, np.ndarray)}
-        written["boxes"] = json.dumps([[asdict(box) for box in frame] for frame in maps.boxes or ()])
-        written["semantic_labels"] = list(maps.semantic_labels)
-        np.savez_compressed(chosen.maps, **written)
+        write_maps(maps, chosen.maps)
     write_clip(clip, chosen.output, settings={"world": {"seed": chosen.seed, **size}, "caption": clip.caption})
     if chosen.json:
         print_json(

@@ -6,9 +6,12 @@ Knows no model. Refuses to know torch, pipelines, and who is asking.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from studio.clips.clip import Clip, ControlMaps
+from studio.clips.clip import Clip
+from studio.clips.control_maps import ControlMaps
 from studio.driving_world.camera import Camera
 from studio.driving_world.captions import caption
 from studio.driving_world.maps import measure
@@ -58,7 +61,7 @@ def render_with_maps(
 ) -> tuple[Clip, ControlMaps]:
     """The same clip as `render`, and what it shows, measured from the same geometry."""
     stage = _stage(scene, height, width, num_frames, fps)
-    return _film(stage, fps), measure(stage)
+    return _film(stage, fps), replace(measure(stage), fps=fps)
 
 
 def _film(stage: Stage, fps: float) -> Clip:

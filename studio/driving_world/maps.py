@@ -19,7 +19,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from studio.clips.clip import Box, ControlMaps
+from studio.clips.control_maps import Box, ControlMaps
 from studio.driving_world.camera import EYE_METRES, NEAR_METRES
 from studio.driving_world.painter import FIXED_POINT_DIGITS, fixed_point
 from studio.driving_world.stage import SEMANTIC_LABELS, Stage
@@ -76,6 +76,7 @@ class _Tape:
             lane_lines=np.where(semantic == SEMANTIC_LABELS.index("lane_line"), 255, 0).astype(np.uint8),
             edges=_borders(semantic.astype(np.int64) * 4096 + self.instances[surfaces]),
             ego_motion=np.stack([ego.speed, ego.yaw_rate, ego.steering], axis=1).astype(np.float32),
+            expansion_centre=self._expansion_centres(),
         )
 
     def _canvas(self) -> np.ndarray:
@@ -173,6 +174,20 @@ class _Tape:
         flow[..., 0] = moved[..., 0] * scale - camera.focal * self.ray_x
         flow[..., 1] = moved[..., 1] * scale - camera.focal * self.ray_y
         return flow
+
+    def _expansion_centres(self) -> np.ndarray:
+        """float32, (F, 2): where the way to the next moment leads to in the picture; of the last, that of the one
+        before. NaN where the car stands."""
+        camera, ego = self.stage.camera, self.stage.ego
+        centres = np.full((len(ego.x), 2), np.nan, np.float32)
+        dx, dy, yaw = np.diff(ego.x), np.diff(ego.y), ego.yaw[:-1]
+        ahead, leftward = np.cos(yaw) * dx + np.sin(yaw) * dy, np.cos(yaw) * dy - np.sin(yaw) * dx
+        moves = ahead > 1e-3
+        centres[:-1, 0][moves] = camera.centre_x - camera.focal * leftward[moves] / ahead[moves]
+        centres[:-1, 1][moves] = camera.horizon_y
+        if len(centres) > 1:
+            centres[-1] = centres[-2]
+        return centres
 
     def _boxes(self, surfaces: np.ndarray, frame: int) -> tuple[Box, ...]:
         """One box for each object with a number of its own that shows at least one pixel; nearest first."""

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from studio.clips.clip import Clip, ControlMaps
+from studio.clips.clip import Clip
+from studio.clips.control_maps import ControlMaps
 from studio.driving_world import Scene, render_with_maps, sample_scene
 from studio.driving_world.camera import EYE_METRES, Camera
 from studio.driving_world.palette import VEHICLE_PAINTS
