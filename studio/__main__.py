@@ -4,8 +4,9 @@
     python -m studio compare --prompt "a red car" --method adacache --method steps:15 -o compared
     python -m studio finetune a.mp4 b.mp4 --caption "a red car" --caption "a bus in the snow" --objective pixel
     python -m studio upscale in.mp4 --scale 4 -o out.mp4
+    python -m studio maps road.mp4 --maps edges,lanes,depth -o maps
     python -m studio finetune-enlarger mine.mp4
-    python -m studio enlargements | enlarger-versions | versions | rollback | runs
+    python -m studio map-sets | enlargements | enlarger-versions | versions | rollback | runs
     python -m studio presets | download | calibrate | doctor
     python -m studio world render | pocket train | pocket super-resolver
 
@@ -19,7 +20,17 @@ import sys
 from collections.abc import Sequence
 
 import studio
-from studio.command_line import comparing, enlarger_training, enlarging, finetuning, generating, models, runs, worlds
+from studio.command_line import (
+    comparing,
+    enlarger_training,
+    enlarging,
+    finetuning,
+    generating,
+    mapping,
+    models,
+    runs,
+    worlds,
+)
 from studio.command_line.grammar import print_json
 from studio.errors import StudioError
 from studio.machine import threads
@@ -61,6 +72,8 @@ def _parser() -> argparse.ArgumentParser:
         comparing.add_compare,
         enlarging.add_upscale,
         enlarging.add_enlargements,
+        mapping.add_maps,
+        mapping.add_map_sets,
         enlarger_training.add_finetune_enlarger,
         enlarger_training.add_enlarger_versions,
         finetuning.add_finetune,

@@ -397,6 +397,38 @@ class EnlargementFinished:
     seconds: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class MapsStarted:
+    """The frames are there, and begin to be measured."""
+
+    map_set_id: str
+    num_frames: int
+    height: int
+    width: int
+    """Of the maps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FramesMapped:
+    """Some more of one map is there."""
+
+    what: str
+    """The map, by its name."""
+    done: int
+    total: int
+    """Of all that is to be done, in frames of single maps."""
+    eta_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapsFinished:
+    """The maps are on disk, and as pictures beside it."""
+
+    map_set_id: str
+    maps: tuple[str, ...]
+    seconds: float
+
+
 GenerationEvent: TypeAlias = (
     RunStarted
     | ModelReady
@@ -434,8 +466,15 @@ EnlargerTrainingEvent: TypeAlias = (
 ProfilingEvent: TypeAlias = ProfilingStep | ProfilingFinished
 ComparisonEvent: TypeAlias = CellStarted | CellFinished | ComparisonFinished | GenerationEvent
 EnlargementEvent: TypeAlias = EnlargementStarted | FramesEnlarged | FramesMeasured | Notice | EnlargementFinished
+MapsEvent: TypeAlias = MapsStarted | FramesMapped | Notice | MapsFinished
 Event: TypeAlias = (
-    GenerationEvent | FinetuneEvent | EnlargerTrainingEvent | ProfilingEvent | ComparisonEvent | EnlargementEvent
+    GenerationEvent
+    | FinetuneEvent
+    | EnlargerTrainingEvent
+    | ProfilingEvent
+    | ComparisonEvent
+    | EnlargementEvent
+    | MapsEvent
 )
 
 _EVENT_TYPES: dict[str, type[Event]] = {kind.__name__: kind for kind in get_args(Event)}

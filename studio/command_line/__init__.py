@@ -5,6 +5,7 @@
     comparing.py     compare
     finetuning.py    finetune, versions, rollback
     enlarging.py     upscale, enlargements
+    mapping.py       maps, map-sets
     enlarger_training.py finetune-enlarger, enlarger-versions
     models.py        presets, download, calibrate, doctor
     runs.py          runs

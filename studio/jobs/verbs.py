@@ -21,6 +21,7 @@ VERBS: Mapping[WorkKind, str] = {
     "comparison": "studio.compare:walk",
     "enlargement": "studio.super_resolve:enlarge",
     "enlarger training": "studio.finetune.enlarger:train",
+    "maps": "studio.drive:make",
 }
 PRELOAD = "studio.jobs.preload:preload"
 """What loads a preset ahead of time, for the next clip."""

@@ -23,6 +23,7 @@ from studio.errors import DiskFull, JobError, StudioError
 from studio.events import (
     ComparisonFinished,
     EnlargementFinished,
+    MapsFinished,
     ModelReady,
     ProfilingFinished,
     RunFinished,
@@ -43,7 +44,15 @@ IDLE_SECONDS = 0.2
 """How often an idle worker looks for a job."""
 GOES_ON: frozenset[WorkKind] = frozenset({"comparison", "enlargement"})
 """Work in parts: it gives the turn back between two of them, and goes on by itself after the studio was stopped."""
-_ENDS = (RunFinished, TrainingFinished, TrainingForecast, ProfilingFinished, ComparisonFinished, EnlargementFinished)
+_ENDS = (
+    RunFinished,
+    TrainingFinished,
+    TrainingForecast,
+    ProfilingFinished,
+    ComparisonFinished,
+    EnlargementFinished,
+    MapsFinished,
+)
 """What a stream says last, when its work is done."""
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Work: what a job does, as a union: a clip, a training, a profile, a comparison, an enlargement.
+"""Work: what a job does, as a union: a clip, a training, a profile, a comparison, an enlargement, maps.
 
 Another kind is one class here and one line in `jobs/verbs.py`. Knows what has to be said to do each again. Refuses to
 know who does it.
@@ -57,8 +57,16 @@ class TrainEnlarger(_Work):
     version_id: str
 
 
-Work: TypeAlias = GenerationRequest | TrainVersion | ProfileModel | WalkComparison | EnlargeClip | TrainEnlarger
-WorkKind = Literal["clip", "training", "profile", "comparison", "enlargement", "enlarger training"]
+class MakeMaps(_Work):
+    """Make the maps of a clip as they were written down."""
+
+    map_set_id: str
+
+
+Work: TypeAlias = (
+    GenerationRequest | TrainVersion | ProfileModel | WalkComparison | EnlargeClip | TrainEnlarger | MakeMaps
+)
+WorkKind = Literal["clip", "training", "profile", "comparison", "enlargement", "enlarger training", "maps"]
 
 KINDS: dict[WorkKind, type[Work]] = {
     "clip": GenerationRequest,
@@ -67,6 +75,7 @@ KINDS: dict[WorkKind, type[Work]] = {
     "comparison": WalkComparison,
     "enlargement": EnlargeClip,
     "enlarger training": TrainEnlarger,
+    "maps": MakeMaps,
 }
 """What the queue calls each."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from studio.clips.control_maps import TITLES
 from studio.compare import Comparisons
 from studio.errors import StudioError
 from studio.jobs import Busy, Dead, Job, Ready, Starting, WorkerState
@@ -15,13 +16,22 @@ from studio.machine.hardware import Machine, gigabytes
 from studio.preset import Preset
 from studio.records.enlargements import EnlargementStore
 from studio.records.enlarger_versions import EnlargerVersionStore
+from studio.records.map_sets import MapSetStore
 from studio.records.run import Run
 from studio.records.runs import RunStore
 from studio.records.versions import Version, VersionStore
 from studio.requests.caches import AdaCache, Budget, CacheConfig, cache_title
 from studio.requests.generation import GenerationRequest
 from studio.requests.super_resolution import method_title
-from studio.requests.work import EnlargeClip, ProfileModel, TrainEnlarger, TrainVersion, WalkComparison, WorkKind
+from studio.requests.work import (
+    EnlargeClip,
+    MakeMaps,
+    ProfileModel,
+    TrainEnlarger,
+    TrainVersion,
+    WalkComparison,
+    WorkKind,
+)
 from studio.ui.components.values import Fact, Facts, QueuedJob, RunTile
 
 FAILED = ("failed", "interrupted")
@@ -128,6 +138,10 @@ def words_of(job: Job, store: RunStore) -> JobWords:
                 tuned = EnlargerVersionStore(store.folder).get(work.version_id)
                 steps = f"{tuned.step} of {tuned.request.max_train_steps} steps"
                 return JobWords(title=f"Fine-tune: {tuned.title}", line=f"{tuned.request.method} · {steps}")
+            case MakeMaps():
+                map_set = MapSetStore(store.folder).get(work.map_set_id)
+                listed = ", ".join(TITLES[name].lower() for name in map_set.request.maps)
+                return JobWords(title=f"Maps of {map_set.title}", line=listed)
     except StudioError:
         return JobWords(title=f"A {job.kind}", line="What it was for is gone.")
 
