@@ -100,6 +100,11 @@ class Uploads:
             raise disk_trouble(error, copy) from error
         return copy
 
+    def refer(self, path: Path) -> FileReference:
+        """What refers to the copy of a file. Raises StudioError, as `keep` does."""
+        kept = self.keep(path).absolute()
+        return FileReference(path=kept, sha256=checksum_of(kept))
+
     def find(self, sha256: str) -> Path | None:
         """The copy of a content; None where there is none, or where that is no SHA-256."""
         if not re.fullmatch(SHA256, sha256):

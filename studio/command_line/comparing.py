@@ -15,6 +15,7 @@ from studio.command_line.grammar import (
     add_fields,
     add_runs_folder,
     cancel_on_signal,
+    make_output_folder,
     print_json,
     typed_fields,
 )
@@ -73,7 +74,7 @@ def _compare(chosen: argparse.Namespace) -> int:
         return 0
     comparison = book.go_on(chosen.resume, again=True) if chosen.resume else book.begin(_grid(chosen))
     if chosen.output is not None:
-        _make_folder(chosen.output)
+        make_output_folder(chosen.output)
     try:
         _walk(comparison, book, json_lines=chosen.json)
     finally:
@@ -104,15 +105,6 @@ def _grid(chosen: argparse.Namespace) -> Grid:
         axes=tuple(parse_axis(text) for text in chosen.axis),
         repeats=chosen.repeats,
     )
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RequestError(
-            f"{folder} cannot be made: {error.strerror}.", field="--output", way_out="Name another folder with -o."
-        ) from error
 
 
 def _walk(comparison: Comparison, book: Comparisons, *, json_lines: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,18 +16,20 @@ from studio.command_line.grammar import (
     add_fields,
     add_runs_folder,
     cancel_on_signal,
+    make_output_folder,
     print_json,
     typed_fields,
 )
 from studio.errors import RequestError
 
 if TYPE_CHECKING:
+    from studio.clips.reference import FileReference
     from studio.events import EnlargementEvent, EnlargementFinished
     from studio.records.enlargements import Enlargement
     from studio.records.runs import RunStore
     from studio.requests.super_resolution import SuperResolutionRequest
     from studio.requests.work import EnlargeClip
-    from studio.super_resolve import Forecast
+    from studio.super_resolve import Forecast, OverClips
 
 _SPELLED_HERE = ("source",)
 """Fields whose flags say more than the field does."""
@@ -37,7 +40,9 @@ def add_upscale(commands: Commands) -> None:
 
     parser = add_command(commands, "upscale", _upscale, "make a clip of any length larger, its sound and timing kept")
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("clip", nargs="?", type=Path, help="an MP4, WebM, MOV or MKV file, or another that is read here")
+    what.add_argument(
+        "clip", nargs="*", default=[], type=Path, help="an MP4, WebM, MOV or MKV file, or another that is read here"
+    )
     what.add_argument("--go-on", metavar="ENLARGEMENT", help="go on with one that was stopped")
     add_fields(parser, SuperResolutionRequest, leave_out=_SPELLED_HERE)
     parser.add_argument(
@@ -51,15 +56,24 @@ def add_upscale(commands: Commands) -> None:
         "--original",
         type=Path,
         metavar="CLIP",
-        help="a larger clip that this one came from: the result is held against it, and the figures are printed",
+        action="append",
+        default=[],
+        help="a larger clip that this one came from: the result is held against it, and the figures are printed; with "
+        "several clips one for each, in their order, or none",
     )
     parser.add_argument(
         "--compare",
         nargs="+",
         metavar="METHOD",
-        help="by each of these methods, and one table of their figures; what is stored is not made again",
+        help="each clip by each of these methods, such as lanczos or pocket:restore=true, and one table of their "
+        "figures; what is stored is not made again",
     )
-    parser.add_argument("-o", "--output", type=Path, help="copy the result here (.mp4)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        help="copy the result here (.mp4); with --compare, a folder for comparison.csv and .json",
+    )
     parser.add_argument("--forecast", action="store_true", help="measure a few pictures, and say what all would take")
     add_runs_folder(parser)
 
@@ -76,13 +90,14 @@ def _upscale(chosen: argparse.Namespace) -> int:
     from studio.records.runs import RunStore, runs_folder
     from studio.super_resolve import forecast
 
-    _check_output(chosen.output)
-    store = RunStore(chosen.runs or runs_folder())
-    if chosen.forecast and chosen.clip is not None:
-        request = _request(chosen)
-        return _print_forecast(request, forecast(request, store=store, here=True), as_json=chosen.json)
     if chosen.compare:
-        return _compare(chosen, store)
+        return _compare(chosen, RunStore(chosen.runs or runs_folder()))
+    _check_output(chosen.output)
+    _refuse_several(chosen)
+    store = RunStore(chosen.runs or runs_folder())
+    if chosen.forecast and chosen.clip:
+        request = _request(chosen, chosen.clip[0])
+        return _print_forecast(request, forecast(request, store=store, here=True), as_json=chosen.json)
     work = _work(chosen, store)
     finished = _follow(work, store, as_json=chosen.json)
     enlargement = EnlargementStore(store.folder).get(work.enlargement_id)
@@ -133,51 +148,99 @@ def _follow(work: EnlargeClip, store: RunStore, *, as_json: bool) -> Enlargement
 
 
 def _compare(chosen: argparse.Namespace, store: RunStore) -> int:
-    """Each method on the clip, one after the other, and a table of them all."""
-    from studio.clips.reference import reference_to
+    """Each method on each clip, one after the other, and a table of them all."""
     from studio.records.codec import to_json
     from studio.records.enlargements import EnlargementStore
-    from studio.requests.super_resolution import read_super_resolution_request
     from studio.requests.work import EnlargeClip
-    from studio.super_resolve import begun, is_done
+    from studio.super_resolve import begun, is_done, over_clips, request_by
 
-    for flag in ("go_on", "excerpt", "output", "method"):
+    for flag in ("go_on", "excerpt", "forecast", "method", "adapter", "restore"):
         if getattr(chosen, flag):
             raise RequestError(
-                "Several methods are compared on the whole of one clip.",
+                "Several methods are compared on whole clips.",
                 field=f"--{flag.replace('_', '-')}",
-                way_out="Leave it out, or leave out --compare.",
+                way_out="Leave it out, or leave out --compare; what a method is told is written behind it, as in "
+                "pocket:restore=true.",
             )
-    original = None if chosen.original is None else reference_to(chosen.original, field="--original")
-    written = _request(chosen).model_dump(mode="json")
     enlargements = EnlargementStore(store.folder)
     rows: list[Enlargement] = []
-    for method in dict.fromkeys(chosen.compare):
-        one = begun(read_super_resolution_request(written | {"method": method}), store=store, original=original)
-        if not is_done(one):
-            _follow(EnlargeClip(enlargement_id=one.id), store, as_json=chosen.json)
-        rows.append(enlargements.get(one.id))
-        if chosen.json:
-            print_json({"id": one.id, "method": method} | {"measurements": to_json(rows[-1])["measurements"]})
+    for clip, original in _clips_and_originals(chosen):
+        for method in dict.fromkeys(chosen.compare):
+            one = begun(request_by(method, _request(chosen, clip)), store=store, original=original)
+            if not is_done(one):
+                _follow(EnlargeClip(enlargement_id=one.id), store, as_json=chosen.json)
+            rows.append(enlargements.get(one.id))
+            if chosen.json:
+                said = {"id": one.id, "clip": str(clip), "method": method}
+                print_json(said | {"measurements": to_json(rows[-1])["measurements"]})
+    table = over_clips(rows)
+    if chosen.output is not None:
+        _write_files(table, chosen.output)
     if not chosen.json:
-        _print_comparison(rows)
+        _print_comparison(table)
     return 0
 
 
-def _print_comparison(rows: list[Enlargement]) -> None:
-    """A line for each method, a column for each figure."""
-    from studio.records.enlargements import MADE, VIDEO
-    from studio.requests.super_resolution import method_title
-    from studio.super_resolve.wording import figure_text, figure_title, measured_names
+def _clips_and_originals(chosen: argparse.Namespace) -> list[tuple[Path, FileReference | None]]:
+    """The clips in their order, each with the original that was named for it."""
+    from studio.clips.reference import reference_to
 
-    measured = [each.measurements[VIDEO] for each in rows]
-    names = list(dict.fromkeys(name for each in measured for name in measured_names(each)))
-    heads = ["seconds", *(figure_title(name, measured[0]) for name in names)]
+    named = [None if str(each) == "none" else each for each in chosen.original]
+    if named and len(named) != len(chosen.clip):
+        raise RequestError(
+            f"{len(named)} originals were named for {len(chosen.clip)} clips.",
+            field="--original",
+            value=len(named),
+            way_out="Give one for each clip, in their order, or none in the place of one that is not there.",
+        )
+    originals = [None if each is None else reference_to(each, field="--original") for each in named]
+    return list(zip(chosen.clip, originals or [None] * len(chosen.clip), strict=True))
+
+
+def _write_files(table: OverClips, folder: Path) -> None:
+    from studio.storage import write_atomically
+    from studio.super_resolve import files_of
+
+    make_output_folder(folder)
+    for ending, text in files_of(table).items():
+        write_atomically(folder / f"comparison.{ending}", text.encode("utf-8"))
+
+
+def _print_comparison(table: OverClips) -> None:
+    """A line for each method, a column for each figure: clip by clip, then the means where there are several."""
+    from studio.super_resolve.wording import figure_text
+
+    heads = ["seconds a picture", *map(table.title, table.names)]
     print("  ".join([" " * 28, *heads]))
-    for each, found in zip(rows, measured, strict=True):
-        values = [figure_text(name, found.figures.get(MADE, {}).get(name)) for name in names]
-        cells = [cell.rjust(len(head)) for cell, head in zip([f"{each.seconds:.1f}", *values], heads, strict=True)]
-        print("  ".join([method_title(each.request.method)[:28].ljust(28), *cells]))
+
+    def line(title: str, pace: float | None, figures: Mapping[str, float]) -> None:
+        seconds = "–" if pace is None else f"{1 / pace:.3f}"
+        values = [seconds, *(figure_text(name, figures.get(name)) for name in table.names)]
+        cells = [value.rjust(len(head)) for value, head in zip(values, heads, strict=True)]
+        print("  ".join([title[:28].ljust(28), *cells]))
+
+    for number, clip in enumerate(table.clips):
+        if len(table.clips) > 1:
+            print(f"-- {clip.source.name}")
+        for row in table.rows:
+            if row.clip == number:
+                line(row.method, row.pace, row.figures)
+    if table.means:
+        print(f"-- mean over {len(table.clips)} clips")
+    for mean in table.means:
+        line(mean.method, mean.pace, mean.figures)
+
+
+def _refuse_several(chosen: argparse.Namespace) -> None:
+    """Several clips, or several originals, are for --compare alone."""
+    for field, named in (("clip", chosen.clip), ("--original", chosen.original)):
+        if len(named) > 1:
+            raise RequestError(
+                f"{len(named)} were given; one clip is enlarged at a time.",
+                field=field,
+                value=[str(each) for each in named],
+                way_out="Give one, or compare methods on all of them with --compare.",
+            )
 
 
 def _check_output(output: Path | None) -> None:
@@ -196,12 +259,12 @@ def _check_output(output: Path | None) -> None:
         )
 
 
-def _request(chosen: argparse.Namespace) -> SuperResolutionRequest:
+def _request(chosen: argparse.Namespace, clip: Path) -> SuperResolutionRequest:
     from studio.clips.reference import reference_to
     from studio.requests.super_resolution import SuperResolutionRequest, read_super_resolution_request
 
     fields = typed_fields(chosen, SuperResolutionRequest, leave_out=_SPELLED_HERE)
-    return read_super_resolution_request({"source": reference_to(chosen.clip, field="clip")} | fields)
+    return read_super_resolution_request({"source": reference_to(clip, field="clip")} | fields)
 
 
 def _work(chosen: argparse.Namespace, store: RunStore) -> EnlargeClip:
@@ -214,9 +277,9 @@ def _work(chosen: argparse.Namespace, store: RunStore) -> EnlargeClip:
     excerpt = None
     if chosen.excerpt is not None:
         excerpt = read_as(Excerpt, {"start": chosen.excerpt[0], "seconds": chosen.excerpt[1]})
-    original = None if chosen.original is None else reference_to(chosen.original, field="--original")
+    original = reference_to(chosen.original[0], field="--original") if chosen.original else None
     if not chosen.go_on:
-        begun = begin(_request(chosen), store=store, original=original)
+        begun = begin(_request(chosen, chosen.clip[0]), store=store, original=original)
         return EnlargeClip(enlargement_id=begun.id, excerpt=excerpt)
     typed = typed_fields(chosen, SuperResolutionRequest, leave_out=_SPELLED_HERE)
     if typed:

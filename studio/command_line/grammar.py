@@ -16,6 +16,7 @@ from typing import TypeAlias
 from pydantic import BaseModel
 
 from studio.clips.reference import FileReference, reference_to
+from studio.errors import RequestError
 from studio.requests.fields import choices_of, help_of, kinds_of, may_be_none
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -78,3 +79,13 @@ def cancel_on_signal() -> threading.Event:
         signal.signal(signal.SIGINT, lambda *_: cancelled.set())
         signal.signal(signal.SIGTERM, lambda *_: cancelled.set())
     return cancelled
+
+
+def make_output_folder(folder: Path) -> None:
+    """Make the folder that files are to be written to, where it is not there. Raises RequestError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(
+            f"{folder} cannot be made: {error.strerror}.", field="--output", way_out="Name another folder with -o."
+        ) from error

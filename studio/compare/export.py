@@ -1,13 +1,12 @@
 """A comparison as files: CSV for a spreadsheet, JSON for a program, both with figures in full, and a page.
 
-Refuses to compute a figure (`figures`, `metrics`), and to let what somebody typed become a spreadsheet's formula.
+Refuses to compute a figure (`figures`, `metrics`).
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 
 from studio.compare.cells import Comparison
@@ -17,9 +16,7 @@ from studio.compare.record import to_json
 from studio.compare.wording import error_text, method_title
 from studio.metrics import METRICS, scores_to_json
 from studio.records.runs import RunStore
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""A spreadsheet takes a text that begins with one of these for a formula."""
+from studio.records.spreadsheet import csv_text
 
 COLUMNS = (
     *("cell", "group", "repeat", "method", "state", "preset", "prompt", "seed", "run", "stored_before", "cold"),
@@ -35,42 +32,36 @@ def files_of(comparison: Comparison, store: RunStore) -> dict[str, str]:
 
 
 def to_csv(comparison: Comparison) -> str:
-    """A line for each cell, in RFC 4180's form, figures in full; what was not measured is empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\r\n")
-    writer.writeheader()
+    """A line for each cell; what was not measured is empty."""
+    return csv_text(COLUMNS, _lines(comparison))
+
+
+def _lines(comparison: Comparison) -> Iterator[dict[str, object]]:
     speeds = speed_by_cell(comparison)
     for cell in comparison.cells:
         seconds = asdict(cell.seconds) if cell.seconds else {}
         denoising, whole = speeds[cell.number]
-        writer.writerow(
-            {
-                "cell": cell.number,
-                "group": cell.group,
-                "repeat": cell.repeat,
-                "method": _no_formula(cell.method),
-                "state": cell.state,
-                "preset": _no_formula(cell.request.preset),
-                "prompt": _no_formula(cell.request.prompt),
-                "seed": cell.request.seed,
-                "run": cell.run_id or "",
-                "stored_before": int(cell.reused),
-                "cold": int(cell.cold),
-                **{f"{name}_s": seconds.get(name, "") for name in ("encoding", "denoising", "decoding", "whole")},
-                "denoising_speedup": "" if denoising is None else denoising,
-                "whole_speedup": "" if whole is None else whole,
-                "computed_share": "" if cell.computed_share is None else cell.computed_share,
-                **scores_to_json(cell.scores),
-                "notices": _no_formula(" ".join(cell.notices)),
-                "error": _no_formula(error_text(cell)),
-                "request": cell.request.model_dump_json(),
-            }
-        )
-    return text.getvalue()
-
-
-def _no_formula(text: str) -> str:
-    return "'" + text if text.startswith(_FORMULA) else text
+        yield {
+            "cell": cell.number,
+            "group": cell.group,
+            "repeat": cell.repeat,
+            "method": cell.method,
+            "state": cell.state,
+            "preset": cell.request.preset,
+            "prompt": cell.request.prompt,
+            "seed": cell.request.seed,
+            "run": cell.run_id or "",
+            "stored_before": int(cell.reused),
+            "cold": int(cell.cold),
+            **{f"{name}_s": seconds.get(name, "") for name in ("encoding", "denoising", "decoding", "whole")},
+            "denoising_speedup": "" if denoising is None else denoising,
+            "whole_speedup": "" if whole is None else whole,
+            "computed_share": "" if cell.computed_share is None else cell.computed_share,
+            **scores_to_json(cell.scores),
+            "notices": " ".join(cell.notices),
+            "error": error_text(cell),
+            "request": cell.request.model_dump_json(),
+        }
 
 
 def to_json_text(comparison: Comparison) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from studio.compare.cells import FULL, Cell, Comparison, Seconds
-from studio.metrics import METRICS, speed_up, spread
+from studio.metrics import METRICS, speed_up, spread, undominated
 
 Pace = Literal["denoising", "whole"]
 """Which seconds a speed-up speaks of: the transformer's steps alone, or the run from the text to the file."""
@@ -155,14 +155,7 @@ def pareto_front(points: Sequence[Point], metric: str, pace: Pace = "denoising")
         for point in points
         if (ratio := getattr(point, pace)) is not None and not math.isnan(point.scores.get(metric, math.nan))
     ]
-    front = [
-        (speed, value, point)
-        for speed, value, point in placed
-        if not any(
-            (faster >= speed and better >= value) and (faster > speed or better > value) for faster, better, _ in placed
-        )
-    ]
-    return [point for _, _, point in sorted(front, key=lambda each: (each[0], -each[1]))]
+    return [placed[place][2] for place in undominated([(speed, value) for speed, value, _ in placed])]
 
 
 def _complete(comparison: Comparison, group: int, method: str) -> list[Cell]:

@@ -21,7 +21,7 @@ import numpy as np
 
 from studio.errors import RequestError
 from studio.metrics import fidelity, motion
-from studio.metrics.efficiency import SpeedUp, Spread, computed_share, speed_up, spread
+from studio.metrics.efficiency import SpeedUp, Spread, computed_share, speed_up, spread, undominated
 from studio.metrics.shapes import check_clip, check_pair, in_words
 from studio.records.codec import number_in_json
 
@@ -36,6 +36,7 @@ __all__ = [
     "scores_to_json",
     "speed_up",
     "spread",
+    "undominated",
     "why_not",
 ]
 

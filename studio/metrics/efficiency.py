@@ -80,3 +80,14 @@ def computed_share(trace: BlockTrace) -> float:
     """
     calls = trace.computed + trace.reused
     return trace.computed / calls if calls else math.nan
+
+
+def undominated(pairs: Sequence[tuple[float, float]]) -> list[int]:
+    """Which pairs no other beats, both numbers being better when larger: their places, by the first number, then by
+    the second one falling. Equal ones all stay."""
+    kept = [
+        place
+        for place, (one, two) in enumerate(pairs)
+        if not any((a >= one and b >= two) and (a > one or b > two) for a, b in pairs)
+    ]
+    return sorted(kept, key=lambda place: (pairs[place][0], -pairs[place][1]))

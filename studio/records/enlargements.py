@@ -96,6 +96,8 @@ class Enlargement:
     """Whether the video ends before the clip does."""
     seconds: float = 0.0
     """Spent on it."""
+    frames_per_second: float = 0.0
+    """At which its pictures were made, read and written, loading apart; 0 where it is not known."""
     notices: tuple[str, ...] = ()
     outputs: dict[str, int] = field(default_factory=dict)
     """The files that are there, and how many pictures each shows."""

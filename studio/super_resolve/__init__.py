@@ -12,7 +12,8 @@ streams.
 
     verb.py          what is called: begin, forecast, enlarge
     walk.py          parts, one after the other, as a stream of events
-    comparing.py     several methods on one clip
+    comparing.py     several methods on one clip or several
+    over_clips.py    their figures beside one another, means over clips, and files
     measuring.py     what was made, held against the original and the clip that was given
     methods.py       how one picture becomes a larger one
 
@@ -20,7 +21,17 @@ Knows the order of the work. Refuses to know how films are read and written (`cl
 """
 
 from studio.metrics.enlargement import FIGURES
-from studio.super_resolve.comparing import begun, beside, is_done
+from studio.super_resolve.comparing import (
+    begin_comparison,
+    begun,
+    beside,
+    enlargements_of,
+    is_done,
+    paired,
+    request_by,
+    source_of,
+)
+from studio.super_resolve.over_clips import OverClips, files_of, front, over_clips
 from studio.super_resolve.verb import (
     Forecast,
     begin,
@@ -35,14 +46,23 @@ from studio.super_resolve.verb import (
 __all__ = [
     "FIGURES",
     "Forecast",
+    "OverClips",
     "begin",
+    "begin_comparison",
     "begun",
     "beside",
     "check_original",
     "enlarge",
+    "enlargements_of",
+    "files_of",
     "forecast",
+    "front",
     "hold_against",
     "is_done",
     "look_at",
+    "over_clips",
+    "paired",
+    "request_by",
+    "source_of",
     "super_resolve",
 ]

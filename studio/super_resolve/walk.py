@@ -248,6 +248,7 @@ class _Making:
 
     def _finish(self, parts: list[int], name: str, *, partial: bool) -> Generator[EnlargementEvent]:
         """Put parts together, beside the film's other streams where they are the whole of it."""
+        rate = self._progress().frames_per_second if self._made > 1 else self.enlargement.frames_per_second
         info = self._info or _info_of(self.request.source.path)
         paths = [self._path(part) for part in parts]
         settings = {"super_resolution": self.request.model_dump(mode="json"), "enlargement_id": self.enlargement.id}
@@ -268,6 +269,7 @@ class _Making:
         self._record(
             state="complete" if whole else "stopped",
             partial=partial if name == VIDEO else self.enlargement.partial,
+            frames_per_second=rate,
             outputs=outputs,
         )
         if whole:

@@ -6,10 +6,16 @@ import csv
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from support.page_values import fill_numbers
+
+from studio.clips.shrinking import in_8_bits, shrunk
+from studio.clips.write import write_clip
+from studio.driving_world import render, sample_scene
 
 Open = Callable[..., Any]
 
@@ -135,3 +141,64 @@ def test_a_failed_clip_keeps_its_error_and_what_is_refused_names_its_control(ope
     assert page.locator("#compare-table .compared-row[data-state=complete]").count() == 1
     assert page.locator("#compare-table img").count() == 0, "a prompt is text"
     assert page.locator("#compare-go-on").is_visible()
+
+
+def test_methods_on_several_clips_fill_one_table_a_plot_and_the_player(
+    open_page: Open, studio: Any, tmp_path: Path
+) -> None:
+    small: list[str] = []
+    (tmp_path / "large").mkdir()
+    for name, seed in (("drive", 3), ("rain", 5)):
+        large = render(sample_scene(seed), height=128, width=192, num_frames=9)
+        pictures = np.stack([in_8_bits(shrunk(each.astype(np.float32), 2)) for each in large.frames])
+        write_clip(replace(large, frames=pictures), tmp_path / f"{name}.mp4")
+        write_clip(large, tmp_path / f"large/{name}.mp4")
+        small.append(str(tmp_path / f"{name}.mp4"))
+    page = open_page()
+    open_compare(page)
+    page.get_by_text("Ways of enlarging clips").click()
+    page.wait_for_selector("#methods-start", state="visible")
+    page.set_input_files("#methods-clips input[type=file]", small)
+    page.wait_for_function("document.querySelector('#methods-pairs').textContent.includes('no original')")
+    page.set_input_files("#methods-originals input[type=file]", str(tmp_path / "large/rain.mp4"))
+    page.wait_for_function("document.querySelector('#methods-pairs').textContent.includes('against rain.mp4')")
+    ticked = page.locator("#methods-ticked")
+    for title, on in (("Pocket super-resolver", True), ("Lanczos + back-projection", False), ("Lanczos: sharp", True)):
+        ticked.get_by_label(title).first.set_checked(on)
+    page.wait_for_function("document.querySelector('#methods-count').textContent.includes('4 enlargements')")
+    page.click("#methods-start")
+    page.wait_for_function("document.querySelector('#methods-status').textContent.includes('Done: 4 of 4')")
+
+    # A row for each method on each clip, bicubic beside them, and the means over both.
+    assert page.locator("#methods-table .compared-group").all_text_contents()[1].startswith("drive.mp4")
+    assert page.locator("#methods-table .compared-row[data-state=complete]").count() == 9
+    assert page.locator("#methods-plot .pareto-point").count() == 4
+    assert page.locator("#methods-plot .pareto-median").count() == 2
+    assert "pictures a second" in page.locator("#methods-plot .pareto-axis").last.text_content()
+
+    # Any of them in the player: another clip's takes the first one's place, and its original stands beside it.
+    player = "#methods-player .player"
+    page.wait_for_selector(f"{player}[data-ready]")
+    page.locator("#methods-table .compared-row input").nth(2).check()
+    page.wait_for_function("document.querySelector('#methods-player').textContent.includes('Original')")
+    page.wait_for_selector(f"{player}[data-ready]")
+    assert page.locator("#methods-table .compared-row input:checked").count() == 1
+    page.locator("#methods-plot .pareto-point").first.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#methods-plot .pareto-point[aria-pressed=true]")
+    rows = list(csv.DictReader(download(page, "#methods-export-csv", tmp_path).read_text("utf-8").splitlines()))
+    assert [row["clip"] for row in rows][-1] == "mean over 2"
+    assert float(next(row["psnr"] for row in rows if row["clip"] == "rain.mp4")) > 20
+    assert download(page, "#methods-export-player", tmp_path).stat().st_size > 10_000
+
+    # A reload finds it, on a telephone too; the record goes, the enlargements stay.
+    telephone = open_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
+    open_compare(telephone)
+    telephone.get_by_text("Ways of enlarging clips").click()
+    telephone.wait_for_selector("#methods-table .compared-row[data-state=complete]")
+    assert telephone.evaluate("document.documentElement.scrollWidth") <= 390
+    telephone.click("#methods-delete")
+    telephone.click("#methods-delete-really")
+    telephone.wait_for_function("document.querySelector('#methods-answer').textContent.includes('Deleted')")
+    assert not list((studio.runs / ".enlargement-comparisons").iterdir())
+    assert len(list((studio.runs / ".enlargements").iterdir())) == 4

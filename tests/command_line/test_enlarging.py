@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -96,8 +97,40 @@ def test_methods_are_compared_on_one_clip_and_what_is_stored_is_not_made_again(
     assert len(_json_lines(capsys)) == 2
     assert main(["upscale", clip, "--compare", "lanczos", "--excerpt", "0", "1"]) == RequestError.exit_status
     assert "Leave it out, or leave out --compare" in capsys.readouterr().err
+    assert main(["upscale", clip, "--compare", "lanczos", "--restore", "true"]) == RequestError.exit_status
+    assert "pocket:restore=true" in capsys.readouterr().err
     assert main(["upscale", clip, "--compare", "sharpest"]) == RequestError.exit_status
     assert "No method is called 'sharpest'" in capsys.readouterr().err
+
+
+def test_methods_are_compared_on_several_clips_and_their_means_are_printed_and_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = str(write_pictures(tmp_path / "one.mp4"))
+    other = str(write_pictures(tmp_path / "other.mp4", [512 * number for number in range(6)]))
+    large = str(tmp_path / "large.mp4")
+    assert main(["upscale", one, "--method", "back-projection", "-o", large]) == 0
+    capsys.readouterr()
+    compared = ["upscale", one, other, "--compare", "lanczos", "back-projection:back_projections=1"]
+    assert main([*compared, "--original", large, "--original", "none", "-o", str(tmp_path / "files")]) == 0
+    said = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert "PSNR, dB" in said[0]
+    titles = ["Lanczos", "Lanczos + back-projection (b", "Bicubic"]
+    assert [line for line in said if line.startswith("--")] == ["-- one.mp4", "-- other.mp4", "-- mean over 2 clips"]
+    for place in (2, 6, 10):
+        assert [line[:28].strip() for line in said[place : place + 3]] == titles
+    lines = list(csv.DictReader((tmp_path / "files/comparison.csv").open(encoding="utf-8", newline="")))
+    psnr = {(line["clip"], line["method"]): line["psnr"] for line in lines}
+    assert psnr["other.mp4", "Lanczos"] == ""
+    assert float(psnr["one.mp4", "Lanczos"]) == float(psnr["mean over 2", "Lanczos"]) > 20
+    assert json.loads((tmp_path / "files/comparison.json").read_text(encoding="utf-8"))["means"]
+    for arguments, words in (
+        ([*compared, "--original", large], "1 originals were named for 2 clips"),
+        ([*compared, "--original", "none", "--original", large], "The original has 10 pictures"),
+        (["upscale", one, other], "one clip is enlarged at a time"),
+    ):
+        assert main(arguments) == RequestError.exit_status
+        assert words in capsys.readouterr().err
 
 
 def test_an_original_may_be_named_later(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

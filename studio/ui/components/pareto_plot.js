@@ -4,7 +4,7 @@ const metric = root.querySelector('.pareto-metric');
 const pace = root.querySelector('.pareto-pace');
 const readout = root.querySelector('.pareto-readout');
 const HEIGHT = 300, TOP = 30, BOTTOM = 44, LEFT = 52, RIGHT = 18;
-const REST = 'Up is better, right is faster; the dashed line is the Pareto front. Click a point to see its clip and load its settings.';
+const REST = 'Up is better, right is faster; the dashed line is the Pareto front. ';
 let data = {};
 
 // A disc, square, triangle, diamond, then the same hollow: methods stay apart without their colours.
@@ -21,14 +21,16 @@ function mark(shape, x, y, size) {
 }
 
 const numbers = (points) => points.filter((point) => point.speeds[pace.value] != null && point.scores[metric.value] != null);
+const paceShown = () => (data.paces || []).find((each) => each.name === pace.value) || {};
 
-function options() {
-  const names = (data.metrics || []).map((each) => each.name).join();
-  if (metric.dataset.names === names) return;
-  const kept = metric.value;
-  metric.dataset.names = names;
-  metric.replaceChildren(...(data.metrics || []).map((each) => new Option(each.title, each.name)));
-  if ((data.metrics || []).some((each) => each.name === kept)) metric.value = kept;
+// A choice keeps what was chosen, as long as it is there.
+function offer(select, choices) {
+  const names = choices.map((each) => each.name).join();
+  if (select.dataset.names === names) return;
+  const kept = select.value;
+  select.dataset.names = names;
+  select.replaceChildren(...choices.map((each) => new Option(each.title, each.name)));
+  if (choices.some((each) => each.name === kept)) select.value = kept;
 }
 
 function key() {
@@ -41,8 +43,29 @@ function key() {
 
 function words(point, about) {
   const score = point.scores[about.name];
-  const figure = score === 'inf' ? 'equal to the reference' : Number(score).toFixed(about.unit ? 2 : 4) + (about.unit ? ' ' + about.unit : '');
-  return point.title + ': ' + point.speeds[pace.value].toFixed(2) + '× as fast, ' + about.title + ' ' + figure + (point.line ? ' · ' + point.line : '');
+  const figure = score === 'inf' ? data.perfect : Number(score).toFixed(about.digits) + (about.unit ? ' ' + about.unit : '');
+  return point.title + ': ' + speedWords(point.speeds[pace.value]) + ', ' + about.title + ' ' + figure + (point.line ? ' · ' + point.line : '');
+}
+
+function speedWords(speed) {
+  const shown = paceShown();
+  return (shown.log ? String(Number(speed.toPrecision(3))) : speed.toFixed(2)) + shown.words;
+}
+
+// A ratio is drawn around 1; speeds that may lie far apart, by their logarithm.
+function range(speeds) {
+  if (paceShown().log) return [Math.min(...speeds) / 1.4, Math.max(...speeds) * 1.4];
+  return [Math.min(.95, ...speeds.map((speed) => speed * .95)), Math.max(1.2, ...speeds) * 1.06];
+}
+
+// Powers of ten and, where there is room, their doubles and fives.
+function decades(low, high, wanted) {
+  const found = [];
+  for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power += 1) {
+    found.push(...[1, 2, 5].map((each) => each * 10 ** power).filter((value) => value >= low && value <= high));
+  }
+  const tens = found.filter((value) => Math.abs(Math.log10(value) % 1) < 1e-9);
+  return [found.length > wanted + 2 && tens.length > 1 ? tens : found, 0];
 }
 
 function draw() {
@@ -50,7 +73,9 @@ function draw() {
   const points = data.points || [];
   root.hidden = points.length < 2;
   if (root.hidden) { area.replaceChildren(); return; }
-  options();
+  offer(metric, data.metrics || []);
+  offer(pace, data.paces || []);
+  root.querySelector('.pareto-paces').hidden = (data.paces || []).length < 2;
   key();
   const about = (data.metrics || []).find((each) => each.name === metric.value);
   const shown = numbers(points), medians = numbers(data.medians || []);
@@ -59,23 +84,26 @@ function draw() {
   const speeds = shown.map((point) => point.speeds[pace.value]);
   const finite = shown.map((point) => point.scores[about.name]).filter((value) => value !== 'inf');
   const endless = finite.length < shown.length;
-  const left = Math.min(.95, ...speeds.map((speed) => speed * .95)), right = Math.max(1.2, ...speeds) * 1.06;
+  const [left, right] = range(speeds);
   let low = Math.min(...finite), high = Math.max(...finite);
   if (!finite.length) { low = 0; high = 1; }
   const pad = padding(low, high, .12);
   low -= pad; high += pad;
   const top = TOP + (endless ? 26 : 0);
-  const x = (speed) => LEFT + (speed - left) / (right - left) * (width - LEFT - RIGHT);
+  const along = paceShown().log ? Math.log10 : (speed) => speed;
+  const x = (speed) => LEFT + (along(speed) - along(left)) / (along(right) - along(left)) * (width - LEFT - RIGHT);
   const y = (score) => {
     if (score === 'inf') return TOP + 4;
     const share = (score - low) / (high - low);
     return top + (about.higher_is_better === false ? share : 1 - share) * (HEIGHT - top - BOTTOM);
   };
   const picture = svg('svg', {viewBox: '0 0 ' + width + ' ' + HEIGHT, width, height: HEIGHT, role: 'presentation'});
-  const [xs, xDigits] = ticks(left, right, Math.max(3, Math.min(7, width / 90)));
+  const wanted = Math.max(3, Math.min(7, width / 90));
+  const [xs, xDigits] = paceShown().log ? decades(left, right, wanted) : ticks(left, right, wanted);
   for (const value of xs) {
     picture.append(svg('line', {x1: x(value), x2: x(value), y1: TOP - 8, y2: HEIGHT - BOTTOM, class: 'pareto-grid'}));
-    picture.append(svg('text', {x: x(value), y: HEIGHT - BOTTOM + 16, 'text-anchor': 'middle'}, value.toFixed(xDigits) + '×'));
+    const written = paceShown().log ? String(Number(value.toPrecision(2))) : value.toFixed(xDigits);
+    picture.append(svg('text', {x: x(value), y: HEIGHT - BOTTOM + 16, 'text-anchor': 'middle'}, written + (paceShown().unit || '')));
   }
   const [ys, yDigits] = finite.length ? ticks(low, high, 4) : [[], 0];
   for (const value of ys) {
@@ -88,7 +116,7 @@ function draw() {
   }
   picture.append(svg('text', {x: 2, y: 13, class: 'pareto-axis'}, about.title + (about.unit ? ', ' + about.unit : '')));
   picture.append(svg('text', {x: width - RIGHT, y: HEIGHT - 8, 'text-anchor': 'end', class: 'pareto-axis'},
-    'times as fast (' + pace.selectedOptions[0].textContent + ')'));
+    paceShown().axis || ''));
   const front = ((data.fronts || {})[pace.value] || {})[about.name] || [];
   if (front.length > 1) {
     picture.append(svg('polyline', {points: front.map(([speed, score]) => x(speed) + ',' + y(score)).join(' '), class: 'pareto-front'}));
@@ -110,7 +138,7 @@ function draw() {
   }
   keepFocus(area, 'cell', () => area.replaceChildren(picture));
   const chosen = shown.find((point) => point.cell === data.chosen);
-  readout.textContent = chosen ? words(chosen, about) : REST + (many ? ' Large marks are medians.' : '');
+  readout.textContent = chosen ? words(chosen, about) : REST + data.hint + (many ? ' ' + data.large : '');
 }
 
 function pointed(event) {

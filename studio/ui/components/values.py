@@ -295,20 +295,30 @@ class PlottedMetric(TypedDict):
     name: str
     title: str
     unit: str
+    digits: int  # behind the point
     higher_is_better: bool | None
 
 
+class PlottedPace(TypedDict):
+    name: str
+    title: str  # where there are several to choose among
+    axis: str
+    unit: str  # behind a number of the axis
+    words: str  # behind a speed in a sentence
+    log: bool  # whether speeds may lie far apart; else they are ratios around 1
+
+
 class PlottedPoint(TypedDict):
-    cell: int  # negative for a median
+    cell: int  # negative for a median or mean
     shape: int
     title: str
-    line: str  # the prompt and the seed
-    speeds: dict[str, float | None]  # by pace: denoising, whole
+    line: str  # the prompt and the seed, or the clip
+    speeds: dict[str, float | None]  # by pace
     scores: dict[str, Figure]
 
 
 class ParetoPlot(TypedDict):
-    """Measured speed-up to the right, a score upwards, one mark for each method and group.
+    """Measured speed to the right, a score upwards, one mark for each method and group.
 
     Better is always up: an axis whose figure is better when small is turned about. A click, or Enter, sends `choose`
     with {cell}.
@@ -316,10 +326,14 @@ class ParetoPlot(TypedDict):
 
     methods: list[PlottedMethod]  # in the grid's order
     metrics: list[PlottedMetric]
+    paces: list[PlottedPace]
     points: list[PlottedPoint]
-    medians: list[PlottedPoint]  # one for each method where there are several groups
+    medians: list[PlottedPoint]  # one for each method where there are several groups: large marks
     fronts: dict[str, dict[str, list[list[Figure]]]]  # by pace and metric: what nothing beats in both
     chosen: int | None  # cell of the point that was clicked
+    hint: str  # what a click does
+    large: str  # what the large marks are
+    perfect: str  # what an infinite score says
 
 
 class PlayedScores(TypedDict):

@@ -27,7 +27,8 @@ from studio.ui.wording import seconds_text, settings_line
 
 MOST_PICKED = 3
 """Clips beside one reference in the player."""
-PACES: tuple[Pace, ...] = ("denoising", "whole")
+PACES: dict[Pace, str] = {"denoising": "denoising", "whole": "the whole run"}
+"""And what each is called."""
 SHOWN_IN_TABLE = ("psnr", "ssim", "ms_ssim", "lpips", "flicker", "flow_warp_error")
 
 
@@ -145,9 +146,21 @@ def plot_value(comparison: Comparison, chosen: int | None) -> values.ParetoPlot:
                 "name": name,
                 "title": METRICS[name].title,
                 "unit": METRICS[name].unit,
+                "digits": 2 if METRICS[name].unit else 4,
                 "higher_is_better": METRICS[name].higher_is_better,
             }
             for name in names
+        ],
+        "paces": [
+            {
+                "name": pace,
+                "title": title,
+                "axis": f"times as fast ({title})",
+                "unit": "×",
+                "words": "× as fast",
+                "log": False,
+            }
+            for pace, title in PACES.items()
         ],
         "points": [_point(comparison, point) for point in points],
         "medians": [_point(comparison, point) for point in medians],
@@ -160,6 +173,9 @@ def plot_value(comparison: Comparison, chosen: int | None) -> values.ParetoPlot:
             for pace in PACES
         },
         "chosen": chosen,
+        "hint": "Click a point to see its clip and load its settings.",
+        "large": "Large marks are medians.",
+        "perfect": "equal to the reference",
     }
 
 

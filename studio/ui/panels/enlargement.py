@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from studio.errors import from_json
+from studio.errors import RequestError, from_json
 from studio.events import EnlargementStarted, Event, FramesEnlarged, FramesMeasured, Notice
 from studio.records.enlargements import (
     BICUBIC,
@@ -30,6 +30,11 @@ from studio.ui.components import message
 from studio.ui.components.synced_player import MOST_CLIPS
 from studio.ui.components.values import Fact, Facts, FigureColumn, FigureRow, FigureTable, Message
 from studio.ui.wording import seconds_text, size_text
+
+ENDINGS = [".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".gif", ".ts", ".mpg", ".ogv"]
+SCALES = [("2×", "2"), ("4×", "4")]
+MOST_SECONDS_OF_A_VISITOR = 30.0
+"""Of a clip, where strangers share the machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +126,7 @@ def status_of(
     return message.good(f"Done in {seconds_text(enlargement.seconds)}.")
 
 
-_HINTS = {
+HINTS = {
     "psnr": "Peak signal-to-noise ratio against the original, over all pixels; more is nearer",
     "ssim": "Structural similarity to the original; 1 is equal",
     "ms_ssim": "The same at five scales; 1 is equal",
@@ -195,15 +200,12 @@ def _row(
 ) -> FigureRow:
     values = {} if measured is None else measured.figures.get(whose, {})
     seconds = seconds_text(enlargement.seconds) if whose == MADE and measured else "–"
-    request = enlargement.request
-    marks = ["restored"] if whose == MADE and request.restore else []
-    marks += [f"detail {request.detail:g}"] if whose == MADE and request.detail else []
     return FigureRow(
         key=enlargement.id if whose == MADE else whose,
         shape=shape,
         title=whose_title(whose, enlargement),
         state="complete" if measured else "waiting",
-        marks=marks,
+        marks=[],
         cells=[seconds, *(figure_text(name, values.get(name)) for name in figures)] if measured else [],
         note="",
         may_be_picked=False,
@@ -211,7 +213,7 @@ def _row(
 
 
 def _columns(figures: list[str], measured: Measurement) -> list[FigureColumn]:
-    return [FigureColumn(title=figure_title(name, measured), hint=_HINTS[name]) for name in figures]
+    return [FigureColumn(title=figure_title(name, measured), hint=HINTS[name]) for name in figures]
 
 
 def _hint(enlargement: Enlargement, name: str, measured: Measurement) -> str:
@@ -236,3 +238,15 @@ def player_facts(measured: Measurement | None, whose: str) -> list[str]:
         for name in _FACTS
         if name in figures
     ]
+
+
+def refuse_too_long(source: SourceRecord) -> None:
+    """Where strangers share the machine. Raises RequestError."""
+    if source.seconds > MOST_SECONDS_OF_A_VISITOR:
+        raise RequestError(
+            f"{source.name} runs {source.seconds:.3g} s; on this shared page {MOST_SECONDS_OF_A_VISITOR:g} s are "
+            "enlarged.",
+            field="source",
+            value=source.seconds,
+            way_out="Cut it shorter, or run the studio on a machine of your own.",
+        )

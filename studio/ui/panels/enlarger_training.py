@@ -11,8 +11,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from studio.clips.reference import FileReference
-from studio.clips.uploads import Uploads, checksum_of
+from studio.clips.uploads import Uploads
 from studio.errors import ClipError, JobError, StudioError, VersionError, from_json
 from studio.finetune.enlarger_verb import begin
 from studio.jobs import Job
@@ -156,8 +155,7 @@ class EnlargerTrainingPanel:
         if not paths:
             raise ClipError("There is no clip yet.", field="clips", way_out="Drop one or more above.")
         written = {name: value for name, value in self._settings.read(values).items() if value is not None}
-        kept = [self._uploads.keep(path).absolute() for path in paths]
-        clips = [FileReference(path=path, sha256=checksum_of(path)) for path in kept]
+        clips = [self._uploads.refer(path) for path in paths]
         return read_enlarger_training({"clips": clips} | written)
 
     def leave_off(self, chosen: Sent) -> Updates:

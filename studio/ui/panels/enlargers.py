@@ -1,4 +1,4 @@
-"""Models that enlarge, in words: the card of the one that is chosen, and those that are not here yet.
+"""What enlarges, in words: what there is to choose among, the card of a model, and those that are not here yet.
 
 Knows presets, the machine and the state of the weights. Refuses to load anything.
 """
@@ -9,8 +9,17 @@ from studio.machine import weights
 from studio.machine.hardware import Machine
 from studio.machine.placement import Verdict, verdict
 from studio.preset import EnlargerPreset, list_enlargers
+from studio.records.enlarger_versions import NETWORK, EnlargerVersion, EnlargerVersionStore
+from studio.records.runs import RunStore
+from studio.requests.super_resolution import method_title
 from studio.ui.components.values import Fact, Facts
 from studio.ui.panels.preset_card import count_text
+
+_WEIGHTLESS = [
+    ("Lanczos + back-projection: the sharpest without a model", "back-projection"),
+    ("Lanczos: sharp, with faint halos", "lanczos"),
+    ("Bicubic: what players do", "bicubic"),
+]
 
 
 def card(name: str, machine: Machine) -> Facts | None:
@@ -55,3 +64,36 @@ def _way(preset: EnlargerPreset) -> str:
     if preset.weights.folder is not None:
         return f"it ships with the studio; {preset.weights.folder} is not there"
     return f"python -m studio download {preset.name}"
+
+
+def method_choices() -> list[tuple[str, str]]:
+    """The models that are here, then what needs none."""
+    models = [(preset.title, preset.name) for preset in list_enlargers()[0] if weights.state(preset).ready]
+    return [*models, *_WEIGHTLESS]
+
+
+def variant_choices(store: RunStore) -> list[tuple[str, str]]:
+    """Models as they restore and add detail, and their versions, spelled as methods with settings."""
+    restoring = [
+        (f"{preset.title}, restoring", f"{preset.name}:restore=true")
+        for preset in list_enlargers()[0]
+        if preset.restores and weights.state(preset).ready
+    ]
+    detailing = [
+        (f"{preset.title}, restoring, half of its detail", f"{preset.name}:restore=true,detail=0.5")
+        for preset in list_enlargers()[0]
+        if preset.details and weights.state(preset).ready
+    ]
+    return [*restoring, *detailing, *((title, _spelled(version)) for title, version in versions(store))]
+
+
+def versions(store: RunStore) -> list[tuple[str, EnlargerVersion]]:
+    """The fine-tuned versions that can be used, by what they are called."""
+    every = EnlargerVersionStore(store.folder)
+    usable = [each for each in every.list() if (every.path(each.id) / NETWORK).is_dir()]
+    return [(f"{each.title}, {method_title(each.request.method)}", each) for each in usable]
+
+
+def _spelled(version: EnlargerVersion) -> str:
+    restoring = ",restore=true" if version.request.restore else ""
+    return f"{version.request.method}:adapter={version.id}{restoring}"

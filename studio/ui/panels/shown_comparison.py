@@ -11,6 +11,7 @@ from dataclasses import replace
 import gradio as gr
 
 from studio.compare import Cell, Comparison
+from studio.compare.export import files_of
 from studio.errors import ComparisonError, StudioError
 from studio.ui.attachment import Signs, signs_of
 from studio.ui.components import message
@@ -47,7 +48,7 @@ class ComparisonPanel:
     def __init__(self, context: PageContext, jobs: ComparisonJobs) -> None:
         self._context = context
         self._jobs = jobs
-        self.files = ComparisonFiles(context.store)
+        self.files = ComparisonFiles(("csv", "json", "html"), elem_prefix="export")
         question = "Delete this comparison for good? Its clips stay among the runs."
         self.deletion = DeletionPanel("compare", question)
 
@@ -171,7 +172,8 @@ class ComparisonPanel:
             self.plot: plot_value(comparison, chosen if chosen is not None else (picked or [None])[-1]),
             self.table: table_value(comparison, picked or []),
         }
-        updates |= self.deletion.closed() | self.files.shows(comparison)
+        texts = files_of(comparison, self._context.store) if comparison.ended else {}
+        updates |= self.deletion.closed() | self.files.shows(comparison.id, texts)
         return updates if keep_player else updates | self._plays(comparison, picked or [])
 
     def shows_nothing(self) -> Updates:
@@ -203,7 +205,8 @@ class ComparisonPanel:
             if clips is None:
                 return nothing
             record = player_value(comparison, reference, cells, [served(clip) for clip in clips])
-            page = self.files.shows_player(comparison, reference, record, clips)
+            title = f"{reference.request.prompt[:120]} · seed {reference.request.seed}"
+            page = self.files.shows_player(comparison.id, title, record, clips)
         except (StudioError, OSError) as error:
             return nothing | {self.status: message.warn(f"The clips cannot be shown: {error}")}
         return {self.player: record} | page

@@ -23,6 +23,7 @@ from studio.ui.components.values import Message
 from studio.ui.forms.comparison import GridForm, grid_label, method_choices, ticked_of
 from studio.ui.forms.generation import Form, Restoring, label_of
 from studio.ui.listeners import LIGHT, Sent, Updates, Values, sent_by, text_of
+from studio.ui.panels.comparing_enlargements import ComparingEnlargements
 from studio.ui.panels.shown_comparison import ComparisonPanel, numbers_of, picked_with
 from studio.ui.server.comparison_jobs import ComparisonJobs
 from studio.ui.server.page_context import PageContext
@@ -30,6 +31,8 @@ from studio.ui.server.visitor import Visitor
 from studio.ui.wording import seconds_text, settings_line
 
 _TO_THE_PLAYER = "() => { document.getElementById('compare-player')?.scrollIntoView({block: 'nearest'}); }"
+MAKE, ENLARGE = "make", "enlarge"
+"""The two kinds of comparison."""
 
 
 class TwinButton(NamedTuple):
@@ -61,8 +64,22 @@ class CompareTab:
         self.grid = GridForm(form)
         self.jobs = ComparisonJobs(context)
         self.panel = ComparisonPanel(context, self.jobs)
+        self.enlargements = ComparingEnlargements(context, browser)
 
     def build(self) -> None:
+        self.task = gr.Radio(
+            [("Ways of making a clip", MAKE), ("Ways of enlarging clips (super-resolution)", ENLARGE)],
+            value=MAKE,
+            label="What is compared",
+            elem_classes="segments",
+            elem_id="compare-task",
+        )
+        with gr.Column(elem_id="compare-make") as self.making:
+            self._build_making()
+        with gr.Column(visible=False, elem_id="compare-enlarge") as self.enlarging:
+            self.enlargements.build()
+
+    def _build_making(self) -> None:
         with gr.Row(elem_classes="desk", equal_height=False):
             with gr.Column(scale=4, min_width=300, elem_classes="sheet"):
                 self.base = message.message(message.quiet(""), elem_id="compare-base")
@@ -84,6 +101,8 @@ class CompareTab:
             twins: The clips of other tabs that can be compared with their full twin.
         """
         self._wire_grid(tab)
+        self.enlargements.wire(tab)
+        self.task.input(self.turn, [self.task], [self.making, self.enlarging], **LIGHT)
         panel, deletion = self.panel, self.panel.deletion
         looking = [self.browser, panel.shown, panel.picked, panel.seen]
         tab.select(panel.look_first, looking, panel.outputs, **LIGHT)
@@ -122,10 +141,14 @@ class CompareTab:
             except StudioError as error:
                 gr.Warning(html.escape(str(error)), title="Not compared")
                 return {twin.answer: message.of_error(error)}
-            return updates | {tabs: gr.Tabs(selected="compare")}
+            return updates | {tabs: gr.Tabs(selected="compare"), self.task: MAKE} | self.turn(MAKE)
 
-        changed = [*self.panel.outputs, twin.answer, tabs]
+        changed = [*self.panel.outputs, twin.answer, tabs, self.task, self.making, self.enlarging]
         twin.button.click(compare_with_full, [self.browser, twin.shown], changed, **LIGHT)
+
+    def turn(self, task: Sent) -> Updates:
+        """The form and the stage of the other kind of comparison."""
+        return {self.making: gr.update(visible=task == MAKE), self.enlarging: gr.update(visible=task == ENLARGE)}
 
     # -- the grid -----------------------------------------------------------------------------------------------------
 

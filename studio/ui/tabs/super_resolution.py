@@ -14,22 +14,16 @@ from pathlib import Path
 import gradio as gr
 
 from studio.clips.reference import FileReference
-from studio.clips.uploads import Uploads, checksum_of
+from studio.clips.uploads import Uploads
 from studio.errors import ClipError, EnlargementError, RequestError, StudioError, from_json
 from studio.jobs import Job
-from studio.machine import weights
 from studio.preset import list_enlargers
 from studio.records.enlargements import (
-    BICUBIC,
-    EXCERPT,
-    MADE,
-    ORIGINAL_OF,
     TWIN_OF,
     VIDEO,
     Enlargement,
     EnlargementStore,
 )
-from studio.records.enlarger_versions import NETWORK, EnlargerVersionStore
 from studio.records.folders import LOG
 from studio.requests.fields import label_of
 from studio.requests.generation import read_as
@@ -41,50 +35,36 @@ from studio.requests.super_resolution import (
 )
 from studio.requests.work import EnlargeClip
 from studio.super_resolve import begin, begun, beside, check_original, forecast, hold_against, is_done, look_at
-from studio.super_resolve.wording import whose_title
 from studio.ui.attachment import signs_of
 from studio.ui.components import message
 from studio.ui.components.clip_video import clip_video
 from studio.ui.components.static_html import facts, figure_table
-from studio.ui.components.synced_player import PlayerClip, player_record, served, synced_player
+from studio.ui.components.synced_player import synced_player
 from studio.ui.components.values import Fact
 from studio.ui.forms.fields import FieldControls
 from studio.ui.listeners import LIGHT, Part, Sent, Updates, Values, sent_by, text_of
 from studio.ui.panels import enlargers
 from studio.ui.panels.deletion import DeletionPanel
 from studio.ui.panels.enlargement import (
+    ENDINGS,
+    SCALES,
     EnlargementProgress,
     facts_of_source,
     figures_of,
     forecast_of,
     may_be_played,
     most_picked,
-    player_facts,
+    refuse_too_long,
     status_of,
 )
+from studio.ui.panels.enlargement_player import side_by_side, to_serve
 from studio.ui.server.page_context import PageContext
-from studio.ui.server.serving import copy_to_serve
 from studio.ui.server.visitor import Visitor
 
 LOOK_SECONDS = 1.0
-ENDINGS = [".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".gif", ".ts", ".mpg", ".ogv"]
-MOST_SECONDS_OF_A_VISITOR = 30.0
-"""Where strangers share the machine."""
 LISTED = 20
 """Enlargements to choose among."""
 AS_IT_CAME = ("As it came", "")
-SCALES = [("2×", "2"), ("4×", "4")]
-_WEIGHTLESS = [
-    ("Lanczos + back-projection: the sharpest without a model", "back-projection"),
-    ("Lanczos: sharp, with faint halos", "lanczos"),
-    ("Bicubic: what players do", "bicubic"),
-]
-
-
-def _methods() -> list[tuple[str, str]]:
-    """The models that are here, then what needs none."""
-    models = [(preset.title, preset.name) for preset in list_enlargers()[0] if weights.state(preset).ready]
-    return [*models, *_WEIGHTLESS]
 
 
 class SuperResolutionTab:
@@ -119,7 +99,7 @@ class SuperResolutionTab:
                 )
                 self.beside = message.message(elem_id="enlarge-beside")
                 self._settings.place(gr.Radio, "scale", choices=SCALES, elem_classes="segments")
-                self._settings.place(gr.Radio, "method", choices=_methods())
+                self._settings.place(gr.Radio, "method", choices=enlargers.method_choices())
                 self.model = facts(enlargers.card(self._method, self.context.machine), elem_id="enlarge-model")
                 self._settings.place(
                     gr.Dropdown,
@@ -149,7 +129,7 @@ class SuperResolutionTab:
                     self._excerpt.number("start", value=0, label="Part begins at", info="seconds")
                     self._excerpt.number("seconds", value=1, label="Part lasts", info="seconds; kept for the whole")
                 self.methods = gr.CheckboxGroup(
-                    choices=_methods(),
+                    choices=enlargers.method_choices(),
                     value=[],
                     label="Several methods",
                     info="beside one another, from the queue",
@@ -261,9 +241,7 @@ class SuperResolutionTab:
 
     def _versions(self) -> list[tuple[str, str]]:
         """The model as it came, and the versions of it that can be used."""
-        store = EnlargerVersionStore(self.context.store.folder)
-        usable = [each for each in store.list() if (store.path(each.id) / NETWORK).is_dir()]
-        return [AS_IT_CAME, *((f"{each.title}, {method_title(each.request.method)}", each.id) for each in usable)]
+        return [AS_IT_CAME, *((title, each.id) for title, each in enlargers.versions(self.context.store))]
 
     # -- the clip -----------------------------------------------------------------------------------------------------
 
@@ -279,8 +257,7 @@ class SuperResolutionTab:
         """A reference's line to the copy that is kept. Raises StudioError where no file arrived."""
         if not isinstance(path, str):
             raise ClipError("No file arrived.", field="clip", way_out="Drop a clip.")
-        kept = self._uploads.keep(Path(path))
-        return str(FileReference(path=kept.absolute(), sha256=checksum_of(kept)))
+        return str(self._uploads.refer(Path(path)))
 
     def take_original(self, values: Values) -> Updates:
         """The clip that the small one came from has arrived: it is kept, and held against what will be made."""
@@ -414,14 +391,8 @@ class SuperResolutionTab:
         return self._shows(Visitor(self.context, browser), chosen, progress, None, kept) | {self.picked: kept}
 
     def _refuse_too_much(self, request: SuperResolutionRequest) -> None:
-        seconds = look_at(request).seconds if self.context.hosted else 0.0
-        if seconds > MOST_SECONDS_OF_A_VISITOR:
-            raise RequestError(
-                f"The clip runs {seconds:.3g} s; on this shared page {MOST_SECONDS_OF_A_VISITOR:g} s are enlarged.",
-                field="clip",
-                value=seconds,
-                way_out="Cut it shorter, or run the studio on a machine of your own.",
-            )
+        if self.context.hosted:
+            refuse_too_long(look_at(request))
 
     def _known(
         self,
@@ -594,34 +565,16 @@ class SuperResolutionTab:
         """The pictures beside bicubic ones and the original's, or a long clip alone; nothing where they are shown."""
         folder = self.store.path(enlargement.id)
         whole = VIDEO in enlargement.outputs
-        name = next((each for each in (VIDEO, EXCERPT) if TWIN_OF[each] in enlargement.outputs), None)
         stamp = [enlargement.id, *enlargement.outputs, *(_stamp(folder / each) for each in enlargement.outputs)]
         stamp += [each.id for each in picked]
         if stamp == played:
             return {}
-        video = _to_serve(folder / VIDEO, enlargement) if whole else None
-        player: object = {}
-        if name is not None:
-            shown = [
-                (enlargement, BICUBIC, TWIN_OF[name]),
-                *((each, MADE, name) for each in picked),
-                (enlargement, "original", ORIGINAL_OF[name]),
-            ]
-            twin, *others = [
-                PlayerClip(
-                    title=whose_title(whose, each),
-                    url=served(_to_serve(self.store.path(each.id) / file, each)),
-                    facts=player_facts(each.measurements.get(name), whose),
-                )
-                for each, whose, file in shown
-                if file in each.outputs
-            ]
-            source = enlargement.source
-            fps = source.fps if source.constant_rate else source.num_frames / source.seconds
-            player = player_record(reference=twin, others=others, fps=fps, num_frames=enlargement.outputs[name])
+        video = to_serve(folder / VIDEO, enlargement) if whole else None
+        shown = side_by_side(enlargement, picked, self.store)
+        player: object = {} if shown is None else shown[0]
         return {
             self.player: player,
-            self.video: gr.update(value=video, visible=whole and name != VIDEO),
+            self.video: gr.update(value=video, visible=whole and TWIN_OF[VIDEO] not in enlargement.outputs),
             self.download: gr.update(value=video, visible=whole),
             self.played: stamp,
         }
@@ -660,9 +613,3 @@ def _stamp(path: Path) -> int:
         return path.stat().st_mtime_ns
     except OSError:
         return 0
-
-
-def _to_serve(path: Path, enlargement: Enlargement) -> str:
-    """A copy that the page may show, under a name that says what it is."""
-    stem = "".join(letter if letter.isalnum() else "-" for letter in Path(enlargement.source.name).stem)[:60]
-    return copy_to_serve(path, f"{stem or 'clip'}-{path.stem}-{enlargement.request.scale}x{path.suffix}")
