@@ -121,12 +121,12 @@ def _follow(work: EnlargeClip, store: RunStore, *, as_json: bool) -> Enlargement
     Raises:
         KeyboardInterrupt: it was stopped.
     """
-    from studio.events import EnlargementFinished, EnlargementStarted, event_to_json, never
+    from studio.events import EnlargementFinished, event_to_json
     from studio.super_resolve import enlarge
 
     cancelled = cancel_on_signal()
     printer = _Printer()
-    stream = enlarge(work, store=store, owner="local", stop=never)
+    stream = enlarge(work, store=store, owner="local", stop=lambda: "cancel" if cancelled.is_set() else None)
     finished: EnlargementFinished | None = None
     try:
         for event in stream:
@@ -136,14 +136,12 @@ def _follow(work: EnlargeClip, store: RunStore, *, as_json: bool) -> Enlargement
                 printer.show(event)
             if isinstance(event, EnlargementFinished):
                 finished = event
-            elif cancelled.is_set() and not isinstance(event, EnlargementStarted):
-                stream.close()
-                print(f"\nstopped; go on with --go-on {work.enlargement_id}", file=sys.stderr)
-                raise KeyboardInterrupt
     finally:
         printer.close()
         stream.close()
-    assert finished is not None
+    if finished is None:
+        print(f"\nstopped; go on with --go-on {work.enlargement_id}", file=sys.stderr)
+        raise KeyboardInterrupt
     return finished
 
 

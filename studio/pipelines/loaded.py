@@ -29,7 +29,7 @@ from torch import nn
 from studio.errors import NumericalError, OutOfMemory, RequestError
 from studio.events import Placement, Stage
 from studio.family import Branches
-from studio.pipelines import schedules
+from studio.pipelines import compiling, schedules
 from studio.pipelines.families import VideoModel, video_models
 from studio.pipelines.randomness import private_randomness
 from studio.preset import Preset
@@ -99,6 +99,16 @@ class LoadedModel:
         names = self.preset.checkpoint.block_lists
         return tuple(block for model in self.transformers for name in names for block in getattr(model, name))
 
+    @contextmanager
+    def asking(self, check: Callable[[], None]) -> Iterator[None]:
+        """Within it, `check` is called before every layer, of a compiled block before the block: what it raises ends
+        whatever the model is at, within a layer's time."""
+        with ExitStack() as handles:
+            for model in self.models.values():
+                for layer in _layers_of(model):
+                    handles.callback(layer.register_forward_pre_hook(lambda *_: check()).remove)
+            yield
+
     def holds(self, preset: Preset, placement: Placement, folder: Path, adapter: Path | None = None) -> bool:
         """Whether this is that preset's model, placed that way; tiling can be changed in place."""
 
@@ -129,6 +139,15 @@ class LoadedModel:
         autoencoder that is in float32 beside a denoiser in 16 bits is not slowed down for that."""
         rounded = self.placement.torch_dtype != "float32"
         return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=rounded)
+
+
+def _layers_of(module: nn.Module) -> Iterator[nn.Module]:
+    """What has no layers within it, or none whose hooks would be called."""
+    parts = () if hasattr(module, compiling.NAME) else tuple(module.children())
+    if not parts:
+        yield module
+    for part in parts:
+        yield from _layers_of(part)
 
 
 class LoadedPipeline(LoadedModel):

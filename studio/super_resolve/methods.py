@@ -10,6 +10,7 @@ Shapes: N pictures, H rows, W columns, s the scale.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -37,11 +38,14 @@ class Upscaler(Protocol):
         ...
 
 
-def upscaler_for(request: SuperResolutionRequest, runs_folder: Path | None = None) -> Upscaler:
+def upscaler_for(
+    request: SuperResolutionRequest, runs_folder: Path | None = None, *, check: Callable[[], None] = lambda: None
+) -> Upscaler:
     """What enlarges as the request says; a model is loaded for it.
 
     Args:
         runs_folder: Where fine-tuned versions lie, if one is asked for.
+        check: Called while a model is loaded or makes pictures, where that takes long; what it raises ends it.
 
     Raises:
         StudioError: there is no such method, or its model cannot be loaded.
@@ -50,7 +54,7 @@ def upscaler_for(request: SuperResolutionRequest, runs_folder: Path | None = Non
     if preset is not None:
         from studio.super_resolve.networks import network_for
 
-        return network_for(preset, request, network_of(request, runs_folder))
+        return network_for(preset, request, network_of(request, runs_folder), check=check)
     if request.method == "back-projection":
         return BackProjection(request.scale, request.back_projections)
     return Interpolation(request.scale, _FILTERS[request.method])

@@ -10,7 +10,7 @@ Shapes: N pictures, H rows, W columns, s the scale; pixels uint8 outside, 0…1 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,11 +34,18 @@ TILE = 256
 """Places of the network's grid along a side of a tile, what it depends on apart: 1,024 enlarged pixels."""
 
 
-def network_for(preset: EnlargerPreset, request: SuperResolutionRequest, network: Path | None = None) -> Upscaler:
+def network_for(
+    preset: EnlargerPreset,
+    request: SuperResolutionRequest,
+    network: Path | None = None,
+    *,
+    check: Callable[[], None] = lambda: None,
+) -> Upscaler:
     """The model of a preset, loaded.
 
     Args:
         network: Folder of a fine-tuned network, which takes the place of the one that is asked for.
+        check: Called while a model is loaded or makes pictures, where that takes long; what it raises ends it.
 
     Raises:
         WeightsMissing, WeightsCorrupt
@@ -47,7 +54,7 @@ def network_for(preset: EnlargerPreset, request: SuperResolutionRequest, network
     if preset.pipeline in SUPER_RESOLVERS or preset.weights.package is not None:
         from studio.super_resolve.engines import upscaler_of
 
-        return upscaler_of(preset, request.scale)
+        return upscaler_of(preset, request.scale, check=check)
     return PocketSuperResolver(
         load_super_resolver(weights.folder_of(preset), network, restore=request.restore),
         request.scale,

@@ -171,7 +171,7 @@ class _Making:
 
     def _make(self, first: int, last: int) -> Generator[EnlargementEvent]:
         """Parts from `first` to `last`, from one reading of the film."""
-        upscaler = upscaler_for(self.request, self._store.folder.parent)
+        upscaler = upscaler_for(self.request, self._store.folder.parent, check=self._look)
         if not self._made:
             self._since = time.perf_counter()
         start, end = first * PART, (last + 1) * PART

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from support.films import seconds_of, write_pictures
 
 from studio.__main__ import main
 from studio.clips.read import read_clip
+from studio.command_line import enlarging
 from studio.errors import ClipRefused, EnlargementError, RequestError
 
 
@@ -51,6 +53,22 @@ def test_a_part_is_made_first_and_the_rest_gone_on_with(tmp_path: Path, capsys: 
     assert main(["upscale", "--go-on", enlargement, "-o", str(tmp_path / "out.mp4"), "--json"]) == 0
     started = _json_lines(capsys)[0]
     assert started["done"] == started["num_frames"] == 10
+    assert read_clip(tmp_path / "out.mp4").clip.frames.shape[1:] == (96, 128, 3)
+
+
+def test_interrupted_it_says_how_to_go_on_and_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted = threading.Event()
+    interrupted.set()
+    monkeypatch.setattr(enlarging, "cancel_on_signal", lambda: interrupted)
+    assert main(["upscale", str(write_pictures(tmp_path / "in.mp4"))]) == 130
+    enlargement = capsys.readouterr().err.partition("--go-on ")[2].split()[0]
+    monkeypatch.undo()
+    assert (
+        main(["upscale", "--go-on", enlargement, "--runs", str(tmp_path / "runs"), "-o", str(tmp_path / "out.mp4")])
+        == 0
+    )
     assert read_clip(tmp_path / "out.mp4").clip.frames.shape[1:] == (96, 128, 3)
 
 

@@ -22,7 +22,7 @@ from studio import pipelines
 from studio.clips.film import Film
 from studio.clips.reference import reference_to
 from studio.errors import DoesNotFit, NumericalError, PresetError, WeightsCorrupt, WeightsMissing
-from studio.events import FramesEnlarged, never
+from studio.events import EnlargementStarted, FramesEnlarged, StopWish, never
 from studio.family import SUPER_RESOLVERS
 from studio.machine import hardware, weights
 from studio.machine.placement import verdict
@@ -291,6 +291,40 @@ def test_a_pipeline_that_nobody_calls_is_refused(checkpoints: dict[str, Path]) -
         upscaler_of(preset, 2)
 
 
+class _Enough(Exception):
+    """Somebody wants the work to end."""
+
+
+def test_a_window_is_ended_between_two_layers_and_leaves_the_model_as_it_was(
+    name: str, checkpoints: dict[str, Path]
+) -> None:
+    """Whoever asks after one layer is heard after the next, in the denoiser and the autoencoder alike."""
+    pictures = moving(AT_ONCE)
+    asked, last = 0, 0
+
+    def check() -> None:
+        nonlocal asked
+        asked += 1
+        if asked == last:
+            raise _Enough
+
+    upscaler = upscaler_of(preset_for(name, checkpoints[name]), 2, check=check)
+    asked = 0
+    meant = chunks(upscaler, pictures)
+    of_a_window = asked
+    assert of_a_window > 40
+    for share in (0.05, 0.5, 0.95):
+        asked, last = 0, int(share * of_a_window)
+        with pytest.raises(_Enough):
+            chunks(upscaler, pictures)
+        assert asked == last
+    asked, last = 0, -1
+    assert np.array_equal(chunks(upscaler, pictures), meant)
+    layers = [layer for model in upscaler._loaded.models.values() for layer in model.modules()]  # pyright: ignore
+    assert not any(layer._forward_pre_hooks for layer in layers)
+    pipelines.unload()
+
+
 # ------------------------------------------------------------------------------------------------- from the verb
 
 
@@ -329,6 +363,33 @@ def test_a_part_tried_first_is_that_of_the_whole_clip(offered: EnlargerPreset, t
     made(later)
     with Film(folders[1] / "video.mp4") as film:
         assert (film.info.clip.height, film.info.clip.width, sum(1 for _ in film)) == (32, 52, len(pictures))
+
+
+@pytest.mark.parametrize("name", ["dove"], indirect=True)
+def test_a_cancel_within_a_window_keeps_the_parts_before_it(offered: EnlargerPreset, tmp_path: Path) -> None:
+    pictures = list(moving(3 * PART, 16, 26))
+    clip = write_pictures(tmp_path / "clip.mp4", [1000 * index for index in range(len(pictures))], pictures=pictures)
+    request = read_super_resolution_request({"source": reference_to(clip, field="source"), "method": offered.name})
+    store = RunStore(tmp_path / "runs")
+    enlargement = begin(request, store=store)
+    work, folder = EnlargeClip(enlargement_id=enlargement.id), EnlargementStore(store.folder).path(enlargement.id)
+    asked = 0
+
+    def stop() -> StopWish | None:
+        """A few layers after the first part lies there, within the second one's window."""
+        nonlocal asked
+        asked += (folder / "parts/000000.nut").is_file()
+        return "cancel" if asked > 5 else None
+
+    events = list(enlarge(work, store=store, owner="local", stop=stop))
+    assert asked == 6
+    assert isinstance(events[-1], FramesEnlarged)
+    assert EnlargementStore(store.folder).get(enlargement.id).state == "stopped"
+    assert [path.name for path in (folder / "parts").iterdir()] == ["000000.nut"]
+    events = list(enlarge(work, store=store, owner="local", stop=never))
+    assert isinstance(events[0], EnlargementStarted)
+    assert events[0].done == PART
+    assert EnlargementStore(store.folder).get(enlargement.id).state == "complete"
 
 
 @pytest.mark.parametrize("name", ["swiftvr"], indirect=True)

@@ -40,7 +40,7 @@ def upscaler_of(
         scale: One of the preset's.
         folder: The checkpoint; None takes the preset's own folder or the Hub's cache.
         machine: As it is now; None measures it.
-        check: Called while loading; what it raises ends it.
+        check: Called while loading, and between a model's layers or tiles while it works; what it raises ends it.
 
     Raises:
         DoesNotFit: it does not run here.
@@ -49,10 +49,10 @@ def upscaler_of(
     if preset.weights.package is not None:
         from studio.super_resolve.engines import realesrgan
 
-        return realesrgan.Engine(preset, scale)
+        return realesrgan.Engine(preset, scale, check)
     row = super_resolver_of(preset.pipeline)
     machine = machine or hardware.measure()
     clip_maker, request = placed_to_enlarge(preset, machine)
     placement = pipelines.place(clip_maker, request, machine)
     loaded = pipelines.load_model(clip_maker, placement, folder=folder, check=check)
-    return importlib.import_module(f"{__name__}.{row.engine}").Engine(loaded, scale)
+    return importlib.import_module(f"{__name__}.{row.engine}").Engine(loaded, scale, check)

@@ -9,6 +9,7 @@ Shapes: T pictures of a window, h rows and w columns of a tile; latents are (1, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,8 @@ TIMESTEP = 399
 class Engine(Windowed):
     frames_multiple = 8
 
-    def __init__(self, loaded: LoadedModel, scale: int) -> None:
-        super().__init__(loaded, scale)
+    def __init__(self, loaded: LoadedModel, scale: int, check: Callable[[], None] = lambda: None) -> None:
+        super().__init__(loaded, scale, check)
         self._config: Any = self._pipe.transformer.config
         self._prompt = self._empty_prompt()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -62,10 +62,11 @@ class NcnnPipeline:
 class Engine:
     at_once, memory = 1, 0
 
-    def __init__(self, preset: EnlargerPreset, scale: int) -> None:
+    def __init__(self, preset: EnlargerPreset, scale: int, check: Callable[[], None] = lambda: None) -> None:
+        """Args: check: called before each tile; what it raises ends the picture."""
         weights.folder_of(preset)  # which says how it is installed where it is not
         network, self._native = NETWORKS[str(preset.weights.variant)][scale]
-        self._scale, self._pipeline = scale, NcnnPipeline(network)
+        self._scale, self._pipeline, self._check = scale, NcnnPipeline(network), check
 
     def reset(self) -> None:
         pass
@@ -80,9 +81,13 @@ class Engine:
             tile=(TILE, TILE),
             multiple_of=1,
             scale=self._native,
-            made=lambda tile: self._pipeline(tile[0])[None].astype(np.float32),
+            made=self._made,
         )[0]
         return in_8_bits(shrunk(large, self._native // self._scale) if self._native > self._scale else large)
+
+    def _made(self, tile: np.ndarray) -> np.ndarray:
+        self._check()
+        return self._pipeline(tile[0])[None].astype(np.float32)
 
 
 @contextmanager

@@ -41,8 +41,15 @@ class ModelUpscaler:
     at_once: int = 24
     memory: int
 
-    def __init__(self, loaded: LoadedModel, scale: int) -> None:
-        self._loaded = loaded
+    def __init__(self, loaded: LoadedModel, scale: int, check: Callable[[], None] = lambda: None) -> None:
+        """
+        Args:
+            loaded: The model.
+            scale: How many times as large pictures become.
+            check: Called between its layers, for a window may take minutes; what it raises ends the window, and the
+                pictures before it are as if it had never begun.
+        """
+        self._loaded, self._check = loaded, check
         self._pipe: Any = loaded.pipe
         self._scale = scale
         self.reset()
@@ -74,7 +81,9 @@ class ModelUpscaler:
     def _running(self, pictures: np.ndarray) -> Iterator[None]:
         _, height, width, _ = pictures.shape
         doing = f"{self._loaded.preset.title}, {len(pictures)} pictures of {height}×{width} at {self._scale}×"
-        with out_of_memory(doing), private_randomness(SEED), self._loaded.convolutions(), torch.no_grad():
+        model = self._loaded
+        deterministic, asked = model.convolutions(), model.asking(self._check)
+        with out_of_memory(doing), private_randomness(SEED), deterministic, torch.no_grad(), asked:
             yield
 
     def _generator(self) -> torch.Generator:
