@@ -10,6 +10,8 @@ from typing import Any
 from studio.clips.write import write_clip
 from studio.driving_world import render, sample_scene
 from studio.jobs import JobQueue
+from studio.records.enlargements import EnlargementStore
+from studio.records.enlarger_versions import EnlargerVersionStore
 from studio.records.runs import RunStore
 from studio.records.versions import VersionStore
 
@@ -142,3 +144,54 @@ def test_what_was_predicted_is_trained_judged_promoted_and_offered_by_the_genera
         queue.cancel(job.id)
     queue.close()
     assert "libtorch" not in Path(f"/proc/{studio.process.pid}/maps").read_text()
+
+
+def test_a_model_learns_to_enlarge_ones_clips_and_the_version_is_offered_where_clips_are_enlarged(
+    open_page: Open, studio: Any, tmp_path: Path
+) -> None:
+    for seed in (1, 2):
+        write_clip(render(sample_scene(seed), height=128, width=128, num_frames=12), tmp_path / f"sharp-{seed}.mp4")
+    page = open_page()
+    open_finetune(page)
+    page.get_by_text("Enlarge clips like mine").click()
+    page.wait_for_selector("#enlarger-start", state="visible")
+    page.click("#enlarger-start")
+    says(page, "#enlarger-trouble", "There is no clip yet")
+    page.set_input_files("#enlarger-files input[type=file]", [str(tmp_path / f"sharp-{seed}.mp4") for seed in (1, 2)])
+    page.wait_for_selector("#enlarger-files .file-preview")
+    page.fill("#enlarger-title input, #enlarger-title textarea", "Two <b>drives</b>")
+    page.fill("#enlarger-max-train-steps input", "0")
+    page.click("#enlarger-start")
+    says(page, "#enlarger-trouble", "Steps")
+    page.fill("#enlarger-max-train-steps input", "2")
+    page.locator("#enlarger-more").get_by_text("More settings").click()
+    for name, value in (("num-frames", "3"), ("crop-size", "64"), ("gradient-accumulation-steps", "1")):
+        page.fill(f"#enlarger-{name} input", value)
+    page.click("#enlarger-start")
+    says(page, "#enlarger-status", "Done")
+    (version,) = EnlargerVersionStore(studio.runs).list()
+    assert (version.step, len(version.request.clips)) == (2, 2)
+    assert "→" in page.inner_text("#enlarger-facts")
+    assert page.locator("#enlarger-plot .training-area svg").count() == 1
+
+    # A reload finds it; the Super-resolution tab offers it, and enlarges with it.
+    page.reload()
+    page.wait_for_selector(".live-headline:not(:empty)")
+    page.get_by_role("tab", name="Super-resolution", exact=True).click()
+    page.wait_for_selector("#enlarge-adapter input", state="visible")
+    page.click("#enlarge-adapter input")
+    page.get_by_role("option", name="Two <b>drives</b>").click()
+    write_clip(render(sample_scene(3), height=64, width=64, num_frames=5), tmp_path / "small.mp4")
+    page.set_input_files("#enlarge-file input[type=file]", str(tmp_path / "small.mp4"))
+    says(page, "#enlarge-forecast", "All 5 pictures at 128×128")
+    page.click("#enlarge-start")
+    says(page, "#enlarge-status", "Done in")
+    assert EnlargementStore(studio.runs).list()[0].request.adapter == version.id
+
+    # It is deleted where it was made.
+    open_finetune(page)
+    page.get_by_text("Enlarge clips like mine").click()
+    page.click("#enlarger-version-delete")
+    page.click("#enlarger-version-delete-really")
+    says(page, "#enlarger-answer", "Deleted")
+    assert EnlargerVersionStore(studio.runs).list() == []
