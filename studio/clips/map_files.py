@@ -6,6 +6,7 @@ unpacked. Knows the file. Refuses to know who made it.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import zipfile
@@ -39,10 +40,13 @@ def write_maps(maps: ControlMaps, path: Path) -> None:
         arrays["semantic_labels"] = np.array(maps.semantic_labels)
     if maps.fps is not None:
         arrays["fps"] = np.array(maps.fps)
-    with whole(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+    with whole(path) as part, zipfile.ZipFile(part, "w") as archive:
         for name, array in arrays.items():
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.asarray(array, order="C"), allow_pickle=False)
+            member = io.BytesIO()
+            np.lib.format.write_array(member, np.asarray(array, order="C"), allow_pickle=False)
+            # A bare ZipInfo bears no date, so that equal maps are equal files.
+            info = zipfile.ZipInfo(f"{name}.npy")
+            archive.writestr(info, member.getbuffer(), compress_type=zipfile.ZIP_DEFLATED, compresslevel=1)
 
 
 def read_maps(path: Path) -> ControlMaps:

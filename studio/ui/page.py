@@ -26,6 +26,7 @@ from studio.ui.server.guard import Guard, Janitor
 from studio.ui.server.page_context import PageContext
 from studio.ui.server.visitor import is_hosted
 from studio.ui.tabs.compare import CompareTab, TwinButton
+from studio.ui.tabs.drive import DriveTab
 from studio.ui.tabs.finetune import FinetuneTab
 from studio.ui.tabs.generate import GenerateTab
 from studio.ui.tabs.runs import RunsTab
@@ -58,6 +59,7 @@ def build_page(context: PageContext) -> gr.Blocks:
         compare = CompareTab(context, browser, generate.form, generate)
         finetune = FinetuneTab(context, presets)
         super_resolution = SuperResolutionTab(context, browser)
+        drive = DriveTab(context, browser)
         with gr.Tabs(selected="generate", elem_id="tabs") as tabs:
             with gr.Tab("Generate", id="generate"):
                 generate.build()
@@ -65,6 +67,8 @@ def build_page(context: PageContext) -> gr.Blocks:
                 compare.build()
             with gr.Tab("Super-resolution", id="super-resolution") as super_resolution_tab:
                 super_resolution.build()
+            with gr.Tab("Drive", id="drive") as drive_tab:
+                drive.build()
             with gr.Tab("Fine-tune", id="finetune") as finetune_tab:
                 finetune.build()
             with gr.Tab("Runs", id="runs") as runs_tab:
@@ -79,6 +83,7 @@ def build_page(context: PageContext) -> gr.Blocks:
         compare.wire(compare_tab, tabs, twins)
         finetune.wire(finetune_tab)
         super_resolution.wire(super_resolution_tab)
+        drive.wire(drive_tab)
     page.queue(status_update_rate=5, max_size=200, api_open=False, default_concurrency_limit=None)
     return page
 

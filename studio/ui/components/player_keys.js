@@ -161,6 +161,7 @@ const KEYS = {
   1: () => setMode('wipe'),
   2: () => setMode('side'),
   3: () => setMode('difference'),
+  4: () => { if (reading.record.overlay) setMode('overlay'); },
   '[': () => moveDivider(divider - 0.02),
   ']': () => moveDivider(divider + 0.02),
   s: () => choose(0, pair[1]),

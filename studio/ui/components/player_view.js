@@ -10,6 +10,7 @@ const paneTemplate = find('.player-pane');
 const difference = make('canvas');
 const ZOOM = 4;
 const BESIDE = 10;
+const OVERLAID = 0.65;   // the share of what is laid over
 
 let panes = [];          // {figure, canvas, caption, clips}
 let frame = 0;
@@ -45,11 +46,20 @@ async function load() {
   enable(true);
   scrub.max = last();
   pair = [0, 1];
+  offerOverlay(!!mine.record.overlay);
   for (const pick of picks) pick.replaceChildren(...mine.clips.map((clip, i) => new Option(clip.title, i)));
   buildStrips();
   arrange();
   root.dataset.ready = mine.kept ? 'kept' : 'sought';
   if (!matchMedia('(prefers-reduced-motion: reduce)').matches) play();
+}
+
+// Maps are painted on black, so they can be laid over what they are of; then that is how they are shown first.
+function offerOverlay(on) {
+  const button = find('[data-mode="overlay"]');
+  if (on && button.hidden) mode = 'overlay';
+  if (!on && mode === 'overlay') mode = 'wipe';
+  button.hidden = find('.player-overlay-key').hidden = !on;
 }
 
 function shortfall() {
@@ -149,6 +159,7 @@ function layers(context, pane, zoom = 1) {
     return;
   }
   context.drawImage(reading.clips[pane.clips[0]].picture, 0, 0, width, height);
+  if (mode === 'overlay') overlay(context, reading.clips[pane.clips[1]].picture, width, height);
   if (mode !== 'wipe') return;
   const edge = Math.round(divider * width);
   context.save();
@@ -163,6 +174,18 @@ function layers(context, pane, zoom = 1) {
   context.fillRect(edge - 2 * dot, 0, 4 * dot, height);
   context.fillStyle = colour('white');
   context.fillRect(edge - dot, 0, 2 * dot, height);
+}
+
+// The first is darkened a little, and the second added: black lets the first through.
+function overlay(context, picture, width, height) {
+  context.save();
+  context.globalAlpha = OVERLAID / 2;
+  context.fillStyle = `rgb(${colour('veil')})`;
+  context.fillRect(0, 0, width, height);
+  context.globalCompositeOperation = 'lighter';
+  context.globalAlpha = OVERLAID;
+  context.drawImage(picture, 0, 0, width, height);
+  context.restore();
 }
 
 function ring(context, x, y, radius) {
@@ -198,7 +221,7 @@ function arrange() {
       canvas.setAttribute('aria-label', 'Difference of ' + titles.join(' and '));
     } else {
       caption.append(...indices.map((i) => name(reading.clips[i])));
-      canvas.setAttribute('aria-label', titles.join(' on the left, ') + (mode === 'wipe' ? ' on the right' : ''));
+      canvas.setAttribute('aria-label', mode === 'overlay' ? titles[1] + ' laid over ' + titles[0] : titles.join(' on the left, ') + (mode === 'wipe' ? ' on the right' : ''));
     }
     const handle = figure.querySelector('.player-divider');
     handle.hidden = mode !== 'wipe';

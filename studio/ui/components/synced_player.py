@@ -66,6 +66,7 @@ def player_record(
     fps: float,
     num_frames: int,
     cache_megabytes: float = CACHE_MEGABYTES,
+    overlay: bool = False,
 ) -> SyncedPlayer:
     """The player's value.
 
@@ -75,6 +76,7 @@ def player_record(
         fps: Frames a second, of all clips.
         num_frames: Frames of each clip.
         cache_megabytes: Room for decoded frames in the browser.
+        overlay: Whether the others are painted on black, and can be laid over the reference.
 
     Raises:
         RequestError: Too few or too many clips, or figures that are not one per frame.
@@ -92,12 +94,13 @@ def player_record(
         raise RequestError(
             "The clips have no frames.", field="num_frames", value=num_frames, way_out="Give at least 1."
         )
-    return {
+    record: SyncedPlayer = {
         "fps": float(fps),
         "num_frames": num_frames,
         "cache_megabytes": cache_megabytes,
         "clips": [_clip(clip, num_frames) for clip in (reference, *others)],
     }
+    return {**record, "overlay": True} if overlay else record
 
 
 def _clip(clip: PlayerClip, num_frames: int) -> PlayedClip:

@@ -359,7 +359,7 @@ class PlayedClip(TypedDict):
 
 
 class SyncedPlayer(TypedDict):
-    """Two to four clips under one clock, as wipe, side by side, or difference.
+    """Two to four clips under one clock, as wipe, side by side, difference, or one laid over the other.
 
     Each clip's frames are decoded once and drawn from one clock, so that the pictures cannot drift apart; each canvas
     says in `data-frames` which frames it shows.
@@ -369,3 +369,4 @@ class SyncedPlayer(TypedDict):
     num_frames: int  # frames of the comparison; a shorter clip's last frame stays
     cache_megabytes: float  # room for decoded frames; clips that need more are sought frame by frame
     clips: list[PlayedClip]  # the reference first, then one to three others
+    overlay: NotRequired[bool]  # whether the others are painted on black, to be laid over the reference
