@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from studio.metrics.fidelity import PEAK
-from studio.metrics.motion import seen_along, traced
+from studio.metrics.motion import optical_flow, seen_along, traced
 from studio.metrics.shapes import check_neighbours, check_pair, check_side
 
 WARPING_LEAST_SIDE = 32
@@ -45,7 +45,10 @@ def paths(before: np.ndarray, after: np.ndarray) -> Paths:
     # Left to itself it goes down until a patch hardly fits into a long picture, and reads beyond it.
     fits = int(math.log2(min(grey[0].shape) / (2 * _PATCH)))
     usual = int(math.log2(max(grey[0].shape) / (4 * _PATCH)) + 0.5)
-    search.setCoarsestScale(max(search.getFinestScale(), min(fits, usual)))
+    if hasattr(search, "setCoarsestScale"):
+        search.setCoarsestScale(max(search.getFinestScale(), min(fits, usual)))
+    elif fits < usual:  # OpenCV 4 cannot be held back
+        return Paths(*traced(optical_flow(before, after), optical_flow(after, before)))
     nothing_yet: Any = None  # which the search fills
     forth, back = (search.calc(one, other, nothing_yet) for one, other in (grey, grey[::-1]))
     return Paths(*traced(forth, back))
