@@ -22,10 +22,13 @@ import numpy as np
 from studio.clips.control_maps import Box, ControlMaps
 from studio.driving_world.camera import EYE_METRES, NEAR_METRES
 from studio.driving_world.painter import FIXED_POINT_DIGITS, fixed_point
+from studio.driving_world.road import LANE_METRES
 from studio.driving_world.stage import SEMANTIC_LABELS, Stage
 
 _SKY, _GROUND, _FIRST_RIDGE = 0, 1, 2
 _LARGEST_TREBLED = 640
+FAR_ROW = 0.6
+"""Of the height: where the lines of our own lane begin."""
 
 
 def measure(stage: Stage) -> ControlMaps:
@@ -74,6 +77,7 @@ class _Tape:
             optical_flow=flow,
             boxes=tuple(self._boxes(surfaces[frame], frame) for frame in range(frames)),
             lane_lines=np.where(semantic == SEMANTIC_LABELS.index("lane_line"), 255, 0).astype(np.uint8),
+            own_lane=self._own_lane(),
             edges=_borders(semantic.astype(np.int64) * 4096 + self.instances[surfaces]),
             ego_motion=np.stack([ego.speed, ego.yaw_rate, ego.steering], axis=1).astype(np.float32),
             expansion_centre=self._expansion_centres(),
@@ -188,6 +192,17 @@ class _Tape:
         if len(centres) > 1:
             centres[-1] = centres[-2]
         return centres
+
+    def _own_lane(self) -> np.ndarray:
+        """float32, (F, 2, 2, 2): the edges of our own lane, left and right, from where the road is seen at `FAR_ROW` to
+        the picture's lower edge; the stretch is short enough to be straight in any bend."""
+        stage, camera, height = self.stage, self.stage.camera, self.stage.camera.height
+        rows = np.array([FAR_ROW * height, height])
+        ahead = EYE_METRES * camera.focal / (rows - camera.horizon_y)
+        s = stage.ego.s[:, None, None] + ahead
+        middle = stage.scene.ego.lane_offset
+        d = np.array([middle + LANE_METRES / 2, middle - LANE_METRES / 2])[:, None]
+        return stage.seen_on_road(*np.broadcast_arrays(s, d)).astype(np.float32)
 
     def _boxes(self, surfaces: np.ndarray, frame: int) -> tuple[Box, ...]:
         """One box for each object with a number of its own that shows at least one pixel; nearest first."""

@@ -118,6 +118,13 @@ class Stage:
         right, forward = self._seen_from_above(x, y)
         return self.camera.project(right, np.full_like(right, EYE_METRES), forward), forward
 
+    def seen_on_road(self, s: np.ndarray, d: np.ndarray) -> np.ndarray:
+        """Places (s, d) along and across the road, each (F, …), to image pixels (F, …, 2)."""
+        x, y, _ = self.road.place(s, d)
+        frames = len(self.times)
+        image, _ = self._on_ground(x.reshape(frames, -1), y.reshape(frames, -1))
+        return image.reshape(*s.shape, 2)
+
     @cached_property
     def _lengthwise(self) -> np.ndarray:
         """Metres along the road of its stations, (F, S)."""

@@ -69,6 +69,25 @@ def test_our_own_lane_lies_between_two_lines_that_meet_at_the_horizon() -> None:
     assert abs(np.median(HEIGHT - up) - 0.45 * HEIGHT) < 0.06 * HEIGHT
 
 
+def _column_at(line: np.ndarray, row: float) -> np.ndarray:
+    """Where straight lines, (…, 2, 2), pass that row."""
+    far, near = line[..., 0, :], line[..., 1, :]
+    share = (row - far[..., 1]) / (near[..., 1] - far[..., 1])
+    return far[..., 0] + share * (near[..., 0] - far[..., 0])
+
+
+def test_our_own_lane_is_found_where_the_world_says_it_is() -> None:
+    off = []
+    for seed in (904, 905, 906, 909, 915):
+        clip, exact = _world(seed)
+        maps = extracted(clip, "lane_lines").maps
+        assert maps.own_lane is not None
+        assert exact.own_lane is not None
+        assert exact.lane_lines is not None
+        off.append(_column_at(maps.own_lane, 0.75 * HEIGHT) - _column_at(exact.own_lane, 0.75 * HEIGHT))
+    assert np.nanmedian(np.abs(off)) < 6  # of 336 columns
+
+
 def test_flow_is_better_where_its_mask_trusts_it_and_the_last_frame_has_none() -> None:
     for seed in SEEDS:
         clip, exact = _world(seed)
