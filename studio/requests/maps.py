@@ -150,14 +150,6 @@ def read_maps_request(written: dict[str, Any] | str | bytes) -> MapsRequest:
         )
     if not request.maps:
         raise RequestError("No map is asked for.", field="maps", way_out=f"Choose among: {', '.join(EXTRACTED)}.")
-    if request.source is not None and "boxes" in request.maps and not request.boxes:
-        raise RequestError(
-            "Boxes are followed, not found: there is none to begin with.",
-            field="boxes",
-            way_out="Draw one, or leave boxes out.",
-        )
-    if request.boxes and request.source is not None and "boxes" not in request.maps:
-        request = request.model_copy(update={"maps": tuple(n for n in MAP_NAMES if n in (*request.maps, "boxes"))})
     for number, box in enumerate(request.boxes):
         if box.right <= box.left or box.bottom <= box.top:
             raise RequestError(
@@ -166,6 +158,21 @@ def read_maps_request(written: dict[str, Any] | str | bytes) -> MapsRequest:
                 value=str(box),
                 way_out="Write LEFT,TOP,RIGHT,BOTTOM.",
             )
+    if request.boxes and request.source is None:
+        raise RequestError(
+            "Boxes are drawn on a clip: a world knows its own, and maps that are there are taken as they come.",
+            field="boxes",
+            value=len(request.boxes),
+            way_out="Leave them out, or name the clip.",
+        )
+    if request.source is not None and "boxes" in request.maps and not request.boxes:
+        raise RequestError(
+            "Boxes are followed, not found: there is none to begin with.",
+            field="boxes",
+            way_out="Draw one, or leave boxes out.",
+        )
+    if request.boxes and request.source is not None and "boxes" not in request.maps:
+        request = request.model_copy(update={"maps": tuple(n for n in MAP_NAMES if n in (*request.maps, "boxes"))})
     return request
 
 

@@ -80,12 +80,23 @@ def test_a_clips_maps_are_made_laid_over_it_kept_and_dropped_in_again(
     says(page, "#maps-status", "1 map of 9 frames")
     page.wait_for_selector("#maps-video video", state="visible")
 
+    # So can the exact numbers.
+    (folder,) = [MapSetStore(studio.runs).path(each.id) for each in map_sets(studio) if len(each.maps) == 5]
+    page.locator(
+        "#maps-given-file button[aria-label*='lear'], #maps-given-file button[aria-label*='emove']"
+    ).first.click()
+    page.set_input_files("#maps-given-file input[type=file]", str(folder / "maps.npz"))
+    says(page, "#maps-trouble", "maps.npz is here")
+    page.click("#maps-take-in")
+    says(page, "#maps-facts", "maps.npz holds edges, lanes, depth, boxes, ego-motion")
+    says(page, "#maps-status", "5 maps of 9 frames")
+
     # A page that is opened anew finds them.
     page.reload()
     page.wait_for_selector(".live-headline:not(:empty)")
     open_tab(page)
-    says(page, "#maps-facts", "canny.mp4 is taken for edges")
-    for _ in range(2):
+    says(page, "#maps-facts", "maps.npz holds edges")
+    for _ in range(3):
         page.click("#map-set-delete")
         page.click("#map-set-delete-really")
         says(page, "#maps-answer", "Deleted")

@@ -196,6 +196,7 @@ def test_what_fails_on_the_way_is_in_the_record(store: RunStore, tmp_path: Path)
         ({"world": 1, "boxes": ("1,2,3",)}, "no box"),
         ({"world": 1, "boxes": ("10,10,5,20",)}, "Box 1 is empty"),
         ({"world": 1, "boxes": ("nan,1,2,3",)}, "boxes"),
+        ({"world": 1, "boxes": ("1,2,30,40",)}, "Boxes are drawn on a clip"),
         ({"world": 1, "kind": "lidar"}, "kind"),
     ],
 )

@@ -67,6 +67,8 @@ def test_nonsense_is_refused_beside_its_field(
     refused = tab.begin(_values(tab, **fields))
     assert words in refused[tab.trouble]["words"]
     assert refused[tab.trouble]["field"] == label
+    both = _values(tab, world="904") | {tab.kept: "0" * 64 + "  drive.mp4"}
+    assert "Maps are of one thing" in tab.begin(both)[tab.trouble]["words"]
     assert MapSetStore(context.store.folder).list() == []
     assert "no maps yet" in tab.begin_given(_values(tab))[tab.trouble]["words"]
 

@@ -277,7 +277,7 @@ class DriveTab:
             return self._refused(error)
         written = {name: value for name, value in typed.items() if value is not None and name != "kind"}
         written |= {"maps": values[self.names], "boxes": text_of(values[self.boxes])}
-        if "world" not in written and values[self.kept]:
+        if values[self.kept]:
             written["source"] = values[self.kept]
         return self._begin(values, written)
 
