@@ -20,7 +20,7 @@ Open = Callable[..., Any]
 SMALL = {"num-inference-steps": "6", "num-frames": "5", "width": "64", "height": "64"}
 LONG = {"num-inference-steps": "200"}
 """Still under way while a test looks at it."""
-LONGER = LONG | {"num-frames": "33"}
+LONGER = LONG | {"num-frames": "33", "width": "192", "height": "192"}
 """The same while a test does much else; nobody waits for its end."""
 
 
