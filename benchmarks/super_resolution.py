@@ -12,7 +12,8 @@ Pillow's, a = -0.5, has a row of its own). CPU seconds are those of a picture in
 
 Rows: interpolations; Lanczos with three back-projections; the pocket's linear filter alone (L), with its network
 (L + R), and as the studio runs it (L + R, back-projection); the same fine-tuned on other pictures of the clip
-(--learn-from, at most five minutes; the model that ships has seen none of them).
+(--learn-from, at most five minutes; the model that ships has seen none of them); where clips are restored, L + R + g D
+for two g.
 
 Clips: a real one, where one is given (--first and --last say which of its pictures; the project ships none), pans over
 held-out photographs (--photographs, as `pocket super-resolver` has it), and renders of held-out worlds. Speed: pictures
@@ -44,6 +45,8 @@ MARKS = ("<!-- super-resolution -->", "<!-- /super-resolution -->")
 WORLD_SEEDS = range(5)
 """Held-out worlds that are rendered large."""
 TASKS = ("enlarge", "restore")
+WEIGHTS_OF_D = (0.5, 1.0)
+"""g, of what is restored."""
 MEASURED = ("psnr", "ssim", "vmaf_neg", "shrink_back", "flicker", "warping_error", "colour_error")
 LEARNING_MINUTES = 5.0
 SHOWN = ("bicubic", "Lanczos + back-projection", "L + R, back-projection")
@@ -174,8 +177,10 @@ def _methods(scale: int, task: str, tuned: Path | None, args: argparse.Namespace
     silent = RecurrentRefiner(channels=4, num_blocks=1)
     linear = SuperResolverPipeline(shipped.upsampler, silent, silent)
 
-    def pocket(pipeline: Any, rounds: int) -> Callable[[], Enlarge]:
-        return lambda: PocketSuperResolver(pipeline, scale, restore=restore, back_projections=rounds)
+    def pocket(pipeline: Any, rounds: int, detail: float = 0.0) -> Callable[[], Enlarge]:
+        return lambda: PocketSuperResolver(
+            pipeline, scale, restore=restore, detail=detail, back_projections=rounds
+        )
 
     methods: dict[str, Callable[[], Enlarge]] = {
         "Pillow's bicubic": lambda: pillow,
@@ -187,6 +192,8 @@ def _methods(scale: int, task: str, tuned: Path | None, args: argparse.Namespace
     }
     if not restore:
         methods["L + R, back-projection"] = pocket(shipped, 3)
+    elif shipped.details is not None:
+        methods |= {f"L + R + {g:g} D": pocket(shipped, 0, g) for g in WEIGHTS_OF_D}
     if tuned is not None:
         methods["L + R, fine-tuned, back-projection"] = pocket(load_super_resolver(_weights(args), tuned), 3)
     return methods

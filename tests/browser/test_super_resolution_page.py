@@ -143,9 +143,15 @@ def test_a_short_clip_is_enlarged_whole_beside_its_twin_and_nonsense_is_refused_
     write_clip(render(sample_scene(4), height=64, width=64, num_frames=9), tmp_path / "short.mp4")
     page.set_input_files("#enlarge-file input[type=file]", str(tmp_path / "short.mp4"))
     says(page, "#enlarge-forecast", "All 9 pictures at 128×128")
+    page.get_by_label("Restore", exact=True).check()
+    page.wait_for_selector("#enlarge-detail", state="visible")
+    page.fill("#enlarge-detail input[type=number]", "0.5")
+    page.press("#enlarge-detail input[type=number]", "Tab")
     page.click("#enlarge-start")
     says(page, "#enlarge-status", "Done in")
     page.wait_for_selector("#enlarge-player .player[data-ready]")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     (folder,) = (studio.runs / ".enlargements").iterdir()
     assert read_clip(folder / "video.mp4").clip.frames.shape == (9, 128, 128, 3)
+    request = EnlargementStore(studio.runs).list()[0].request
+    assert (request.restore, request.detail) == (True, 0.5)

@@ -54,3 +54,18 @@ def test_a_model_that_is_here_is_offered_and_described(
     assert (preset.title, preset.name) in method.choices
     assert words(tab.describe(preset.name)[tab.model]).startswith(preset.title)
     assert enlargers.absent(HERE) == {}
+
+
+def test_the_knob_for_detail_is_there_where_the_model_restores_and_is_back_at_nothing_where_not(
+    context: PageContext,
+) -> None:
+    with gr.Blocks():
+        tab = SuperResolutionTab(context, gr.BrowserState({}))
+        tab.build()
+    knob: Any = tab._settings.by_field["detail"]
+    assert knob.visible is False
+    assert tab.offer_detail("pocket", True)[knob]["visible"] is True
+    for method, restore in (("pocket", False), ("lanczos", True), ("kandinsky-6-vsr", True)):
+        hidden = tab.offer_detail(method, restore)[knob]
+        assert hidden["visible"] is False
+        assert hidden["value"] == 0

@@ -15,6 +15,7 @@ Shapes: B clips, T pictures, c channels of a latent, h rows and w columns of the
 from __future__ import annotations
 
 from itertools import chain
+from typing import cast
 
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -51,6 +52,10 @@ class OneStepDetails(ModelMixin, ConfigMixin):
             nn.PixelUnshuffle(FOLD),
             nn.Conv2d(channels * FOLD**2, latent_channels, 1),
         )
+        for layer in self.encoder:
+            if isinstance(layer, nn.Conv2d):  # as loud behind as before: latents drown in no noise from the start
+                nn.init.kaiming_normal_(layer.weight, a=0.1)
+                nn.init.zeros_(cast(Tensor, layer.bias))
         self.denoiser = _Denoiser(latent_channels, denoiser_channels, num_denoiser_blocks)
         self.decoder = _Decoder(latent_channels, channels, num_decoder_blocks, scales)
 
@@ -67,7 +72,7 @@ class OneStepDetails(ModelMixin, ConfigMixin):
 
     def encode(self, pictures: Tensor) -> Tensor:
         """(B, T, 3, 4h, 4w) in 0…1 to latents (B, T, c, h/2, w/2)."""
-        return self.encoder(pictures.flatten(0, 1)).unflatten(0, pictures.shape[:2])
+        return self.encoder(pictures.flatten(0, 1) - 0.5).unflatten(0, pictures.shape[:2])
 
     def denoise(self, latents: Tensor, before: Memories | None = None) -> tuple[Tensor, Memories]:
         """z₀ of z₁, both (B, T, c, h/2, w/2), and what the denoiser remembers."""

@@ -1,8 +1,8 @@
 """Who tells made pictures from real ones while D learns, and is thrown away afterwards.
 
 A classifier of patches (Isola et al., arXiv 1611.07004) with spectral norm (Miyato et al., arXiv 1802.05957) and the
-hinge loss. It sees each picture beside what L + R made of it, so it judges what was added, and cannot be pleased by
-another picture that is sharp.
+hinge loss. It sees what was added to L + R, made louder, beside L + R itself: so it judges what was added, and cannot
+be pleased by another picture that is sharp. Shown whole pictures it learnt nothing, for what is added is small.
 
 Shapes: N pictures (N, 3, H, W) in 0…1; logits (N, 1, H/8, W/8), above zero for real.
 """
@@ -15,6 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
+
+LOUDER = 8.0
+"""What is added is seen so many times as large: then it varies about as much as a picture does."""
 
 
 class Adversary(nn.Module):
@@ -30,7 +33,7 @@ class Adversary(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 1))
 
     def forward(self, pictures: Tensor, beside: Tensor) -> Tensor:
-        return self.layers(torch.cat([pictures, beside], dim=1))
+        return self.layers(torch.cat([LOUDER * (pictures - beside), beside], dim=1))
 
     def fooled(self, made: Tensor, beside: Tensor) -> Tensor:
         """What the maker pays: the mean logit, with its sign turned. No gradient comes to the adversary's weights."""

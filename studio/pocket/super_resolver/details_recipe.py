@@ -25,12 +25,13 @@ from studio.pocket.super_resolver.adversary import Adversary
 from studio.pocket.super_resolver.data import Clips
 from studio.pocket.super_resolver.recipe import charbonnier, pairs
 
-NOISE = 0.1
+NOISE = 0.05
 """Deviation of what is added to latents while the decoder learns, so that near misses of the denoiser are forgiven."""
 TIGHT = 1e-3
 """Weight of the latents' mean square, which keeps them from outgrowing the noise."""
-ADVERSARIAL = 0.3
-"""Weight of the adversary beside the share of L + R's error that is left."""
+ADVERSARIAL = 0.03
+"""Weight of the adversary beside the share of L + R's error that is left. Ten times as much, and it had the better of D
+within a hundred steps."""
 AT_ONCE = 5
 """Pictures through which gradients go back together."""
 Loss = Callable[[int, torch.Generator], Tensor]

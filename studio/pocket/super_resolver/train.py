@@ -70,7 +70,7 @@ CPU = Amounts(
         "restorer": 4_500,
         "details-autoencoder": 800,
         "details-latent": 600,
-        "details-pixels": 1_200,
+        "details-pixels": 700,
     },
     batch=4,
     crop=160,
@@ -215,8 +215,8 @@ def _details(
     plan = Plan(
         steps=amounts.steps[stage],
         seconds=(amounts.seconds or {}).get(stage),
-        muon_lr=0.003 if fine else 0.01,
-        adam_lr=3e-4 if fine else 1e-3,
+        muon_lr=0.005 if fine else 0.01,
+        adam_lr=1e-3,
         weight_decay=0.0 if fine else 0.01,
         seed=2 + number,
     )
