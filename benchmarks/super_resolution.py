@@ -178,9 +178,7 @@ def _methods(scale: int, task: str, tuned: Path | None, args: argparse.Namespace
     linear = SuperResolverPipeline(shipped.upsampler, silent, silent)
 
     def pocket(pipeline: Any, rounds: int, detail: float = 0.0) -> Callable[[], Enlarge]:
-        return lambda: PocketSuperResolver(
-            pipeline, scale, restore=restore, detail=detail, back_projections=rounds
-        )
+        return lambda: PocketSuperResolver(pipeline, scale, restore=restore, detail=detail, back_projections=rounds)
 
     methods: dict[str, Callable[[], Enlarge]] = {
         "Pillow's bicubic": lambda: pillow,
