@@ -110,6 +110,7 @@ class ComparingEnlargements:
             file_types=ENDINGS,
             height=96,
             elem_id="methods-clips",
+            elem_classes="upload",
         )
         self.originals = gr.File(
             label="Their large originals, if any, named alike",
@@ -117,6 +118,7 @@ class ComparingEnlargements:
             file_types=ENDINGS,
             height=96,
             elem_id="methods-originals",
+            elem_classes="upload",
         )
         self.pairs = facts(elem_id="methods-pairs")
         self.scale = gr.Radio(SCALES, value="2", label="Scale", elem_classes="segments", elem_id="methods-scale")

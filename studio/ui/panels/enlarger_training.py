@@ -74,6 +74,7 @@ class EnlargerTrainingPanel:
             height=96,
             visible=not self.context.hosted,
             elem_id="enlarger-files",
+            elem_classes="upload",
         )
         settings.text("title", placeholder="empty: as the first clip")
         models = [(each.title, each.name) for each in list_enlargers()[0] if _can_learn(each)]

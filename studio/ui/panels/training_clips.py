@@ -81,6 +81,7 @@ class ClipsPanel:
             height=96,
             visible=not self._context.hosted,
             elem_id="training-files",
+            elem_classes="upload",
         )
         self.answer = message.message(elem_id="training-clips-said")
         self.list = clip_list(elem_id="training-clips")

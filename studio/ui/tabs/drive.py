@@ -88,6 +88,7 @@ class DriveTab:
             file_types=CLIPS,
             height=96,
             elem_id="maps-file",
+            elem_classes="upload",
         )
         self._settings.text(
             "world", label="Or a seed of the driving world", info="its maps are exact", placeholder="such as 904"
@@ -125,6 +126,7 @@ class DriveTab:
                 file_types=MAPS,
                 height=96,
                 elem_id="maps-given-file",
+                elem_classes="upload",
             )
             readable: tuple[MapName, ...] = ("edges", "depth", "lane_lines", "semantic", "layout", "control_video")
             self._settings.place(

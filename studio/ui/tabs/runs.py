@@ -71,6 +71,7 @@ class RunsTab:
                     file_types=[".mp4"],
                     height=96,
                     elem_id="drop",
+                    elem_classes="upload",
                 )
                 self.dropped = message.message(elem_id="dropped")
             with gr.Column(scale=5, min_width=320, elem_classes="stage"):

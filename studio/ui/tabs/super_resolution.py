@@ -89,6 +89,7 @@ class SuperResolutionTab:
                     file_types=ENDINGS,
                     height=96,
                     elem_id="enlarge-file",
+                    elem_classes="upload",
                 )
                 self.source = facts(elem_id="enlarge-source")
                 self.original = gr.File(
@@ -96,6 +97,7 @@ class SuperResolutionTab:
                     file_types=ENDINGS,
                     height=96,
                     elem_id="enlarge-original",
+                    elem_classes="upload",
                 )
                 self.beside = message.message(elem_id="enlarge-beside")
                 self._settings.place(gr.Radio, "scale", choices=SCALES, elem_classes="segments")
