@@ -9,7 +9,7 @@ what the 65 pictures' steps show.
 Clips are pans over photographs and renders of worlds, 65 pictures of 192×192; those that are measured show photographs
 and worlds that were not learnt from, 17 pictures each, degraded, at 2× and 4×. Figures are means over them and both
 scales, at g = 1: PSNR, HED distance (`perceptual.py`, where its wheel is installed), flicker and warping error as
-ratios to the original's own. Memory is what the process has resident at the most (VmHWM) beyond what it had before the
+ratios to the original's own, of those clips that do not stand still. Memory is what the process has resident at the most (VmHWM) beyond what it had before the
 first step. CPU seconds are those of a step in one thread. Writes results/details.md and .json.
 """
 
@@ -218,7 +218,9 @@ def _figures(
                 row["hed"] = hed_distance(made["with"][::8], clip[::8])
                 row["hed_without"] = hed_distance(made["without"][::8], clip[::8])
             each.append(row)
-    return {name: float(np.mean([row[name] for row in each])) for name in each[0]}
+    # Beside an original that stands still, a ratio is infinite.
+    finite = {name: [row[name] for row in each if np.isfinite(row[name])] for name in each[0]}
+    return {name: float(np.mean(values)) for name, values in finite.items()}
 
 
 def _in_bytes(pictures: Any) -> np.ndarray:
