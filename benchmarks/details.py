@@ -9,8 +9,9 @@ what the 65 pictures' steps show.
 Clips are pans over photographs and renders of worlds, 65 pictures of 192×192; those that are measured show photographs
 and worlds that were not learnt from, 17 pictures each, degraded, at 2× and 4×. Figures are means over them and both
 scales, at g = 1: PSNR, HED distance (`perceptual.py`, where its wheel is installed), flicker and warping error as
-ratios to the original's own, of those clips that do not stand still. Memory is what the process has resident at the most (VmHWM) beyond what it had before the
-first step. CPU seconds are those of a step in one thread. Writes results/details.md and .json.
+ratios to the original's own, of those clips that do not stand still. Memory is what the process has resident at the
+most (VmHWM) beyond what it had before the first step. CPU seconds are those of a step in one thread. Writes
+results/details.md and .json.
 """
 
 from __future__ import annotations
