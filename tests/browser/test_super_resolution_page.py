@@ -155,3 +155,9 @@ def test_a_short_clip_is_enlarged_whole_beside_its_twin_and_nonsense_is_refused_
     assert read_clip(folder / "video.mp4").clip.frames.shape == (9, 128, 128, 3)
     request = EnlargementStore(studio.runs).list()[0].request
     assert (request.restore, request.detail) == (True, 0.5)
+
+    # Beside it, a method that can do neither.
+    page.locator("#enlarge-methods").get_by_label("Lanczos: sharp, with faint halos").check()
+    page.click("#enlarge-compare")
+    says(page, "#enlarge-figures", "Lanczos")
+    assert not page.inner_text("#enlarge-trouble").strip()

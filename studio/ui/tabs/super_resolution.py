@@ -34,7 +34,17 @@ from studio.requests.super_resolution import (
     read_super_resolution_request,
 )
 from studio.requests.work import EnlargeClip
-from studio.super_resolve import begin, begun, beside, check_original, forecast, hold_against, is_done, look_at
+from studio.super_resolve import (
+    begin,
+    begun,
+    beside,
+    check_original,
+    forecast,
+    hold_against,
+    is_done,
+    look_at,
+    request_by,
+)
 from studio.ui.attachment import signs_of
 from studio.ui.components import message
 from studio.ui.components.clip_video import clip_video
@@ -370,10 +380,8 @@ class SuperResolutionTab:
             return self._refused(error)
         for method in ticked:
             try:
-                # A version is one of the form's own method.
-                others = {} if method == request.method else {"adapter": None}
-                written = request.model_dump(mode="json") | {"method": method} | others
-                one = begun(read_super_resolution_request(written), store=store, owner=visitor.owner, original=original)
+                wanted = request if method == request.method else request_by(str(method), request)
+                one = begun(wanted, store=store, owner=visitor.owner, original=original)
                 if not is_done(one) and self._job(visitor, one.id) is None:
                     self._submit(visitor, one, None)
                 latest = one.id
