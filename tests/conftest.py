@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 # Before torch is loaded, here and in every process that a test starts. Threads that spin while they wait for each other
 # take the processor from whoever they wait for.
@@ -29,19 +30,23 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return PROCESSES if config.args_source is config.ArgsSource.TESTPATHS else 0
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=_place)  # stable: within a room all stays in its order
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_shares(item)))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file's tests to one process, and so the browser's. Not by marks of groups: pytest 9.2 does not let xdist write
+    them into a test's name any more, and each test would go its own way."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByWhatIsShared(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = str(nodeid).split("::")[0]
+            return "browser" if path.startswith("tests/browser/") else path
+
+    return ByWhatIsShared(config, log)
 
 
 def _place(item: pytest.Item) -> int:
     room = item.path.relative_to(TESTS).parts[0]
     return LONGEST.index(room) if room in LONGEST else len(LONGEST)
-
-
-def _shares(item: pytest.Item) -> str:
-    """What names those that are run by one process, one after the other."""
-    path = item.path.relative_to(TESTS)
-    return "browser" if path.parts[0] == "browser" else path.as_posix()
