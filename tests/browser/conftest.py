@@ -100,6 +100,9 @@ def open_page(browser: Any, studio: Studio) -> Iterator[Callable[..., Any]]:
     """Opens pages, and after the test holds every one of them to: no error, and no request to another host."""
     contexts: list[Any] = []
     faults: list[str] = []
+    # The server is shared, and a page shows the newest enlargement of all: a test begins with none of another's.
+    for left in (studio.runs / ".enlargements").glob("*"):
+        shutil.rmtree(left)
 
     def heard(kind: str, words: str) -> None:
         # A reload cuts the streams of the page before it; Gradio says so.
