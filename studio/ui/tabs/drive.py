@@ -14,7 +14,7 @@ import gradio as gr
 
 from studio.clips.control_maps import EXTRACTED, TITLES, MapName
 from studio.clips.reference import FileReference
-from studio.clips.uploads import Uploads, checksum_of
+from studio.clips.uploads import Uploads
 from studio.drive import begin
 from studio.drive.frames import read_stretch
 from studio.errors import ClipError, MapsError, RequestError, StudioError
@@ -238,8 +238,7 @@ class DriveTab:
         """To the copy that is kept. Raises StudioError where no file arrived."""
         if not isinstance(path, str):
             raise ClipError("No file arrived.", field="clip", way_out="Drop one.")
-        kept = self._uploads.keep(Path(path))
-        return FileReference(path=kept.absolute(), sha256=checksum_of(kept))
+        return self._uploads.refer(Path(path))
 
     def draw(self, corner: Sent, scale: Sent, boxes: Sent, names: Sent, event: gr.SelectData) -> Updates:
         """A corner was clicked: the second of two makes a box."""
