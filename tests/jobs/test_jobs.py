@@ -33,6 +33,7 @@ from studio.requests.super_resolution import Excerpt
 from studio.requests.work import (
     KINDS,
     EnlargeClip,
+    MakeMaps,
     ProfileModel,
     TrainEnlarger,
     TrainVersion,
@@ -64,6 +65,7 @@ OF_EACH_KIND: list[Work] = [
     WalkComparison(comparison_id="20261127-020202-0123456789abcdef"),
     EnlargeClip(enlargement_id="20261127-020202-0123abcd", excerpt=Excerpt(start=1, seconds=2)),
     TrainEnlarger(version_id="20261127-030303-0123abcd"),
+    MakeMaps(map_set_id="20261127-040404-0123abcd"),
 ]
 
 

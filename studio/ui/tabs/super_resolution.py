@@ -207,21 +207,19 @@ class SuperResolutionTab:
         """Connect the tab, which looks anew whenever it is opened."""
         settings = {self.kept, self.kept_original, *self._settings.by_field.values()}
         following = [self.browser, self.chosen, self.progress, self.played, self.picked]
-        self.file.upload(
-            self.take, {self.file, *settings}, [self.kept, self.source, self.forecast, self.trouble], **LIGHT
-        )
-        self.file.clear(self.drop, None, [self.kept, self.source, self.forecast, self.trouble], **LIGHT)
-        self.original.upload(
-            self.take_original, {self.original, *settings}, [self.kept_original, self.beside, self.trouble], **LIGHT
-        )
-        self.original.clear(self.drop_original, settings, [self.kept_original, self.beside, self.trouble], **LIGHT)
+        foretold = [self.source, self.forecast, self.trouble]
+        self.file.upload(self.take, {self.file, *settings}, [self.kept, *foretold], **LIGHT)
+        self.file.clear(self.drop, None, [self.kept, *foretold], **LIGHT)
+        held_against = [self.kept_original, self.beside, *foretold]
+        self.original.upload(self.take_original, {self.original, *settings}, held_against, **LIGHT)
+        self.original.clear(self.drop_original, settings, held_against, **LIGHT)
         method = self._settings.by_field["method"]
         method.input(self.describe, [method], [self.model], **LIGHT)
         restore, detail = (self._settings.by_field[name] for name in ("restore", "detail"))
         for control in (method, restore):
             control.input(self.offer_detail, [method, restore], [detail], **LIGHT)
         for control in self._settings.by_field.values():
-            control.input(self.foretell, settings, [self.source, self.forecast, self.trouble], **LIGHT)
+            control.input(self.foretell, settings, foretold, **LIGHT)
         comparing = {self.browser, self.methods, *settings}
         self.compare.click(self.begin_several, comparing, [*self._shown, self.trouble, self.answer], **LIGHT)
         picking = [self.browser, self.chosen, self.progress, self.picked]
@@ -272,20 +270,25 @@ class SuperResolutionTab:
         return str(self._uploads.refer(Path(path)))
 
     def take_original(self, values: Values) -> Updates:
-        """The clip that the small one came from has arrived: it is kept, and held against what will be made."""
+        """The clip that the small one came from has arrived: it is kept, and held against what will be made.
+
+        What is refused is said in the original's own place, where no forecast that is still on its way takes it off.
+        """
         try:
             reference = self._arrived(values[self.original])
             if values[self.kept]:
                 self._original({**values, self.kept_original: reference})
         except StudioError as error:
-            trouble = message.of_error(error, label=_label(error))
-            return {self.kept_original: "", self.beside: {}, self.trouble: trouble}
+            refusal = message.of_error(error, label=_label(error))
+            return {self.kept_original: "", self.beside: refusal} | self.foretell({**values, self.kept_original: ""})
         name = FileReference.model_validate(reference).path.name
         note = message.quiet(f"The result will be held against {name}.")
-        return {self.kept_original: reference, self.beside: note, self.trouble: {}}
+        kept: Updates = {self.kept_original: reference, self.beside: note}
+        return kept | self.foretell({**values, self.kept_original: reference})
 
     def drop_original(self, values: Values) -> Updates:
-        return {self.kept_original: "", self.beside: {}, self.trouble: {}}
+        """The original is taken away, and with it whatever spoke against it."""
+        return {self.kept_original: "", self.beside: {}} | self.foretell({**values, self.kept_original: ""})
 
     def _original(self, values: Values) -> FileReference | None:
         """The original, where there is one. Raises StudioError where it does not fit the clip and the scale."""
