@@ -48,7 +48,7 @@ class UploadedClip:
 
 
 class Uploads:
-    """The copies in one runs folder; the same content is kept once, under the name that came first."""
+    """The copies in one runs folder; the same content is kept once, under each name that it came by."""
 
     def __init__(self, runs: Path) -> None:
         self.folder = runs / FOLDER
@@ -93,9 +93,9 @@ class Uploads:
             known = self.find(sha256)
             if known is not None:
                 os.utime(known.parent)
-                return known
-            with whole(copy) as part:
-                shutil.copyfile(path, part)
+            if known is None or (known != copy and not _also_named(known, copy)):
+                with whole(copy) as part:
+                    shutil.copyfile(path, part)
         except OSError as error:
             raise disk_trouble(error, copy) from error
         return copy
@@ -149,6 +149,17 @@ def _checksum_in(path: Path) -> str | None:
     """The checksum that a copy's folder bears; None for any other file."""
     home = path.absolute().parent
     return home.name if home.parent.name == FOLDER and re.fullmatch(SHA256, home.name) else None
+
+
+def _also_named(known: Path, name: Path) -> bool:
+    """Give a file a second name; False where the disk has no such thing."""
+    try:
+        name.hardlink_to(known)
+    except FileExistsError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _safe_name(path: Path) -> str:

@@ -102,8 +102,10 @@ def test_an_upload_is_kept_once_under_its_content_and_a_safe_name(tmp_path: Path
     assert set(first.name) <= set("abcdefghijklmnopqrstuvwxyz0123456789._-")
     again = path.with_name("another name.mp4")
     again.write_bytes(path.read_bytes())
-    assert uploads.keep(again) == first
-    assert [each.name for each in first.parent.iterdir()] == [first.name]
+    renamed = uploads.keep(again)
+    assert (renamed.parent, renamed.name) == (first.parent, "another-name.mp4"), "a person finds it by its own name"
+    assert renamed.samefile(first), "and it takes no more room"
+    assert uploads.keep(again) == uploads.keep(renamed) == renamed
     path.unlink()
     assert first.is_file(), "it stays when the upload goes"
     with pytest.raises(ClipError, match="cannot be read"):
