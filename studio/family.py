@@ -44,7 +44,12 @@ JOINT_FEED_FORWARD = (*FEED_FORWARD, "ff_context.net.0.proj", "ff_context.net.2"
 
 _TURNS = "its tokens are turned about from block to block, and this method adds up what all blocks did in one shape."
 _APART = "it runs the guided and the unguided branch one after the other, and the method needs both at once."
+_HINTS = "what its control blocks say is added between the blocks that this method skips, and would count twice."
 _TOKENS = "the method takes frames apart by frequency, and this model has a row of tokens."
+
+
+_COUNTED_BY = {"single_transformer_blocks": "num_single_layers", "vace_blocks": "vace_layers"}
+"""By list of blocks, what of a transformer's configuration counts or lists them where it is not num_layers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +81,9 @@ class Checkpoint:
     """Whether diffusers decodes this family in tiles only, whatever is asked for."""
     block_lists: tuple[str, ...] = ()
     """The transformer's lists of blocks, in the order of a pass."""
+    control_blocks: str = ""
+    """The first of these lists, where its blocks have a stream of their own and return hints, which the transformer
+    adds to the others' stream between them; empty where all share one stream."""
 
     @property
     def required(self) -> frozenset[str]:
@@ -88,8 +96,8 @@ class Checkpoint:
 
     def num_blocks(self, configuration: Mapping[str, object]) -> int | None:
         """How many blocks a transformer of this configuration has; None where it does not say."""
-        keys = ("num_single_layers" if name.startswith("single_") else "num_layers" for name in self.block_lists)
-        counts = [configuration.get(key) for key in keys]
+        said = [configuration.get(_COUNTED_BY.get(name, "num_layers")) for name in self.block_lists]
+        counts = [len(count) if isinstance(count, (list, tuple)) else count for count in said]
         known = [count for count in counts if isinstance(count, int)]
         return sum(known) if len(known) == len(counts) else None
 
@@ -217,6 +225,22 @@ _TABLE = (
         block_lists=("blocks",),
         gated_by_table=True,
         refused_caches={"fastercache": _APART},
+        vae_float32=True,
+        decoding="causal",
+        lora_targets=(*ATTENTION, "ffn.net.0.proj", "ffn.net.2"),
+        decoder_lora=True,
+    ),
+    Family(
+        pipeline="WanVACEPipeline",
+        transformer="WanVACETransformer3DModel",
+        vae=frozenset({"AutoencoderKLWan"}),
+        text_encoders=frozenset({"UMT5EncoderModel"}),
+        branches="separate",
+        conditions=frozenset({"source", "control"}),
+        block_lists=("vace_blocks", "blocks"),
+        control_blocks="vace_blocks",
+        gated_by_table=True,
+        refused_caches={"fastercache": _APART, "first_block": _HINTS, "magcache": _HINTS, "seacache": _HINTS},
         vae_float32=True,
         decoding="causal",
         lora_targets=(*ATTENTION, "ffn.net.0.proj", "ffn.net.2"),

@@ -145,6 +145,9 @@ def _make(
             uncached_step_seconds=prediction.step_seconds if prediction else None,
         )
     )
+    conditions = pipelines.conditions_of(request)
+    for sentence in conditions.notices:
+        stream.emit(Notice(text=sentence))
     with _stage("loading", stream):
         folder = weights.folder_of(preset)
         model = pipelines.load(preset, placement, folder=folder, adapter=adapter, check=stream.check)
@@ -162,6 +165,7 @@ def _make(
                 on_step_start=watch.step_started,
                 on_step=watch.step_finished,
                 interrupted=lambda: stream.stop() == "keep",
+                conditions=conditions,
             )
     finally:
         model.reset()

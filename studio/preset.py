@@ -25,7 +25,8 @@ PRESET_NAME = r"^[a-z0-9][a-z0-9._-]*$"
 ENLARGERS = "super-resolution"
 """The folder, within that of the presets, of those that enlarge clips."""
 
-Task = Literal["text-to-video", "super-resolution"]
+Task = Literal["text-to-video", "driving", "super-resolution"]
+"""What a model is offered for; driving: clips that are held to maps, and that continue others."""
 Dtype = Literal["float32", "bfloat16", "float16"]
 Side = Literal["height", "width"]
 SIDES: tuple[Side, ...] = ("height", "width")

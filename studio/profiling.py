@@ -185,8 +185,9 @@ def _record(
     made: list[tuple[RecordingPolicy, int]] = []
 
     def recorder(run: CacheRun) -> Cache:
-        blocks = len(run.stacks[0].blocks)
-        policy = RecordingPolicy(total_steps=run.total_steps, blocks=blocks, skip=skip, gain=gain)
+        stack = run.stacks[0]
+        counts = {"blocks": len(stack.blocks), "control_blocks": stack.control_blocks}
+        policy = RecordingPolicy(total_steps=run.total_steps, **counts, skip=skip, gain=gain)
         made.append((policy, run.passes))
         return StackCache(run.stacks, policy, total_steps=run.total_steps, passes=run.passes)
 

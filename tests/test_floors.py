@@ -27,6 +27,7 @@ FLOOR = {room: floor for floor, rooms in enumerate((WORDS, MODELS, VERBS, DOORS)
 
 VISITS = {
     ("pocket", "driving_world"): "the pocket models are trained on its scenes",
+    ("pipelines", "control_maps"): "maps are fitted to the clip and painted as its model takes them",
     ("control_maps", "metrics"): "optical flow, and where it can be trusted, are found as the metrics do",
     ("pocket", "distributed"): "on several cores, one process each",
     ("pocket", "pipelines"): "the super-resolver is a pipeline of our own",

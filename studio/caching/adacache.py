@@ -81,6 +81,7 @@ def policy_for(settings: AdaCache, run: CacheRun) -> AdaCachePolicy:
         codebook_of(settings, measured),
         total_steps=run.total_steps,
         blocks=len(run.stacks[0].blocks),
+        control_blocks=run.stacks[0].control_blocks,
         scales=scales_of(settings, run.profile, run.total_steps),
     )
 
@@ -95,6 +96,7 @@ class AdaCachePolicy(Policy):
         *,
         total_steps: int,
         blocks: int,
+        control_blocks: int = 0,
         scales: Sequence[float] | None = None,
     ) -> None:
         """Begin a run.
@@ -104,13 +106,13 @@ class AdaCachePolicy(Policy):
             codebook: The one to look distances up in.
             total_steps: N.
             blocks: Blocks of a stack, of which the middle one is measured where the settings name none.
+            control_blocks: Those of them, at the beginning, that have a stream of their own: not in their midst.
             scales: At each step, the motion at which MoReg changes nothing; None takes what holds without a profile.
         """
         self.settings = settings
         self.codebook = codebook
-        self.captures = Captures(
-            residual=settings.residual, layers=frozenset(settings.metric_layers or (metric_layer(blocks),))
-        )
+        layers = settings.metric_layers or (metric_layer(blocks, control_blocks),)
+        self.captures = Captures(residual=settings.residual, layers=frozenset(layers))
         self._total = total_steps
         self._moreg = moreg_of(settings, scales or scales_of(settings, None, total_steps))
         self._rate = 1
@@ -223,9 +225,9 @@ def moreg_of(settings: AdaCache, scales: Sequence[float]) -> MotionRegularizatio
     )
 
 
-def metric_layer(blocks: int) -> int:
-    """The middle of a stack, as the authors take block 13 of 28."""
-    return (blocks - 1) // 2
+def metric_layer(blocks: int, control_blocks: int = 0) -> int:
+    """The middle of a stack, as the authors take block 13 of 28; where it has control blocks, of what follows them."""
+    return control_blocks + (blocks - control_blocks - 1) // 2
 
 
 def codebook_of(settings: AdaCache, calibrated: Codebook | None) -> Codebook:

@@ -7,6 +7,10 @@
 Since every block of a transformer adds to one stream, the sum of what all blocks added is one tensor: exactly what
 caching each block's residual by itself would add up to, for a fraction of the memory.
 
+Some transformers have control blocks: a second stream that runs first and returns hints, which the transformer itself
+adds to the first stream behind some of its blocks. What they add is part of R like the rest; where blocks are skipped,
+the control blocks are too, and hint at nothing, or their hints would count twice.
+
 Knows the blocks' calling convention and diffusers' hooks. Refuses to know when to skip (a `Policy` does) and which
 model this is, but for one that turns its tokens about between blocks. Everything lives for one run: attach, run,
 detach; nothing can leak into the next.
@@ -138,6 +142,12 @@ class Stack:
     transformer: nn.Module
     blocks: tuple[nn.Module, ...]
 
+    @property
+    def control_blocks(self) -> int:
+        """How many of the blocks, at the beginning, have a stream of their own and return hints."""
+        family = family_with(type(self.transformer).__name__)
+        return len(getattr(self.transformer, family.control_blocks)) if family and family.control_blocks else 0
+
 
 @dataclass(kw_only=True)
 class _Kept:
@@ -162,6 +172,10 @@ class _Pass:
     """What a skipped pass adds."""
     call: dict[str, Any] | None = None
     """What the block at work was called with, where one of its layers is captured."""
+    hint_scales: Tensor | None = None
+    """By which the transformer multiplies each control block's hint."""
+    last_hint: Tensor | None = None
+    """What would be added behind the last block, where no block comes after it that would see it."""
 
 
 class StackCache:
@@ -209,7 +223,7 @@ class StackCache:
                 with beneath_offloading(stack.transformer):
                     _register(stack.transformer, _RootHook(self, number), ROOT_HOOK)
                 for position, block in enumerate(stack.blocks):
-                    _register(block, _BlockHook(self, block, number, position, len(stack.blocks)), BLOCK_HOOK)
+                    _register(block, _BlockHook(self, stack, number, position), BLOCK_HOOK)
                     if self._captures_part(position):
                         part = part_of(block, self.policy.captures.residual)
                         watching.append(part.register_forward_hook(self._told_of_part(block, position)))
@@ -240,7 +254,13 @@ class StackCache:
     def _begin_pass(self, number: int, module: nn.Module, call: dict[str, Any]) -> None:
         branch = min(self._done, self._passes - 1)
         self._done += 1
-        self._pass = _Pass(stack=number, branch=branch, latents=call["hidden_states"], frames=frames_of(module, call))
+        self._pass = _Pass(
+            stack=number,
+            branch=branch,
+            latents=call["hidden_states"],
+            frames=frames_of(module, call),
+            hint_scales=call.get("control_hidden_states_scale"),
+        )
 
     def _enter(self, current: _Pass, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The first block's turn: decide, if this is the step's first pass."""
@@ -282,6 +302,8 @@ class StackCache:
             return hook.compute(args, kwargs)
         if hook.position == 0:
             self._enter(current, hook.module, args, kwargs)
+        if hook.hints:
+            return self._run_control_block(current, hook, args, kwargs)
         hidden = args[0] if args else kwargs["hidden_states"]
         if current.action is not Action.COMPUTE:
             added = current.added if hook.position == hook.last else None
@@ -298,11 +320,37 @@ class StackCache:
         captures = self.policy.captures
         if hook.position in captures.layers and captures.residual == "block":
             self._tell_measured(hook.position, stream - hidden)
-        if hook.position == hook.last:
-            missed = self._keep(current, stream)
-            if missed is not None:
-                return (stream + missed, *output[1:]) if pair else stream + missed
-        return output
+        if hook.position != hook.last:
+            return output
+        left = stream if current.last_hint is None else stream + current.last_hint
+        missed = self._keep(current, left)
+        if missed is not None:
+            left = left + missed
+        return output if left is stream else (left, *output[1:]) if pair else left
+
+    def _run_control_block(
+        self, current: _Pass, hook: _BlockHook, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Tensor, Tensor]:
+        """Its hint and its own stream.
+
+        A hint for behind the last block is added there by the stack itself, to be part of the residual as others are.
+        """
+        call = by_name(hook.module, args, kwargs)
+        stream: Tensor = call["control_hidden_states"]
+        nothing = stream.new_zeros(())
+        if current.action is not Action.COMPUTE:
+            return nothing, stream
+        if self._captures_part(hook.position):
+            current.call = call
+        hint, left = hook.compute(args, kwargs)
+        captures = self.policy.captures
+        if hook.position in captures.layers and captures.residual == "block":
+            self._tell_measured(hook.position, left - stream)
+        if not hook.hints_behind_the_last:
+            return hint, left
+        scales = current.hint_scales
+        current.last_hint = hint if scales is None else hint * scales[hook.position]
+        return nothing, left
 
     def _keep(self, current: _Pass, stream: Tensor) -> Tensor | None:
         """Remember the residual that was just computed; returns what the decision wants corrected in the stream."""
@@ -370,10 +418,13 @@ class _RootHook(ModelHook):
 class _BlockHook(ModelHook):
     """On a block: runs, or lets the stream pass."""
 
-    def __init__(self, cache: StackCache, module: nn.Module, stack: int, position: int, count: int) -> None:
+    def __init__(self, cache: StackCache, stack: Stack, number: int, position: int) -> None:
         super().__init__()
-        self.cache, self.module = cache, module
-        self.stack, self.position, self.last = stack, position, count - 1
+        self.cache, self.module = cache, stack.blocks[position]
+        self.stack, self.position, self.last = number, position, len(stack.blocks) - 1
+        self.hints = position < stack.control_blocks
+        """Whether it is a control block."""
+        self.hints_behind_the_last = position == stack.control_blocks - 1 and hinted_at_the_end(stack.transformer)
 
     def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         return self.cache._run_block(self, args, kwargs)
@@ -381,6 +432,13 @@ class _BlockHook(ModelHook):
     def compute(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         forward: Any = self.fn_ref.original_forward
         return forward(*args, **kwargs)
+
+
+def hinted_at_the_end(transformer: nn.Module) -> bool:
+    """Whether the last hint is added behind the last block."""
+    model: Any = transformer
+    layers = model.config.get("vace_layers") or ()
+    return model.config.get("num_layers", 0) - 1 in layers
 
 
 def part_of(block: nn.Module, residual: str) -> nn.Module:

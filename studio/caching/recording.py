@@ -66,12 +66,24 @@ class Recording:
 class RecordingPolicy(Policy):
     """Computes every step, but for `skip`, which is extrapolated from the two before with `gain`."""
 
-    def __init__(self, *, total_steps: int, blocks: int, skip: int | None = None, gain: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        total_steps: int,
+        blocks: int,
+        control_blocks: int = 0,
+        skip: int | None = None,
+        gain: float = 0.0,
+    ) -> None:
         self.recording = Recording()
         self.skip, self.gain = skip, gain
         self.keeps_two = skip is not None
         self._adacache = AdaCachePolicy(
-            NO_FACTOR, Codebook(thresholds=(), rates=(1,)), total_steps=total_steps, blocks=blocks
+            NO_FACTOR,
+            Codebook(thresholds=(), rates=(1,)),
+            total_steps=total_steps,
+            blocks=blocks,
+            control_blocks=control_blocks,
         )
         self.captures = self._adacache.captures
         self._embedding: Tensor | None = None

@@ -23,6 +23,13 @@ MapName = Literal[
 MAP_NAMES: tuple[MapName, ...] = get_args(MapName)
 EXTRACTED: tuple[MapName, ...] = MAP_NAMES[:-1]
 """Those that are measured; the last is taken as it comes."""
+SHORT_NAMES: dict[str, MapName] = {
+    "lanes": "lane_lines",
+    "flow": "optical_flow",
+    "regions": "semantic",
+    "motion": "ego_motion",
+}
+"""Other words for maps."""
 ASSUMED_EYE_METRES = 1.5
 """Height of a car's eye above the road: what depth is reckoned with where nobody has measured it."""
 

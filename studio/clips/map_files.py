@@ -16,13 +16,14 @@ from typing import IO, Any
 
 import numpy as np
 
-from studio.clips.control_maps import ARRAYS, Box, ControlMaps
+from studio.clips.control_maps import ARRAYS, MAP_NAMES, Box, ControlMaps, MapName
 from studio.errors import MapsError
 from studio.storage import whole
 
 ENDING = ".npz"
 MOST_BYTES = 3_000_000_000
 """Of the unpacked arrays together."""
+_ZIP = b"PK\x03\x04"
 _BESIDES = ("boxes", "semantic_labels", "fps")
 _MOST_BOXES = 20_000
 
@@ -47,6 +48,29 @@ def write_maps(maps: ControlMaps, path: Path) -> None:
             # A bare ZipInfo bears no date, so that equal maps are equal files.
             info = zipfile.ZipInfo(f"{name}.npy")
             archive.writestr(info, member.getbuffer(), compress_type=zipfile.ZIP_DEFLATED, compresslevel=1)
+
+
+def is_file_of_maps(path: Path) -> bool:
+    """Whether it begins as one does; everything else is taken for a film."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_ZIP)) == _ZIP
+    except OSError:
+        return False
+
+
+def maps_named_in(path: Path) -> tuple[MapName, ...]:
+    """Which maps a file says that it holds, in the usual order; nothing is unpacked.
+
+    Raises:
+        MapsError: it is no such file.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {each.removesuffix(".npy") for each in archive.namelist()}
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise _refused(path, f"it cannot be read ({str(error)[:120]})") from error
+    return tuple(name for name in MAP_NAMES if name in names)
 
 
 def read_maps(path: Path) -> ControlMaps:

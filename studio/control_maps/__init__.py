@@ -20,7 +20,7 @@ from studio.control_maps.control_videos import read_control_video, write_control
 from studio.control_maps.extraction import Extraction, Progress, extract
 from studio.control_maps.fitting import Fitted, fitted
 from studio.control_maps.following import DrawnBox
-from studio.control_maps.painting import over, painted
+from studio.control_maps.painting import over, painted, painted_together
 
 __all__ = [
     "DrawnBox",
@@ -31,6 +31,7 @@ __all__ = [
     "fitted",
     "over",
     "painted",
+    "painted_together",
     "read_control_video",
     "write_control_video",
 ]

@@ -21,7 +21,7 @@ from studio.clips.clip import Clip
 from studio.clips.control_maps import TITLES, ControlMaps, only
 from studio.clips.film import Film
 from studio.clips.limits import ClipLimits
-from studio.clips.map_files import read_maps, write_maps
+from studio.clips.map_files import is_file_of_maps, read_maps, write_maps
 from studio.clips.reference import FileReference, check_unchanged
 from studio.clips.write import write_clip
 from studio.drive.frames import Stretch, read_stretch
@@ -37,8 +37,6 @@ from studio.storage import disk_trouble
 
 SAY_SECONDS = 0.25
 """Between two words on how far it is."""
-_NPZ = (b"PK\x03\x04",)
-"""How a file of maps begins; everything else is taken for a film."""
 
 
 class _Stopped(Exception):
@@ -278,9 +276,7 @@ class _Making:
         from studio.control_maps import read_control_video
 
         check_unchanged(given, field="given")
-        with given.path.open("rb") as file:
-            is_npz = file.read(4) in _NPZ
-        if is_npz:
+        if is_file_of_maps(given.path):
             maps = read_maps(given.path)
             if not maps.names or not maps.num_frames:
                 raise MapsError(f"{given.path.name} holds no maps.", field="given", value=given.path.name)

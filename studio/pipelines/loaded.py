@@ -30,6 +30,7 @@ from studio.errors import NumericalError, OutOfMemory, RequestError
 from studio.events import Placement, Stage
 from studio.family import Branches
 from studio.pipelines import compiling, schedules
+from studio.pipelines.conditions import Conditions, conditions_of
 from studio.pipelines.families import VideoModel, video_models
 from studio.pipelines.randomness import private_randomness
 from studio.preset import Preset
@@ -213,6 +214,7 @@ class LoadedPipeline(LoadedModel):
         interrupted: Callable[[], bool],
         on_step_start: Callable[[StepStart], None] | None = None,
         on_stage: StageListener | None = None,
+        conditions: Conditions | None = None,
     ) -> np.ndarray:
         """Make a clip.
 
@@ -222,6 +224,7 @@ class LoadedPipeline(LoadedModel):
             interrupted: Asked after each step; once it says yes, the denoised estimate of that step is decoded.
             on_step_start: Called before each step's first pass of the transformer.
             on_stage: Called as encoding, denoising and decoding begin and end.
+            conditions: What the request's files are; None reads them.
 
         Returns:
             uint8 (F, H, W, 3).
@@ -233,7 +236,8 @@ class LoadedPipeline(LoadedModel):
         self.reset()
         self._request = request
         watch = _Watch(self, on_step, on_step_start, on_stage, interrupted)
-        call = self.model.arguments(request)
+        given = conditions_of(request) if conditions is None else conditions
+        call = self.model.arguments(request) | self.model.conditioned(request, given)
         with (
             out_of_memory(f"{self.preset.title} at {request.height}×{request.width}, {request.num_frames} frames"),
             private_randomness(request.seed),

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import unicodedata
 
+from studio.clips.control_maps import TITLES, MapName
+from studio.clips.map_files import is_file_of_maps, maps_named_in
 from studio.clips.reference import check_unchanged
 from studio.errors import GridError, PromptError, RequestError
-from studio.family import FAMILIES, family_of
+from studio.family import FAMILIES, Condition, family_of
 from studio.preset import SIDES, Preset
 from studio.requests.caches import why_not
 from studio.requests.generation import GenerationRequest
@@ -45,6 +47,7 @@ def check_request(request: GenerationRequest, preset: Preset) -> None:
         )
     family_of(preset.pipeline)  # which refuses one that the studio does not call
     _check_what_is_lacking(request, preset)
+    _check_conditions(request)
     if request.compile and request.cache is not None and request.cache.looks_into_blocks:
         raise RequestError(
             f"{request.cache.title} skips layers within a block, and a compiled block is one piece.",
@@ -71,9 +74,36 @@ def check_files(request: GenerationRequest) -> None:
         reference = getattr(request, field)
         if reference is not None:
             check_unchanged(reference, field=field)
+    if request.control is not None and is_file_of_maps(request.control.path):
+        check_maps_there(request, maps_named_in(request.control.path))
 
 
-LACKING = ("negative_prompt", "vae_tiling", "flow_shift", "source", "control")
+def check_maps_there(request: GenerationRequest, names: tuple[MapName, ...]) -> None:
+    """Refuse a request that follows maps which its file does not hold.
+
+    Raises:
+        RequestError: one is not there, or there is none at all.
+    """
+    assert request.control is not None
+    missing: list[MapName] = [name for name in request.control_strengths if name not in names]
+    if missing or not names:
+        raise RequestError(
+            f"{request.control.path.name} holds no {TITLES[missing[0]].lower() if missing else 'maps'}.",
+            field="control_strengths" if missing else "control",
+            value=missing[0] if missing else str(request.control),
+            way_out=f"It holds: {', '.join(names)}." if names else "Name a file of maps, or a control video.",
+        )
+
+
+CONDITIONS: dict[str, Condition] = {
+    "source": "source",
+    "kept_frames": "source",
+    "control": "control",
+    "control_strengths": "control",
+    "conditioning_scale": "control",
+}
+"""Fields of a request that only those families have a use for that start from a file or keep to one, and which."""
+LACKING = ("negative_prompt", "vae_tiling", "flow_shift", *CONDITIONS)
 """Fields of a request that some presets have no use for."""
 
 
@@ -93,9 +123,31 @@ def why_not_set(field: str, preset: Preset) -> str | None:
         return "has no negative prompt: its guidance is built in."
     if field == "vae_tiling" and family.decodes_in_tiles_only:
         return "decodes in tiles only."
-    if field in ("source", "control") and field not in family.conditions:
-        return "starts from noise alone, not from a file." if field == "source" else "takes no maps to keep to."
+    condition = CONDITIONS.get(field)
+    if condition is not None and condition not in family.conditions:
+        return "starts from noise alone, not from a file." if condition == "source" else "takes no maps to keep to."
     return None
+
+
+def _check_conditions(request: GenerationRequest) -> None:
+    """Raises RequestError for what says something of a file that is not named, or keeps all that there is to make."""
+    for field, condition in CONDITIONS.items():
+        value, unset = getattr(request, field), GenerationRequest.model_fields[field].default
+        if value != unset and getattr(request, condition) is None:
+            use = "a source is begun from" if condition == "source" else "maps are followed"
+            raise RequestError(
+                f"{field} = {value} says how {use}, and the request has no {condition}.",
+                field=field,
+                value=str(value),
+                way_out=f"Name a file as {condition}, or leave {field} out.",
+            )
+    if request.source is not None and request.kept_frames >= request.num_frames:
+        raise RequestError(
+            f"{request.kept_frames} frames are kept of a clip of {request.num_frames}: none is left to be made.",
+            field="kept_frames",
+            value=request.kept_frames,
+            way_out=f"Keep fewer, or make a longer clip than {request.kept_frames} frames.",
+        )
 
 
 def _check_what_is_lacking(request: GenerationRequest, preset: Preset) -> None:

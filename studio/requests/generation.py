@@ -7,11 +7,13 @@ Nothing is silently corrected: a value off the model's grid is refused with the 
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
+from studio.clips.control_maps import MAP_NAMES, SHORT_NAMES, MapName
 from studio.clips.reference import FileReference
 from studio.errors import RequestError
 from studio.preset import Preset
@@ -22,6 +24,28 @@ M = TypeVar("M", bound=BaseModel)
 SCHEMA_VERSION = 1
 """Raised when a field changes its meaning; `read_request` then translates the older ones."""
 MAX_SEED = 2**32 - 1
+
+
+def _as_strengths(written: object) -> object:
+    """`edges, lanes:0.7` as a record: a map without a number is followed wholly."""
+    if written is None:
+        return {}
+    if isinstance(written, str):
+        written = dict(_strength_of(part) for part in re.split(r"[,;]", written) if part.strip())
+    if not isinstance(written, dict):
+        return written
+    named = {SHORT_NAMES.get(str(name), str(name)): strength for name, strength in written.items()}
+    return {name: named.pop(name) for name in MAP_NAMES if name in named} | named
+
+
+def _strength_of(part: str) -> tuple[str, object]:
+    name, sign, strength = re.fullmatch(r"([^:=]*)([:=]?)(.*)", part, re.DOTALL).groups()  # type: ignore[union-attr]
+    return name.strip(), strength.strip() if sign else 1.0
+
+
+Strength: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+ControlStrengths: TypeAlias = Annotated[dict[MapName, Strength], BeforeValidator(_as_strengths)]
+"""By map; what is not named is not followed, unless nothing is."""
 
 
 class GenerationRequest(BaseModel):
@@ -70,11 +94,22 @@ class GenerationRequest(BaseModel):
     """How computing is saved by reusing what hardly changes; None computes everything."""
     source: FileReference | None = None
     """The clip or picture to start from; None starts from noise alone."""
+    kept_frames: int = Field(default=1, ge=1, le=1000)
+    """Of the source: a picture becomes the first frame; of a clip, so many of its last frames become the first ones,
+    and are continued."""
     control: FileReference | None = None
     """The maps that the clip is to keep to; None leaves it free."""
+    control_strengths: ControlStrengths = Field(default={}, validate_default=False)
+    """Which of the maps are followed, and how closely, 0 to 1, such as edges, lanes:0.7. Empty follows all that there
+    are."""
+    conditioning_scale: float = Field(default=1.0, ge=0, le=2)
+    """How closely the maps are followed altogether; 0 leaves the clip free, as if there were none."""
 
 
-_LEFT_OUT_WHERE_UNSET = ("source", "control", "compile", "attention_backend")
+_LEFT_OUT_WHERE_UNSET = (
+    *("source", "control", "compile", "attention_backend"),
+    *("kept_frames", "control_strengths", "conditioning_scale"),
+)
 """They came later: an earlier studio still reads a request that has none of them."""
 
 

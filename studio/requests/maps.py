@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from studio.clips.control_maps import EXTRACTED, MAP_NAMES, Box, MapName
+from studio.clips.control_maps import EXTRACTED, MAP_NAMES, SHORT_NAMES, Box, MapName
 from studio.clips.reference import FileReference
 from studio.errors import RequestError
 from studio.requests.generation import read_as, record_of
@@ -19,13 +19,6 @@ MOST_FRAMES = 129
 """Of a clip whose maps are made: they lie in memory together."""
 LARGEST_SIDE = 960
 """Pixels: larger clips are scaled down first."""
-SHORT_NAMES: dict[str, MapName] = {
-    "lanes": "lane_lines",
-    "flow": "optical_flow",
-    "regions": "semantic",
-    "motion": "ego_motion",
-}
-"""Other words for maps."""
 USUAL: tuple[MapName, ...] = tuple(name for name in EXTRACTED if name != "boxes")
 """Those that need nothing but the clip."""
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from studio import pipelines
 from studio.caching.adacache import AdaCachePolicy, Codebook
-from studio.caching.block_stack import Action, Captures, Decision, Policy, StackCache, Step
+from studio.caching.block_stack import Action, Captures, Decision, Policy, StackCache, Step, by_name
 from studio.caching.budget import BudgetPolicy, Plan, plan_of
 from studio.caching.easycache import EasyCachePolicy
 from studio.caching.teacache import TeaCachePolicy
@@ -40,6 +40,11 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Load]:
 def _cache(ready: LoadedPipeline, request: GenerationRequest, policy: Policy) -> StackCache:
     total = request.num_inference_steps
     return StackCache(stacks_of(ready), policy, total_steps=total, passes=passes_of(ready, request))
+
+
+def _counts(ready: LoadedPipeline) -> dict[str, int]:
+    """Of the first denoiser's blocks."""
+    return {"blocks": len(ready.stacks[0]), "control_blocks": stacks_of(ready)[0].control_blocks}
 
 
 def _run(ready: LoadedPipeline, request: GenerationRequest, cache: StackCache | None = None) -> np.ndarray:
@@ -75,7 +80,7 @@ class PerBlock:
 
     def __init__(self, ready: LoadedPipeline, computed: set[int]) -> None:
         self.ready, self.computed = ready, computed
-        self.kept: dict[tuple[int, int], Tensor] = {}
+        self.kept: dict[tuple[int, int], Any] = {}
         self.step, self.calls = -1, {position: 0 for position in range(len(ready.blocks))}
 
     def begin_step(self, index: int, sigma: float) -> None:
@@ -88,10 +93,14 @@ class PerBlock:
         ]
 
     def _hook(self, position: int) -> Callable[..., Any]:
-        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
             stream = args[0] if args else kwargs["hidden_states"]
             key = (position, self.calls[position])
             self.calls[position] += 1
+            if "control_hidden_states" in by_name(module, args, kwargs):  # the transformer adds its hint in any case
+                computes = self.step in self.computed or key not in self.kept
+                self.kept[key] = output if computes else self.kept[key]
+                return self.kept[key]
             out = output[0] if isinstance(output, tuple) else output
             if self.step in self.computed or key not in self.kept:
                 self.kept[key] = out - stream
@@ -106,7 +115,7 @@ class PerBlock:
 def test_a_cache_that_never_skips_changes_no_bit_and_removing_it_changes_none(name: str, load: Any) -> None:
     ready, request = load(name)
     plain = _run(ready, request)
-    policy = AdaCachePolicy(AdaCache(moreg=True), NEVER, total_steps=STEPS, blocks=len(ready.stacks[0]))
+    policy = AdaCachePolicy(AdaCache(moreg=True), NEVER, total_steps=STEPS, **_counts(ready))
     cache = _cache(ready, request, policy)
     with cache.attached():
         assert np.array_equal(_run(ready, request, cache), plain)
@@ -243,7 +252,7 @@ def test_it_skips_under_offloading_too(load: Any) -> None:
 def test_adacache_measures_something_on_every_family(name: str, residual: str, load: Any) -> None:
     ready, request = load(name)
     settings = AdaCache(residual=residual, moreg=True, moreg_window=(0, 1))  # pyright: ignore[reportArgumentType]
-    policy = AdaCachePolicy(settings, NEVER, total_steps=STEPS, blocks=len(ready.stacks[0]))
+    policy = AdaCachePolicy(settings, NEVER, total_steps=STEPS, **_counts(ready))
     cache = _cache(ready, request, policy)
     decisions: list[Decision] = []
     with cache.attached():
@@ -332,7 +341,7 @@ def test_what_is_measured_is_what_the_stream_gained_where_blocks_gate_by_a_table
     ready, request = load(name, num_inference_steps=2)
     if not _of(ready).gated_by_table:
         pytest.skip("this family's gates are not known to the stack")
-    measured, gained = _measured_and_by_hand(ready, request, residual, layer=0)
+    measured, gained = _measured_and_by_hand(ready, request, residual, layer=stacks_of(ready)[0].control_blocks)
     assert len(gained) > 0
     assert len(measured) == len(gained) * len(ready.transformers)  # by hand only the first of two
     for ours, by_hand in zip(measured, gained, strict=False):
@@ -381,7 +390,7 @@ def test_extrapolating_by_nothing_is_reusing_and_by_something_is_not(load: Any) 
     assert not np.array_equal(latents[0], latents[2])
 
 
-@pytest.mark.parametrize("name", ["wan", "latte", "cogvideox", "hunyuanvideo"])
+@pytest.mark.parametrize("name", ["wan", "wan-vace", "latte", "cogvideox", "hunyuanvideo"])
 def test_taking_back_all_that_extrapolating_missed_is_extrapolating(name: str, load: Any) -> None:
     ready, request = load(name, num_inference_steps=4)
     latents = []
@@ -465,3 +474,53 @@ def test_the_rivals_in_our_own_lines_skip_more_for_a_larger_threshold(name: str,
             counts.append(len(computed))
         assert counts[0] == 8
         assert counts[1] <= 5
+
+
+# -- control blocks ---------------------------------------------------------------------------------------------------
+
+
+def _asked_twice(ready: LoadedPipeline, request: GenerationRequest, cache: Any) -> tuple[Tensor, Tensor]:
+    """What the denoiser says of one input, computed and then skipped."""
+    asked: list[dict[str, Any]] = []
+    handle = ready.transformers[0].register_forward_pre_hook(
+        lambda _module, _args, kwargs: asked.append(kwargs), with_kwargs=True
+    )
+    _run(ready, request.model_copy(update={"num_inference_steps": 2}))
+    handle.remove()
+    said = []
+    with torch.no_grad(), cache.attached():
+        for step in range(2):
+            cache.begin_step(step, 0.5)
+            said.append(ready.transformers[0](**asked[0])[0].clone())
+    return said[0], said[1]
+
+
+@pytest.mark.parametrize("name", ["wan-vace", "wan-vace-two-experts"])
+def test_hints_are_neither_lost_nor_added_twice_where_blocks_are_skipped(name: str, load: Any) -> None:
+    """One hint is added behind the last block of the one, and before the last block of the other."""
+    ready, request = load(name)
+    cache = StackCache(stacks_of(ready)[:1], Scripted({0}), total_steps=2, passes=1)
+    computed, skipped = _asked_twice(ready, request, cache)
+    assert torch.allclose(skipped, computed, rtol=1e-4, atol=1e-5)
+    free, _ = load(name, control=None)
+    without, _ = _asked_twice(free, request.model_copy(update={"control": None}), cache)
+    assert (without - computed).abs().max() > 1000 * (skipped - computed).abs().max(), "hints say nothing here"
+
+
+def test_control_blocks_are_skipped_with_the_others(load: Any) -> None:
+    ready, request = load("wan-vace")
+    runs: list[int] = []
+    (stack,) = stacks_of(ready)
+    assert stack.control_blocks == 2
+    handles = [block.attn1.to_q.register_forward_hook(lambda *_: runs.append(1)) for block in stack.blocks[:2]]
+    cache = _cache(ready, request, Scripted({0, 1, 3}))
+    with cache.attached():
+        _run(ready, request, cache)
+    for handle in handles:
+        handle.remove()
+    assert len(runs) == 3 * 2 * 2, "steps, passes, control blocks"
+
+
+def test_adacache_measures_the_middle_of_what_follows_control_blocks() -> None:
+    policy = AdaCachePolicy(AdaCache(), NEVER, total_steps=STEPS, blocks=45, control_blocks=15)
+    assert policy.captures.layers == {15 + 14}

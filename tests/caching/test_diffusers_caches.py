@@ -215,6 +215,31 @@ def test_what_is_refused_would_not_have_worked(name: str, method: str, load: Loa
     assert np.array_equal(run_undecoded(ready, request).latents, plain)
 
 
+@pytest.mark.parametrize("method", ["first_block", "magcache", "seacache"])
+def test_what_skips_blocks_between_hints_would_add_them_twice(method: str, load: Load) -> None:
+    """One input, asked again and again: a cache that reuses something would say the same."""
+    ready, request = load("wan-vace")
+    asked: list[dict[str, Any]] = []
+    handle = ready.transformers[0].register_forward_pre_hook(
+        lambda _module, _args, kwargs: asked.append(kwargs), with_kwargs=True
+    )
+    run_undecoded(ready, request, stop_after=0)
+    handle.remove()
+    run = dataclasses.replace(Unrefused(**vars(_cache_run(ready, request))), passes=1)
+    settings = {"first_block": SKIPPING["first_block"], "magcache": MagCache(retention_ratio=0.1)}
+    cache = cache_for(settings.get(method, SeaCache(threshold=2.0)), run)
+    with torch.no_grad(), cache.attached(), _linear_work(ready.blocks) as work:
+        said, done = [], []
+        for step in range(4):
+            cache.begin_step(step, 1.0 - step / STEPS)
+            before = sum(work)
+            said.append(ready.transformers[0](**asked[0])[0].clone())
+            done.append(sum(work) - before)
+    skipped = [one for one, amount in zip(said, done, strict=True) if amount < done[0]]
+    assert skipped, "nothing was skipped"
+    assert min(float((one - said[0]).abs().max()) for one in skipped) > 0.05 * float(said[0].abs().max())
+
+
 def test_each_pass_of_a_step_repeats_its_own_attention(load: Load) -> None:
     ready, request = load("wan")
     plain = run_undecoded(ready, request).latents

@@ -34,6 +34,7 @@ from studio.records.versions import LORA_2_FILE, LORA_FILE, VersionStore
 from studio.requests.generation import GenerationRequest, request_for
 from studio.requests.training import TrainingClip, check_finetune_request, finetune_request_for
 
+TWO_EXPERTS = ("wan-two-experts", "wan-vace-two-experts")
 CAPTION = "a red car, on a road"
 UNSAID = {"attention_kwargs", "enable_temporal_attentions", "return_dict"}
 """What a pipeline passes to its denoiser without saying anything by it."""
@@ -216,7 +217,7 @@ def test_a_family_learns_and_what_it_learnt_is_what_is_kept(
     preset = find_preset(name)
     objective = "latent" if name == "ltx-conditioned" else family_of(preset.pipeline).objectives[-1]
     # Of two denoisers a step trains one; with this seed, each has its own.
-    steps = 2 if name == "wan-two-experts" else 1
+    steps = 2 if name in TWO_EXPERTS else 1
     how: dict[str, Any] = {"max_train_steps": steps, "lora_rank": 4, "fps": 8.0}
     how |= {"objective": objective, "learning_rate": 0.5, "checkpoint_blocks": True, "prior_loss_weight": 0.1}
     events = list(finetune(finetune_request_for(preset, clips=(long_clip,), **how), store=store))
@@ -224,13 +225,13 @@ def test_a_family_learns_and_what_it_learnt_is_what_is_kept(
     assert all(np.isfinite(step.loss) and (step.pixel is None) == (objective == "latent") for step in taken)
     assert isinstance(events[-1], TrainingFinished)
     folder = VersionStore(store.folder).path(events[-1].version_id)
-    for file in (LORA_FILE, LORA_2_FILE)[: 2 if name == "wan-two-experts" else 1]:
+    for file in (LORA_FILE, LORA_2_FILE)[: 2 if name in TWO_EXPERTS else 1]:
         # What the last block says of the prompt is read by nobody, so a few have nothing to learn from.
         learnt = [bool(tensor.any()) for key, tensor in load_file(folder / file).items() if "lora_B" in key]
         assert sum(learnt) > 0.7 * len(learnt)
 
     card = (folder / "README.md").read_text(encoding="utf-8")
-    assert ("load_into_transformer_2" in card) == (name == "wan-two-experts")
+    assert ("load_into_transformer_2" in card) == (name in TWO_EXPERTS)
 
     # The version's own clips were made before, and with the averaged weights in place.
     samples = [event.path for event in events if isinstance(event, TrainingSample)]
@@ -250,7 +251,7 @@ def test_a_family_learns_and_what_it_learnt_is_what_is_kept(
     assert ("load_lora_weights" in card) == hasattr(model.pipe, "load_lora_weights")
     if hasattr(model.pipe, "load_lora_weights"):
         model.pipe.load_lora_weights(folder, weight_name=LORA_FILE)
-        if name == "wan-two-experts":
+        if name in TWO_EXPERTS:
             model.pipe.load_lora_weights(folder, weight_name=LORA_2_FILE, load_into_transformer_2=True)
     elif hasattr(model.pipe.transformer, "load_lora_adapter"):
         model.pipe.transformer.load_lora_adapter(folder, weight_name=LORA_FILE, prefix="transformer")

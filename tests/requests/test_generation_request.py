@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.maps import file_of_maps
 
 from studio.clips.reference import FileReference, reference_to
 from studio.errors import GridError, PromptError, RequestError, StudioError, from_json
@@ -241,6 +242,61 @@ def test_a_family_that_takes_a_file_is_given_it(monkeypatch: pytest.MonkeyPatch)
     check_request(request_for(WAN, prompt="a road", source=SOURCE), WAN)
     with pytest.raises(RequestError, match="takes no maps"):
         check_request(request_for(WAN, prompt="a road", control=SOURCE), WAN)
+
+
+VACE = find_preset("wan2.1-vace-1.3b")
+
+
+def test_a_request_says_which_maps_and_how_closely_in_words_or_as_a_record() -> None:
+    for written in ("lanes:0.7, edges", "edges=1;lane_lines=0.7", {"lanes": 0.7, "edges": 1}):
+        request = request_for(VACE, prompt="a road", control=SOURCE, control_strengths=written)
+        assert request.control_strengths == {"edges": 1.0, "lane_lines": 0.7}
+        assert list(request.control_strengths) == ["edges", "lane_lines"], "in the usual order"
+        assert read_request(json.dumps(request_to_json(request))) == request
+        check_request(request, VACE)
+    assert request_for(VACE, prompt="a road").control_strengths == {}
+    for odd in ("edges:2", "edges:-0.1", "edges:much", "borders:1", ["edges"], "edges:nan"):
+        with pytest.raises(RequestError) as refused:
+            request_for(VACE, prompt="a road", control=SOURCE, control_strengths=odd)
+        assert refused.value.field.startswith("control_strengths")
+
+
+def test_what_says_something_of_maps_or_kept_frames_is_left_out_where_it_says_nothing() -> None:
+    named = {"control_strengths", "conditioning_scale", "kept_frames"}
+    assert named.isdisjoint(request_to_json(request_for(VACE, prompt="a road", control=SOURCE, source=SOURCE)))
+    said = {"control_strengths": "depth:0.5", "conditioning_scale": 0.8, "kept_frames": 5}
+    assert named <= request_to_json(request_for(VACE, prompt="a road", control=SOURCE, source=SOURCE, **said)).keys()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "condition"),
+    [("kept_frames", 5, "source"), ("conditioning_scale", 0.5, "control"), ("control_strengths", "edges", "control")],
+)
+def test_what_is_said_of_a_file_that_is_not_named_is_refused(field: str, value: Any, condition: str) -> None:
+    request = request_for(VACE, prompt="a road", **{field: value})
+    with pytest.raises(RequestError, match=f"has no {condition}") as refused:
+        check_request(request, VACE)
+    assert refused.value.field == field
+    assert condition in refused.value.way_out
+    with pytest.raises(RequestError, match=WAN.title) as refused:
+        check_request(request_for(WAN, prompt="a road", **{field: value}), WAN)
+    assert refused.value.field == field
+
+
+def test_a_clip_of_kept_frames_alone_is_refused() -> None:
+    request = request_for(VACE, prompt="a road", source=SOURCE, num_frames=5, kept_frames=5)
+    with pytest.raises(RequestError, match="none is left") as refused:
+        check_request(request, VACE)
+    assert refused.value.field == "kept_frames"
+
+
+def test_a_map_that_a_file_does_not_hold_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    control = file_of_maps(tmp_path / "maps.npz")
+    check_files(request_for(VACE, prompt="a road", control=control, control_strengths="edges"))
+    with pytest.raises(RequestError, match="no depth") as refused:
+        check_files(request_for(VACE, prompt="a road", control=control, control_strengths="edges, depth"))
+    assert refused.value.field == "control_strengths"
+    assert refused.value.way_out == "It holds: layout, edges, lane_lines."
 
 
 def test_a_file_that_is_not_what_it_was_is_refused(tmp_path: Path) -> None:

@@ -14,9 +14,11 @@ import torch
 
 from studio import pipelines
 from studio.caching import Cache, Decision, Stack
+from studio.family import family_of
 from studio.machine import hardware
 from studio.pipelines import LoadedPipeline, StepStart, StepState
 from studio.requests.generation import GenerationRequest, request_for
+from support.maps import file_of_maps
 from support.tiny_checkpoints import preset_for, save
 
 Load = Callable[..., tuple[LoadedPipeline, GenerationRequest]]
@@ -30,6 +32,8 @@ def loading(base: Path, steps: int) -> Iterator[Load]:
     def loaded(name: str, **fields: Any) -> tuple[LoadedPipeline, GenerationRequest]:
         folder = base / name if (base / name).is_dir() else save(name, base)
         preset = preset_for(name, folder)
+        if "control" in family_of(preset.pipeline).conditions:  # else its control blocks' hints would count nothing
+            fields = {"control": file_of_maps(base / "maps.npz")} | fields
         request = request_for(
             preset, prompt="a red car, on a road", **({"seed": 3, "num_inference_steps": steps} | fields)
         )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 
 from studio.clips.clip import Clip
-from studio.clips.control_maps import Box, MapName
+from studio.clips.control_maps import Box, ControlMaps, MapName
+from studio.clips.map_files import write_maps
+from studio.clips.reference import FileReference, reference_to
 from studio.control_maps import DrawnBox, Extraction, extract
 
 T = TypeVar("T")
@@ -28,6 +31,19 @@ def extracted(clip: Clip, *names: MapName, drawn: tuple[DrawnBox, ...] = ()) -> 
     """With the lens of the driving world's camera."""
     focal = 0.785 * (clip.height * clip.width) ** 0.5
     return result_of(extract(clip.frames, fps=clip.fps, names=names, drawn=drawn, focal=focal))
+
+
+def file_of_maps(path: Path, *, height: int = 32, width: int = 32, num_frames: int = 9, **fields: Any) -> FileReference:
+    """A few maps of nothing in particular: an edge that moves, lanes that stand, a layout from dark to light."""
+    edges = np.zeros((num_frames, height, width), np.uint8)
+    for frame, picture in enumerate(edges):
+        picture[:, (3 * frame + 5) % width] = 255
+    lanes = np.zeros_like(edges)
+    lanes[:, height // 2 :, width // 3] = 255
+    ramp = np.linspace(0, 255, height).astype(np.uint8)[:, None]
+    layout = np.broadcast_to(ramp, edges.shape).copy()
+    write_maps(ControlMaps(**({"edges": edges, "lane_lines": lanes, "layout": layout, "fps": 8.0} | fields)), path)
+    return reference_to(path, field="control")
 
 
 def f1(one: np.ndarray, other: np.ndarray, *, tolerance: int = 1) -> float:

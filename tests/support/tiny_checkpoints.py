@@ -48,6 +48,8 @@ from diffusers import (
     UniPCMultistepScheduler,
     WanPipeline,
     WanTransformer3DModel,
+    WanVACEPipeline,
+    WanVACETransformer3DModel,
 )
 from diffusers.guiders import ClassifierFreeGuidance
 from transformers import (
@@ -150,6 +152,46 @@ def wan_two_experts() -> WanPipeline:
         vae=wan_vae(),
         transformer=wan_transformer(),
         transformer_2=wan_transformer(),
+        boundary_ratio=0.875,
+        scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0),
+    )
+
+
+def wan_vace_transformer(layers: int, vace_layers: list[int]) -> WanVACETransformer3DModel:
+    return WanVACETransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=12,
+        in_channels=4,
+        out_channels=4,
+        text_dim=TEXT_WIDTH,
+        freq_dim=16,
+        ffn_dim=32,
+        num_layers=layers,
+        rope_max_seq_len=32,
+        vace_layers=vace_layers,
+        vace_in_channels=2 * 4 + 8 * 8,
+    )
+
+
+def wan_vace() -> WanVACEPipeline:
+    """As Wan2.1 VACE, but that the last hint is added behind the last block."""
+    return WanVACEPipeline(
+        tokenizer=t5_tokenizer(),
+        text_encoder=umt5_encoder(),
+        vae=wan_vae(),
+        transformer=wan_vace_transformer(3, [0, 2]),
+        scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0),
+    )
+
+
+def wan_vace_two_experts() -> WanVACEPipeline:
+    """As Wan2.2 VACE-Fun A14B: one denoiser for high noise, one for low."""
+    return WanVACEPipeline(
+        tokenizer=t5_tokenizer(),
+        text_encoder=umt5_encoder(),
+        vae=wan_vae(),
+        transformer=wan_vace_transformer(2, [0]),
+        transformer_2=wan_vace_transformer(2, [0]),
         boundary_ratio=0.875,
         scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0),
     )
@@ -491,6 +533,10 @@ class Tiny:
 TINY: dict[str, Tiny] = {
     "wan": Tiny(build=wan, defaults={"max_sequence_length": 16, "flow_shift": 3.0}),
     "wan-two-experts": Tiny(build=wan_two_experts, blocks=4, defaults={"max_sequence_length": 16, "flow_shift": 3.0}),
+    "wan-vace": Tiny(build=wan_vace, blocks=5, defaults={"max_sequence_length": 16, "flow_shift": 3.0}),
+    "wan-vace-two-experts": Tiny(
+        build=wan_vace_two_experts, blocks=6, defaults={"max_sequence_length": 16, "flow_shift": 3.0}
+    ),
     "wan-ti2v": Tiny(build=wan_ti2v, height=64, width=64, defaults={"max_sequence_length": 16, "flow_shift": 5.0}),
     "ltx": Tiny(build=ltx, height=64, width=64, frames=(8, 1), defaults={"max_sequence_length": 16}),
     "ltx-conditioned": Tiny(
@@ -541,7 +587,7 @@ def preset_for(name: str, folder: Path) -> Preset:
             "name": name,
             "title": f"Tiny {name}",
             "summary": "Random weights.",
-            "tasks": ["text-to-video"],
+            "tasks": ["text-to-video", "driving"] if "vace" in name else ["text-to-video"],
             "pipeline": index.split('"_class_name": "')[1].split('"')[0],
             "torch_dtype": "float32",
             "weights": {"folder": str(folder), "licence": "Apache-2.0"},

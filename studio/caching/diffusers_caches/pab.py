@@ -15,7 +15,10 @@ from studio.requests import caches
 if TYPE_CHECKING:
     from studio.caching import CacheRun
 
-BLOCK_LISTS = ("^blocks", "^transformer_blocks", "^single_transformer_blocks", "^temporal_transformer_blocks")
+BLOCK_LISTS = (
+    *("^blocks", "^transformer_blocks", "^single_transformer_blocks", "^temporal_transformer_blocks"),
+    "^vace_blocks",
+)
 """Where attention is cached. diffusers' own patterns also find the layers that refine HunyuanVideo's prompt."""
 
 

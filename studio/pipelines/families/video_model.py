@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from studio.family import Family, family_of
 from studio.pipelines import schedules
+from studio.pipelines.conditions import Conditions
 from studio.preset import Preset
 from studio.requests.generation import GenerationRequest
 
@@ -93,6 +94,10 @@ class VideoModel(ABC):
         if length is not None:
             wanted["max_sequence_length"] = length
         return wanted
+
+    def conditioned(self, request: GenerationRequest, conditions: Conditions) -> dict[str, Any]:
+        """What the pipeline's call is told besides of what a clip starts from and keeps to; most start from noise."""
+        return {}
 
     def prepare(self, request: GenerationRequest) -> None:  # noqa: B027 - most families have nothing to prepare
         """Set on the pipeline what must be before its call."""

@@ -131,6 +131,8 @@ def shown_by(kind: type[Control], value: object) -> object:
         return value
     if value is None:
         return None if kind is gr.Radio else ""
+    if isinstance(value, dict):
+        return ", ".join(f"{name}:{number:g}" for name, number in value.items())
     return ", ".join(f"{each:g}" for each in value) if isinstance(value, tuple) else str(value)
 
 

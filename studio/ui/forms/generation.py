@@ -14,21 +14,23 @@ from studio.errors import PresetError, StudioError, WeightsError
 from studio.preset import Preset, find_preset
 from studio.records.versions import VersionStore
 from studio.requests import fields
-from studio.requests.checks import check_request, why_not_set
+from studio.requests.checks import CONDITIONS, check_request, why_not_set
 from studio.requests.generation import GenerationRequest, new_seed, read_request
 from studio.ui.forms.caches import CacheForm
 from studio.ui.forms.fields import Control, FieldControls, shown_by
 from studio.ui.listeners import Part, Updates, Values
 from studio.ui.wording import version_words
 
-FILES = ("source", "control")
-"""Fields that refer to a file: seen only where a preset has a use for one, or a request brings one."""
 INFOS = {
     "negative_prompt": None,
     "vae_tiling": "less memory, faint seams",
     "flow_shift": "steps at high noise",
+} | {
     "source": "a clip or picture: its checksum and path",
+    "kept_frames": "of a clip that is continued",
     "control": "maps: their checksum and path",
+    "control_strengths": "such as edges, lanes:0.7; empty: all",
+    "conditioning_scale": "how closely maps are followed",
 }
 """What a control says that some presets have no use for; on those it is greyed, and says why."""
 
@@ -120,8 +122,13 @@ class Form:
         with gr.Row(elem_classes="numbers"):
             self._choice("attention_backend", info="auto: torch's own")
             self._fields.place(gr.Checkbox, "compile", info="slow first step, faster others", min_width=140)
-        for name in FILES:
-            self._fields.text(name, **_look(name, self.first))
+        with gr.Row(elem_classes="numbers"):
+            self._fields.text("source", **_look("source", self.first))
+            self._number("kept_frames", step=1, **_look("kept_frames", self.first))
+        self._fields.text("control", **_look("control", self.first))
+        with gr.Row(elem_classes="numbers"):
+            self._fields.text("control_strengths", **_look("control_strengths", self.first))
+            self._number("conditioning_scale", step=0.1, **_look("conditioning_scale", self.first))
 
     def place_cache(self) -> None:
         self.cache.place(self.first.pipeline if self.first else "")
@@ -216,7 +223,7 @@ def _look(name: str, preset: Preset | None, value: object = None) -> dict[str, A
     look: dict[str, Any] = {"info": INFOS[name], "interactive": reason is None or filled}
     if reason is not None and preset is not None:
         look["info"] = f"{preset.title} {reason}"
-    return look | {"visible": look["interactive"]} if name in FILES else look
+    return look | {"visible": look["interactive"]} if name in CONDITIONS else look
 
 
 def label_of(error: StudioError) -> str:
