@@ -648,6 +648,7 @@ def test_the_reading_process_sees_nothing_of_ours(
 MUTANTS = 80
 
 
+@pytest.mark.thorough
 def test_mutated_clips_are_loaded_or_refused(tmp_path: Path) -> None:
     """Seeded, so that a failure can be made again: its number is its name."""
     mutants = clip_corpus.mutants(MUTANTS, random.Random(20))

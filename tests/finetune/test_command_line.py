@@ -104,6 +104,7 @@ def test_what_will_not_do_is_said_with_its_field_and_the_way_out(
 
 
 @two_cards_or_none
+@pytest.mark.thorough
 def test_two_processes_under_torchrun_make_what_one_makes_with_twice_the_samples(
     clips: Clips, tmp_path: Path, catalogue: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -226,6 +226,7 @@ for number, after in enumerate([*deadly, 10**9]):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.thorough
 def test_killed_again_and_again_it_ends_in_the_same_bits(clips: Clips, tmp_path: Path, catalogue: Path) -> None:
     """22 deaths, each after one to three steps with a checkpoint every second one: at most one step is lost a time."""
     request = asked(clips[:2], objective="pixel", max_train_steps=30, validation_steps=100)

@@ -118,6 +118,7 @@ OWN = {"taken", "held"}
 """What is each process's own."""
 
 
+@pytest.mark.thorough
 def test_two_processes_end_in_the_weights_of_one_that_takes_both_turns(trained: Trained) -> None:
     alone, first = trained["alone"], trained["first"]
     assert alone.keys() == first.keys()
@@ -131,12 +132,14 @@ def test_two_processes_end_in_the_weights_of_one_that_takes_both_turns(trained: 
     assert all(not torch.equal(alone[name], alone[name.replace(f"{STEPS} ", "0 ", 1)]) for name in learnt)
 
 
+@pytest.mark.thorough
 def test_the_processes_share_the_turns_and_take_none_twice(trained: Trained) -> None:
     assert trained["alone"]["taken"].tolist() == [0, 1, 2, 3, 4, 5]
     assert trained["first"]["taken"].tolist() == [0, 2, 4]
     assert trained["second"]["taken"].tolist() == [1, 3, 5]
 
 
+@pytest.mark.thorough
 def test_both_processes_hold_the_same_bits_after_every_step(trained: Trained) -> None:
     first, second = trained["first"], trained["second"]
     assert len({name.split()[0] for name in first} - {"average", "losses", *OWN}) == STEPS + 1
@@ -144,6 +147,7 @@ def test_both_processes_hold_the_same_bits_after_every_step(trained: Trained) ->
         assert torch.equal(first[name], second[name]), name
 
 
+@pytest.mark.thorough
 def test_the_frozen_weights_are_shared_out(trained: Trained) -> None:
     whole = trained["alone"]["held"].item()
     shares = [trained[name]["held"].item() for name in ("first", "second")]

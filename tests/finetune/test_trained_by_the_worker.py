@@ -119,6 +119,7 @@ def test_what_cannot_be_trained_says_so_in_its_record_and_the_worker_goes_on_to_
     assert [version.id for version in versions.list()] == [fine.id]
 
 
+@pytest.mark.thorough
 def test_a_training_whose_worker_is_killed_goes_on_when_it_is_tried_again(
     versions: VersionStore, store: RunStore, clips: Clips
 ) -> None:

@@ -419,6 +419,7 @@ def test_every_kind_of_work_is_written_down_and_tried_again(store: RunStore, wor
     again.close()
 
 
+@pytest.mark.thorough
 def test_twenty_random_cancels_leave_no_overlap_and_no_orphan(store: RunStore) -> None:
     chance = random.Random(5)
     workers = set()

@@ -42,6 +42,7 @@ def trained(debian: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.thorough
 def test_every_stage_runs_and_what_comes_out_is_a_pipeline(trained: Path) -> None:
     pipeline = SuperResolverPipeline.from_pretrained(trained / "export")
     made, _ = pipeline(torch.rand(1, 2, 3, 12, 16), 4)
@@ -55,12 +56,14 @@ def test_every_stage_runs_and_what_comes_out_is_a_pipeline(trained: Path) -> Non
     assert f"| {learnt.title} | {learnt.author} | {learnt.licence} |" in words
 
 
+@pytest.mark.thorough
 def test_a_stage_that_is_done_goes_on_from_there(trained: Path) -> None:
     said: list[str] = []
     train("refiner", trained, amounts=TOY, device="cpu", on_event=lambda event: said.append(str(event)))
     assert not said  # all of its steps are done
 
 
+@pytest.mark.thorough
 def test_weights_that_are_worse_than_the_filter_are_not_exported(trained: Path, tmp_path: Path) -> None:
     worse = RecurrentRefiner()
     for parameter in worse.tails.parameters():
@@ -146,6 +149,7 @@ def test_pairs_show_the_same_place_the_same_way_round(task: recipe.Task, scale: 
             assert (small - recipe.shrunk(large, scale)).abs().max() == 0
 
 
+@pytest.mark.thorough
 def test_a_memory_learns(trained: Path) -> None:
     """Gradients reach the weights that look back."""
     clips = stored_clips(trained / "clips")
@@ -161,6 +165,7 @@ def test_a_memory_learns(trained: Path) -> None:
     assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in looking_back)
 
 
+@pytest.mark.thorough
 def test_clips_for_judging_are_there_and_no_two_alike(trained: Path) -> None:
     examples = read_examples(trained / "held_out.npz")
     assert len({clip.tobytes() for clip, _ in examples}) == len(examples) >= 8
@@ -192,6 +197,7 @@ def gradients_of(stage: details_recipe.PixelStage, given: details_recipe.Given, 
     return {name: p.grad.clone() for name, p in stage.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.thorough
 def test_pixels_are_learnt_through_whole_clips_as_if_all_of_a_clip_were_held(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,6 +241,7 @@ def test_the_adversary_learns_to_tell_blurred_pictures_from_sharp_ones() -> None
 
 
 @pytest.mark.parametrize("stage", ["autoencoder", "latent"])
+@pytest.mark.thorough
 def test_what_latents_carry_and_the_step_between_them_are_learnt(trained: Path, stage: str) -> None:
     details, given = loud_details(), given_of(trained)
     learns = details.denoiser if stage == "latent" else details.encoder
@@ -252,6 +259,7 @@ def test_what_latents_carry_and_the_step_between_them_are_learnt(trained: Path, 
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.thorough
 def test_details_that_make_it_worse_than_the_filter_are_not_exported(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

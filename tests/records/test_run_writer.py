@@ -142,6 +142,7 @@ def test_a_clip_that_cannot_be_written_leaves_the_run_to_be_failed(store: RunSto
     assert writer.fail(ClipError("odd")).state == store.get(writer.id).state == "failed"
 
 
+@pytest.mark.thorough
 def test_a_kill_at_any_write_point_of_completing_leaves_running_or_complete(store: RunStore, preset: Preset) -> None:
     seen, number, status = [], 0, 42
     while status == 42:

@@ -337,6 +337,7 @@ def offered(name: str, checkpoints: dict[str, Path], tmp_path: Path, monkeypatch
     return preset
 
 
+@pytest.mark.thorough
 def test_a_part_tried_first_is_that_of_the_whole_clip(offered: EnlargerPreset, tmp_path: Path) -> None:
     """Begun in the middle and gone on with, every part is the one that would have been, across a scene's beginning."""
     pictures = [*moving(40, 16, 26), *(255 - moving(3 * PART, 16, 26))]

@@ -225,6 +225,7 @@ for event in enlarge(work, store=RunStore(Path(sys.argv[1])), owner="local", sto
 """
 
 
+@pytest.mark.thorough
 def test_killed_at_any_moment_it_goes_on_and_the_file_is_the_same(long_clip: Path, store: RunStore) -> None:
     whole = made(list(super_resolve(request_of(long_clip), store=store)), store).read_bytes()
     enlargements = EnlargementStore(store.folder)
