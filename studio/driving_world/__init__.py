@@ -14,7 +14,7 @@ from studio.clips.clip import Clip
 from studio.clips.control_maps import ControlMaps
 from studio.driving_world.camera import Camera
 from studio.driving_world.captions import caption
-from studio.driving_world.maps import measure
+from studio.driving_world.maps import cover, measure
 from studio.driving_world.painter import paint
 from studio.driving_world.scene import (
     LANE_COUNTS,
@@ -46,8 +46,11 @@ __all__ = [
     "attributes",
     "caption",
     "render",
+    "render_cover",
+    "render_frames",
     "render_with_maps",
     "sample_scene",
+    "without",
 ]
 
 
@@ -62,6 +65,25 @@ def render_with_maps(
     """The same clip as `render`, and what it shows, measured from the same geometry."""
     stage = _stage(scene, height, width, num_frames, fps)
     return _film(stage, fps), replace(measure(stage), fps=fps)
+
+
+def render_frames(
+    scene: Scene, *, height: int = 128, width: int = 128, num_frames: int = 17, fps: float = 12.0
+) -> np.ndarray:
+    """The clip's pictures alone, uint8 (F, H, W, 3): also of a scene with nobody in it, of which no caption speaks."""
+    return paint(_stage(scene, height, width, num_frames, fps))
+
+
+def render_cover(
+    scene: Scene, instance_id: int, *, height: int = 128, width: int = 128, num_frames: int = 17, fps: float = 12.0
+) -> np.ndarray:
+    """How much of each pixel one of the scene's vehicles or people covers, 0 to 1, float32 (F, H, W)."""
+    return cover(_stage(scene, height, width, num_frames, fps), instance_id)
+
+
+def without(scene: Scene, instance_id: int) -> Scene:
+    """The same scene, had one of its vehicles never come: its shadow and its lamps are gone with it."""
+    return replace(scene, vehicles=tuple(each for each in scene.vehicles if each.instance_id != instance_id))
 
 
 def _film(stage: Stage, fps: float) -> Clip:

@@ -36,6 +36,11 @@ def measure(stage: Stage) -> ControlMaps:
     return _Tape(stage).maps()
 
 
+def cover(stage: Stage, instance_id: int) -> np.ndarray:
+    """Which share of each pixel an object covers where nothing nearer hides it, float32 (F, H, W), 0 to 1."""
+    return _Tape(stage).cover(instance_id)
+
+
 class _Tape:
     """Measures one stage. A surface is a number: sky, bare ground, ridges, ground layers, then the objects' faces."""
 
@@ -83,6 +88,14 @@ class _Tape:
             expansion_centre=self._expansion_centres(),
         )
 
+    def cover(self, instance_id: int) -> np.ndarray:
+        shares = []
+        for frame in range(len(self.stage.times)):
+            shown = (self.instances[self._painted(frame)] == instance_id).astype(np.float32)
+            height, width = (extent // self.scale for extent in shown.shape)
+            shares.append(shown.reshape(height, self.scale, width, self.scale).mean(axis=(1, 3)))
+        return np.stack(shares)
+
     def _canvas(self) -> np.ndarray:
         camera = self.stage.camera
         return np.zeros((camera.height * self.scale, camera.width * self.scale), np.int32)
@@ -97,7 +110,11 @@ class _Tape:
         return self.points[frame, stage.face_starts[face] : stage.face_starts[face + 1]]
 
     def _surfaces(self, frame: int) -> np.ndarray:
-        """The number of the surface that each pixel shows, int32 (H, W), in the painter's own order."""
+        """The number of the surface that each pixel shows, int32 (H, W)."""
+        return self._sampled(self._painted(frame)).copy()
+
+    def _painted(self, frame: int) -> np.ndarray:
+        """The number of the surface that each place of the canvas shows, in the painter's own order."""
         stage, canvas = self.stage, self._canvas()
         for position, ridge in enumerate(self.ridges):
             cv2.fillPoly(canvas, [ridge[frame]], _FIRST_RIDGE + position, cv2.LINE_8, FIXED_POINT_DIGITS)
@@ -111,7 +128,7 @@ class _Tape:
         for face in stage.order[frame].tolist():
             colour = self.first_face + face
             cv2.fillConvexPoly(canvas, self._outline(frame, face), colour, cv2.LINE_8, FIXED_POINT_DIGITS)
-        return self._sampled(canvas).copy()
+        return canvas
 
     def _canvas_horizon(self) -> int:
         """The first canvas row whose centre lies below the horizon."""

@@ -247,7 +247,8 @@ class Stage:
         """What lies in the shade of vehicles and people: road, as far as the maps are concerned."""
         rows = [o for o, actor in enumerate(self.actors) if actor.shape.footprint is not None]
         feet = np.array([self.actors[o].shape.footprint for o in rows], np.float32).reshape(-1, 4)
-        feet = feet * np.array([[self.actors[o].scale[0]] * 2 + [self.actors[o].scale[1]] * 2 for o in rows])
+        scales = np.array([[self.actors[o].scale[0]] * 2 + [self.actors[o].scale[1]] * 2 for o in rows])
+        feet = feet * scales.reshape(-1, 4)  # a scene may have nobody in it
         local_x = feet[:, [0, 0, 1, 1]]
         local_y = feet[:, [3, 2, 2, 3]]
         turn = self._turn[:, rows][..., None]
