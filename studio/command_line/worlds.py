@@ -60,6 +60,15 @@ def add_pocket(commands: Commands) -> None:
 
     add_arguments_of_enlarger(enlarger)
     enlarger.set_defaults(command=_pocket_super_resolver)
+    harmoniser = pocket.add_parser(
+        "harmoniser",
+        help="train the harmoniser or go on training it",
+        description="Train the pocket harmoniser from nothing.",
+    )
+    from studio.pocket.harmoniser.train import add_arguments as add_arguments_of_harmoniser
+
+    add_arguments_of_harmoniser(harmoniser)
+    harmoniser.set_defaults(command=_pocket_harmoniser)
 
 
 def _pocket_train(chosen: argparse.Namespace) -> int:
@@ -70,5 +79,11 @@ def _pocket_train(chosen: argparse.Namespace) -> int:
 
 def _pocket_super_resolver(chosen: argparse.Namespace) -> int:
     from studio.pocket.super_resolver import train
+
+    return train.main(chosen)
+
+
+def _pocket_harmoniser(chosen: argparse.Namespace) -> int:
+    from studio.pocket.harmoniser import train
 
     return train.main(chosen)

@@ -190,6 +190,34 @@ def train_steps(
     distributed.wait_for_all()
 
 
+def train_to_average(
+    trainee: Trainee,
+    plan: Plan,
+    loss_of: Callable[[int, torch.Generator], Tensor],
+    *,
+    stage: str,
+    state_path: Path,
+    stop_after_seconds: float | None,
+    watch: Callable[[], str],
+    report: Callable[[StepReport], None],
+) -> None:
+    """To the plan's end or the clock's; afterwards the module holds the averaged weights, as it does while `watch`
+    looks at it."""
+
+    def look(trainee: Trainee) -> str:
+        kept = {name: p.detach().clone() for name, p in trainee.module.named_parameters()}
+        trainee.load_average()
+        words = watch()
+        trainee.module.load_state_dict(kept, strict=False)
+        return words
+
+    for event in train_steps(
+        trainee, plan, loss_of, stage=stage, state_path=state_path, stop_after_seconds=stop_after_seconds, watch=look
+    ):
+        report(event)
+    trainee.load_average()
+
+
 def _generator(plan: Plan, step: int, rank: int) -> torch.Generator:
     return torch.Generator().manual_seed((plan.seed * 1_000_003 + step) * 64 + rank)
 

@@ -8,7 +8,7 @@ Shapes: B clips, T pictures, n channels, h rows, w columns.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 import torch
@@ -35,25 +35,30 @@ class RememberingBlocks(nn.ModuleList):
         """Places to each side on which a place depends: one for each convolution on the way."""
         return 2 * len(self)
 
-    def forward(self, x: Tensor, length: int, before: Iterator[Tensor] | None) -> tuple[Tensor, list[Tensor]]:
+    def forward(
+        self, x: Tensor, length: int, before: Iterator[Tensor] | None, tuning: Sequence[Tensor] | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
         """Pictures (B · T, n, h, w) of clips that are `length` long.
 
         Args:
             before: Hands over what each memory block saw of the picture before, in their order; None where there is
                 none, which is as if it were zero.
+            tuning: For each block (B · T, 2n): a factor, less one, and a shift for each of its inner channels, from
+                whoever knows what the pictures are of; None leaves them be.
 
         Returns:
             The pictures, and what each memory block saw of the last.
         """
         after: list[Tensor] = []
-        for block in self:
+        for place, block in enumerate(self):
+            tuned = tuning[place] if tuning is not None else None
             if not (isinstance(block, _Block) and block.remembers):
-                x = block(x, None)
+                x = block(x, None, tuned)
                 continue
             here = x.unflatten(0, (-1, length))
             first = next(before)[:, None] if before is not None else torch.zeros_like(here[:, :1])
             after.append(here[:, -1])
-            x = block(x, torch.cat([first, here[:, :-1]], dim=1).flatten(0, 1))
+            x = block(x, torch.cat([first, here[:, :-1]], dim=1).flatten(0, 1), tuned)
         return x, after
 
 
@@ -68,8 +73,11 @@ class _Block(nn.Module):
         if remembers:
             self.past = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
 
-    def forward(self, x: Tensor, past: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, past: Tensor | None, tuning: Tensor | None) -> Tensor:
         inner = self.first(x)
         if past is not None:
             inner = inner + self.past(past)
+        if tuning is not None:
+            factor, shift = tuning[..., None, None].chunk(2, dim=1)
+            inner = inner * (1 + factor) + shift
         return x + self.second(F.leaky_relu(inner, 0.1, inplace=True))

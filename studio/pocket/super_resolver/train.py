@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     import torch
 
     from studio.pipelines.super_resolver import OneStepDetails, RecurrentRefiner
-    from studio.pocket.loop import Plan, Trainee
 
 TASKS: dict[str, Literal["enlarge", "restore"]] = {"refiner": "enlarge", "restorer": "restore"}
 """What each R learns."""
@@ -158,7 +157,7 @@ def _network(
     import torch
 
     from studio.pipelines.super_resolver import RecurrentRefiner
-    from studio.pocket.loop import Plan, Trainee, write_whole
+    from studio.pocket.loop import Plan, Trainee, train_to_average, write_whole
     from studio.pocket.super_resolver.data import stored_clips
     from studio.pocket.super_resolver.recipe import gains, is_muon_matrix, objective_of
 
@@ -183,7 +182,16 @@ def _network(
     def watch() -> str:
         return _words(gains(upsampler, refiner, held_out, task=task))
 
-    _train(trainee, plan, loss_of, stage=stage, state=state, stop_after=stop_after, watch=watch, report=report)
+    train_to_average(
+        trainee,
+        plan,
+        loss_of,
+        stage=stage,
+        state_path=state,
+        stop_after_seconds=stop_after,
+        watch=watch,
+        report=report,
+    )
     write_whole(folder / f"{stage}.pt", refiner.state_dict())
     on = torch.cuda.get_device_name(where) if where.type == "cuda" else "processors"
     (folder / DEVICE).write_text(f"{on}\n", encoding="utf-8")
@@ -193,7 +201,7 @@ def _details(
     stage: str, folder: Path, amounts: Amounts, stop_after: float | None, device: str | None, report: Report
 ) -> None:
 
-    from studio.pocket.loop import Plan, Trainee, write_whole
+    from studio.pocket.loop import Plan, Trainee, train_to_average, write_whole
     from studio.pocket.super_resolver import details_recipe as recipe
     from studio.pocket.super_resolver.data import stored_clips
     from studio.pocket.super_resolver.recipe import gains
@@ -237,7 +245,16 @@ def _details(
 
     trainee = Trainee.of(module, plan, recipe.is_muon_matrix)
     state = folder / f"{stage}-state.pt"
-    _train(trainee, plan, loss_of, stage=stage, state=state, stop_after=stop_after, watch=watch, report=report)
+    train_to_average(
+        trainee,
+        plan,
+        loss_of,
+        stage=stage,
+        state_path=state,
+        stop_after_seconds=stop_after,
+        watch=watch,
+        report=report,
+    )
     write_whole(folder / f"{stage}.pt", details.state_dict())
 
 
@@ -255,34 +272,6 @@ def _settle(network: Any, where: torch.device) -> None:
     import torch
 
     network.to(where, memory_format=torch.channels_last)
-
-
-def _train(
-    trainee: Trainee,
-    plan: Plan,
-    loss_of: Callable[[int, torch.Generator], torch.Tensor],
-    *,
-    stage: str,
-    state: Path,
-    stop_after: float | None,
-    watch: Callable[[], str],
-    report: Report,
-) -> None:
-    """To the plan's end or the clock's; afterwards the module holds the averaged weights."""
-    from studio.pocket.loop import train_steps
-
-    def look(trainee: Trainee) -> str:
-        kept = {name: p.detach().clone() for name, p in trainee.module.named_parameters()}
-        trainee.load_average()
-        words = watch()
-        trainee.module.load_state_dict(kept, strict=False)
-        return words
-
-    for event in train_steps(
-        trainee, plan, loss_of, stage=stage, state_path=state, stop_after_seconds=stop_after, watch=look
-    ):
-        report(event)
-    trainee.load_average()
 
 
 def _words(found: Mapping[int, tuple[float, float]]) -> str:
