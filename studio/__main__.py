@@ -5,6 +5,7 @@
     python -m studio finetune a.mp4 b.mp4 --caption "a red car" --caption "a bus in the snow" --objective pixel
     python -m studio upscale in.mp4 --scale 4 -o out.mp4
     python -m studio maps road.mp4 --maps edges,lanes,depth -o maps
+    python -m studio drive road.mp4 --control edges,lanes:0.7 --prompt "the same road at night" -o night.mp4
     python -m studio finetune-enlarger mine.mp4
     python -m studio map-sets | enlargements | enlarger-versions | versions | rollback | runs
     python -m studio presets | download | calibrate | doctor
@@ -22,6 +23,7 @@ from collections.abc import Sequence
 import studio
 from studio.command_line import (
     comparing,
+    driving,
     enlarger_training,
     enlarging,
     finetuning,
@@ -74,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         enlarging.add_enlargements,
         mapping.add_maps,
         mapping.add_map_sets,
+        driving.add_drive,
         enlarger_training.add_finetune_enlarger,
         enlarger_training.add_enlarger_versions,
         finetuning.add_finetune,

@@ -6,6 +6,7 @@
     finetuning.py    finetune, versions, rollback
     enlarging.py     upscale, enlargements
     mapping.py       maps, map-sets
+    driving.py       drive
     enlarger_training.py finetune-enlarger, enlarger-versions
     models.py        presets, download, calibrate, doctor
     runs.py          runs

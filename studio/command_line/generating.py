@@ -25,6 +25,8 @@ from studio.requests.generation import GenerationRequest
 
 if TYPE_CHECKING:
     from studio.events import GenerationEvent
+    from studio.preset import Preset
+    from studio.records.runs import RunStore
 
 _SPELLED_HERE = ("prompt", "preset", "adapter", "cache")
 """Fields whose flags say more than the field does."""
@@ -37,6 +39,13 @@ def add_generate(commands: Commands) -> None:
     start.add_argument("--settings", type=Path, metavar="FILE", help="do it again: an mp4 of the studio's, or its JSON")
     parser.add_argument("--preset", help="name of the preset (default: pocket)")
     add_fields(parser, GenerationRequest, leave_out=_SPELLED_HERE)
+    add_adapter_and_cache(parser)
+    parser.add_argument("-o", "--output", type=Path, help="copy the clip here")
+    add_runs_folder(parser)
+    parser.add_argument("--dry-run", action="store_true", help="print the request and what it would take")
+
+
+def add_adapter_and_cache(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--adapter",
         metavar="VERSION",
@@ -48,13 +57,9 @@ def add_generate(commands: Commands) -> None:
         metavar="METHOD[:NAME=VALUE,…]",
         help=f"reuse what hardly changes, such as budget:speedup=2: off, {', '.join(METHODS)}",
     )
-    parser.add_argument("-o", "--output", type=Path, help="copy the clip here")
-    add_runs_folder(parser)
-    parser.add_argument("--dry-run", action="store_true", help="print the request and what it would take")
 
 
 def _generate(chosen: argparse.Namespace) -> int:
-    from studio.events import RunFinished, RunStarted, event_to_json
     from studio.machine import pace
     from studio.preset import find_preset
     from studio.records.runs import RunStore, runs_folder
@@ -64,28 +69,40 @@ def _generate(chosen: argparse.Namespace) -> int:
     request = _request(chosen)
     preset = find_preset(request.preset)
     check_request(request, preset)
-    if chosen.output is not None and not chosen.output.resolve().parent.is_dir():
-        raise RequestError(
-            f"There is no folder {chosen.output.resolve().parent}.",
-            field="--output",
-            way_out="Make it, or write elsewhere.",
-        )
+    check_output(chosen.output)
     folder = chosen.runs or runs_folder()
     if chosen.dry_run:
         prediction = pace.predict(request, folder)
         print_json({"request": request_to_json(request), "prediction": asdict(prediction) if prediction else None})
         return 0
+    return make_clip(request, store=RunStore(folder), output=chosen.output, as_json=chosen.json)
 
+
+def check_output(output: Path | None) -> None:
+    """Raises RequestError where a clip is to be copied into a folder that is not there."""
+    if output is not None and not output.resolve().parent.is_dir():
+        raise RequestError(
+            f"There is no folder {output.resolve().parent}.", field="--output", way_out="Make it, or write elsewhere."
+        )
+
+
+def make_clip(request: GenerationRequest, *, store: RunStore, output: Path | None, as_json: bool) -> int:
+    """Make a clip, telling how far it is.
+
+    Raises:
+        KeyboardInterrupt: it was stopped.
+        StudioError: as `generate` does.
+    """
+    from studio.events import RunFinished, RunStarted, event_to_json
     from studio.generate import generate
 
-    store = RunStore(folder)
     printer = _EventPrinter(request.num_inference_steps)
     stream = generate(request, store=store)
     cancelled = cancel_on_signal()
     run_id = ""
     try:
         for event in stream:
-            if chosen.json:
+            if as_json:
                 print_json(event_to_json(event))
             else:
                 printer.show(event)
@@ -98,30 +115,41 @@ def _generate(chosen: argparse.Namespace) -> int:
         printer.close()
         stream.close()
     run = store.get(run_id)
-    if chosen.output is not None:
-        shutil.copyfile(run.video, chosen.output)
-    if not chosen.json:
-        print(f"{chosen.output or run.video}  (run {run.id}, seed {request.seed})")
+    if output is not None:
+        shutil.copyfile(run.video, output)
+    if not as_json:
+        print(f"{output or run.video}  (run {run.id}, seed {request.seed})")
     return 0
 
 
 def _request(chosen: argparse.Namespace) -> GenerationRequest:
     """The request that the flags ask for: over a preset's defaults, or over the settings of an earlier clip."""
     from studio.preset import find_preset
-    from studio.records.runs import runs_folder
-    from studio.records.versions import VersionStore
     from studio.requests.fields import defaults_of
     from studio.requests.generation import new_seed, read_request
 
-    typed = typed_fields(chosen, GenerationRequest, leave_out=("cache",))
-    if chosen.cache is not None:
-        typed["cache"] = None if chosen.cache == "off" else parse_cache(chosen.cache)
+    typed = typed_fields(chosen, GenerationRequest, leave_out=("cache",)) | typed_cache(chosen)
     if chosen.settings is not None:
         return read_request(_earlier(chosen.settings).model_dump() | typed)
     preset = find_preset(chosen.preset or "pocket")
-    promoted = VersionStore(chosen.runs or runs_folder()).promoted(preset.name)
-    start = {"preset": preset.name, "seed": new_seed(), "adapter": promoted.id if promoted else None}
+    start = {"preset": preset.name, "seed": new_seed(), "adapter": promoted_version(chosen, preset)}
     return read_request(start | defaults_of(preset, GenerationRequest) | typed)
+
+
+def typed_cache(chosen: argparse.Namespace) -> dict[str, object]:
+    """The cache, where one was typed, as a field of a request."""
+    if chosen.cache is None:
+        return {}
+    return {"cache": None if chosen.cache == "off" else parse_cache(chosen.cache)}
+
+
+def promoted_version(chosen: argparse.Namespace, preset: Preset) -> str | None:
+    """The version of a preset that is used where none is named."""
+    from studio.records.runs import runs_folder
+    from studio.records.versions import VersionStore
+
+    promoted = VersionStore(chosen.runs or runs_folder()).promoted(preset.name)
+    return promoted.id if promoted else None
 
 
 def _earlier(settings: Path) -> GenerationRequest:

@@ -21,7 +21,7 @@ from studio.requests.fields import choices_of, help_of, kinds_of, may_be_none
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """Where a command is added; argparse keeps the name to itself."""
-SHORT = {"num_inference_steps": ("--steps",)}
+SHORT = {"num_inference_steps": ("--steps",), "conditioning_scale": ("--strength",)}
 """Other spellings of a field's flag."""
 
 

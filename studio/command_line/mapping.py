@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from studio.records.runs import RunStore
     from studio.requests.maps import MapsRequest
 
+BOX = "[FRAME:]LEFT,TOP,RIGHT,BOTTOM[:NAME]"
+"""How a box is spelled."""
 _SPELLED_HERE = ("source", "boxes")
 """Fields whose flags say more than the field does."""
 
@@ -38,7 +40,7 @@ def add_maps(commands: Commands) -> None:
         "--box",
         action="append",
         default=[],
-        metavar="[FRAME:]LEFT,TOP,RIGHT,BOTTOM[:NAME]",
+        metavar=BOX,
         help="a thing to be followed through the clip, as it is seen in one frame; may be given several times",
     )
     parser.add_argument(
@@ -75,7 +77,7 @@ def _maps(chosen: argparse.Namespace) -> int:
         raise RequestError(f"{chosen.output} is no folder.", field="--output", way_out="Name another.")
     store = RunStore(chosen.runs or runs_folder())
     map_set = begin(_request(chosen), store=store)
-    _follow(map_set.id, store, as_json=chosen.json)
+    follow_map_set(map_set.id, store, as_json=chosen.json)
     made = MapSetStore(store.folder).get(map_set.id)
     done: tuple[str, ...] = ()
     if chosen.output is not None:
@@ -116,7 +118,7 @@ def _size(text: str | None) -> Size | None:
     return Size(height=height, width=width, num_frames=num_frames)
 
 
-def _follow(map_set_id: str, store: RunStore, *, as_json: bool) -> None:
+def follow_map_set(map_set_id: str, store: RunStore, *, as_json: bool) -> None:
     """The work, told as it goes.
 
     Raises:
