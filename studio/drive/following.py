@@ -7,18 +7,20 @@ a clip is made (`generate`), and who asks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from studio.clips.control_maps import MapName
+from studio.clips.control_maps import TITLES, ControlMaps, MapName, only
 from studio.clips.map_files import read_maps
+from studio.clips.read import read_clip
 from studio.clips.reference import FileReference, reference_to
 from studio.errors import MapsError, PresetError
 from studio.preset import Preset, list_presets
-from studio.records.map_sets import NUMBERS, MapSetStore
+from studio.records.map_sets import NUMBERS, SOURCE, MapSet, MapSetStore, video_of
 from studio.records.runs import RunStore
 from studio.requests.checks import why_not_set
+from studio.requests.generation import GenerationRequest
 
 USUAL: tuple[MapName, ...] = ("edges", "lane_lines")
 """What of a clip holds where nobody says."""
@@ -93,3 +95,53 @@ def proposed(preset: Preset, followed: Followed) -> dict[str, Any]:
     longest = min(followed.num_frames, preset.defaults.num_frames)
     fields: dict[str, Any] = {"control": followed.control, "num_frames": preset.frames.nearest(longest)[0]}
     return fields | ({"fps": followed.fps} if 0 < followed.fps <= 120 else {})
+
+
+def followed_by(request: GenerationRequest, *, store: RunStore, owner: str | None = None) -> MapSet | None:
+    """The map set whose maps a request follows, where this owner may see it; None where there is none here."""
+    if request.control is None:
+        return None
+    map_sets, path = MapSetStore(store.folder), request.control.path
+    try:
+        map_set = map_sets.seen_by(owner, path.parent.name)
+    except MapsError:
+        return None
+    return map_set if (map_sets.path(map_set.id) / NUMBERS).absolute() == path else None
+
+
+def write_beside(
+    request: GenerationRequest, map_set: MapSet, folder: Path, *, store: RunStore, most: int
+) -> list[tuple[str, Path]]:
+    """What a clip followed, as films of its own size, length and speed, to be laid beside it: the clip that the maps
+    are of, where there is one, and the maps that it followed most closely.
+
+    Args:
+        folder: They are written there.
+        most: How many at most.
+
+    Returns:
+        Each film, with what it is called.
+
+    Raises:
+        StudioError: a file of the map set cannot be read, or there is no room.
+    """
+    from studio.control_maps import fitted, write_control_video
+
+    place = MapSetStore(store.folder).path(map_set.id)
+    size = {"height": request.height, "width": request.width, "num_frames": request.num_frames}
+    films: list[tuple[str, Path]] = []
+
+    def write(maps: ControlMaps, name: MapName, title: str, file: str) -> None:
+        brought = fitted(maps, **size, size=(map_set.height, map_set.width)).maps
+        films.append((title, folder / file))
+        write_control_video(replace(brought, fps=request.fps), name, films[-1][1], size=(request.height, request.width))
+
+    if SOURCE in map_set.outputs:
+        frames = read_clip(place / SOURCE).clip.frames
+        write(ControlMaps(control_video=frames), "control_video", map_set.title, SOURCE)
+    maps = read_maps(place / NUMBERS)
+    strengths = request.control_strengths or dict.fromkeys(maps.names, 1.0)
+    there: list[MapName] = [name for name in maps.names if strengths.get(name, 0) > 0]
+    for name in sorted(there, key=lambda name: -strengths[name])[: most - len(films)]:
+        write(only(maps, (name,)), name, TITLES[name], video_of(name))
+    return films

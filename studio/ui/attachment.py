@@ -28,6 +28,8 @@ from studio.ui.wording import WATCHED, words_of, worker_words
 
 LOOK_SECONDS = 0.15
 """How often an attached page looks for news of its job."""
+LOOKED_BACK = 20
+"""Ended jobs among which the last is looked for that a stage shows."""
 PATIENCE_SECONDS = 5.0
 """How long a page that attaches anew waits for its earlier attachment to end."""
 
@@ -114,9 +116,16 @@ class Watchers:
 class Attachments:
     """The open pages that watch a visitor's jobs. `attach` and `attach_chosen` are listeners."""
 
-    def __init__(self, context: PageContext, stage: Stage) -> None:
+    def __init__(self, context: PageContext, stage: Stage, shows: Callable[[Job], bool] | None = None) -> None:
+        """
+        Args:
+            context: The page's.
+            stage: Where what is watched is drawn.
+            shows: Which jobs it is for; None for all. A stage for some shows the last of them that ended, too.
+        """
         self._context = context
         self._stage = stage
+        self._shows = shows
         self.watchers = Watchers()
 
     async def attach(self, browser: Sent, request: gr.Request) -> AsyncIterator[Updates]:
@@ -161,7 +170,7 @@ class Attachments:
 
         try:
             await self.watchers.alone(session, token)
-            job = await asyncio.to_thread(_job_to_show, visitor, chosen, goes_on)
+            job = await asyncio.to_thread(_job_to_show, visitor, chosen, goes_on, self._shows)
             if job is None and wanted():
                 yield await asyncio.to_thread(self._stage.draw_idle, visitor)
             while job is not None:
@@ -170,7 +179,7 @@ class Attachments:
                     yield update
                 # A job that had ended before it was shown was asked for: it stays.
                 follow_on = wanted() and not job.final
-                job = await asyncio.to_thread(_next_to_show, visitor, job.id) if follow_on else None
+                job = await asyncio.to_thread(_next_to_show, visitor, job.id, self._shows) if follow_on else None
         except JobError:  # its job was removed, or the browser's storage was cleared meanwhile
             yield await asyncio.to_thread(self._stage.draw_idle, visitor)
         finally:
@@ -210,17 +219,19 @@ class Attachments:
         return [cast(GenerationEvent, event) for _, event in (*tail.read(), *self._context.queue.last_word(job, tail))]
 
 
-def _job_to_show(visitor: Visitor, chosen: str, goes_on: str) -> Job | None:
-    """What was asked for; else what is at work or next in line; else the job that the browser remembers."""
+def _job_to_show(visitor: Visitor, chosen: str, goes_on: str, shows: Callable[[Job], bool] | None) -> Job | None:
+    """What was asked for; else what is at work or next in line; else the job that the browser remembers, or, where not
+    all jobs are shown, the last that ended of those that are."""
     watched = visitor.job(goes_on)
-    return (
-        visitor.job(chosen)
-        or (watched if watched is not None and not watched.final else None)
-        or next(iter(visitor.jobs(ended=0, kinds=WATCHED)), None)
-        or visitor.remembered
-    )
+    known = visitor.job(chosen) or (watched if watched is not None and not watched.final else None)
+    if known is not None:
+        return known
+    if shows is None:
+        return next(iter(visitor.jobs(ended=0, kinds=WATCHED)), None) or visitor.remembered
+    return next((job for job in visitor.jobs(ended=LOOKED_BACK, kinds=WATCHED) if shows(job)), None)
 
 
-def _next_to_show(visitor: Visitor, last: str) -> Job | None:
+def _next_to_show(visitor: Visitor, last: str, shows: Callable[[Job], bool] | None) -> Job | None:
     """The next of this visitor's jobs at work or waiting, after one has ended."""
-    return next((job for job in visitor.jobs(ended=0, kinds=WATCHED) if job.id != last), None)
+    waiting = (job for job in visitor.jobs(ended=0, kinds=WATCHED) if shows is None or shows(job))
+    return next((job for job in waiting if job.id != last), None)

@@ -75,10 +75,11 @@ def build_page(context: PageContext) -> gr.Blocks:
                 runs.build()
         generate.wire(page)
         runs.wire(runs_tab, tabs, generate)
-        live = generate.live
+        live, follows = generate.live, drive.following
         twins = [
             TwinButton(live.compare, live.shown_job, generate.run_shown, generate.trouble),
             TwinButton(runs.compare, runs.chosen, runs.run_shown, runs.hint),
+            TwinButton(follows.live.compare, follows.live.shown_job, follows.run_shown, follows.trouble),
         ]
         compare.wire(compare_tab, tabs, twins)
         finetune.wire(finetune_tab)

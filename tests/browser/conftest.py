@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.served_studio import PATIENCE_MS, Studio, serving
 
 from studio.jobs import JobQueue
 from studio.records.runs import RunStore
-
-PROJECT = Path(__file__).parent.parent.parent
-PATIENCE_MS = 300_000
-"""For whatever the model does: a slow and busy machine takes its time."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -38,48 +29,11 @@ def chromium() -> str | None:
     return named or next((path for path in found if path), None)
 
 
-@dataclass(frozen=True)
-class Studio:
-    """The running server."""
-
-    address: str
-    runs: Path
-    process: subprocess.Popen[bytes]
-    seconds_until_up: float
-
-
 @pytest.fixture(scope="session")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
-    """`python app.py` with a runs folder of its own and no way to the Hub."""
-    runs = tmp_path_factory.mktemp("studio") / "runs"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = os.environ | {"DAILIES_RUNS": str(runs), "HF_HUB_OFFLINE": "1"}
-    log = (runs.parent / "server.log").open("wb")
-    began = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, "app.py", "--port", str(port)], cwd=PROJECT, env=environment, stdout=log, stderr=log
-    )
-    address = f"http://127.0.0.1:{port}/"
-    try:
-        while True:
-            try:
-                urllib.request.urlopen(address, timeout=5).close()
-                break
-            except (urllib.error.URLError, OSError):
-                words = (runs.parent / "server.log").read_text(errors="replace")
-                assert process.poll() is None, f"the server ended:\n{words}"
-                assert time.monotonic() - began < PATIENCE_MS / 1000, f"the server does not answer:\n{words}"
-                time.sleep(0.1)
-        yield Studio(address, runs, process, time.monotonic() - began)
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        log.close()
+    """One server for all files that need no other."""
+    with serving(tmp_path_factory.mktemp("studio") / "runs") as studio:
+        yield studio
 
 
 @pytest.fixture(scope="module")

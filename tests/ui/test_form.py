@@ -29,6 +29,7 @@ def placed(presets: list[Preset] | None = None) -> Form:
         form.place_numbers()
         form.place_cache()
         form.place_advanced()
+        form.place_conditions()
     return form
 
 

@@ -32,10 +32,11 @@ class CacheForm:
     rival: gr.Dropdown
     note: gr.HTML
 
-    def __init__(self) -> None:
+    def __init__(self, *, elem_prefix: str = "") -> None:
+        self._elem_id = f"{elem_prefix}cache"
         self.groups: dict[str, gr.Column] = {}
         self.settings = {
-            method: FieldControls(settings, elem_prefix=f"cache-{method}-", path="cache.")
+            method: FieldControls(settings, elem_prefix=f"{self._elem_id}-{method}-", path="cache.")
             for method, settings in METHODS.items()
         }
 
@@ -46,7 +47,7 @@ class CacheForm:
             info="Reuse what hardly changes from step to step.",
             choices=[("Off", OFF), *((title, choice) for choice, title in FIRST.items()), ("More…", MORE)],
             value=OFF,
-            elem_id="cache",
+            elem_id=self._elem_id,
         )
         self.rival = gr.Dropdown(
             label="Method",
@@ -54,12 +55,12 @@ class CacheForm:
             value=RIVALS[0],
             filterable=False,
             visible=False,
-            elem_id="cache-rival",
+            elem_id=f"{self._elem_id}-rival",
         )
-        self.note = message.message(elem_id="cache-note")
+        self.note = message.message(elem_id=f"{self._elem_id}-note")
         for method, settings in METHODS.items():
             fields = [name for name in settings.model_fields if name not in HIDDEN]
-            with gr.Column(visible=False, elem_id=f"cache-{method}", elem_classes="cache-settings") as group:
+            with gr.Column(visible=False, elem_id=f"{self._elem_id}-{method}", elem_classes="cache-settings") as group:
                 self._place_settings(method, fields[:OPEN_FIELDS])
                 if len(fields) > OPEN_FIELDS:
                     with gr.Accordion(f"More of {cache_title(method)}", open=False):

@@ -54,11 +54,17 @@ class Form:
     prompt: gr.Textbox
     preset: gr.Dropdown
 
-    def __init__(self, presets: list[Preset], versions: VersionStore | None = None) -> None:
+    def __init__(self, presets: list[Preset], versions: VersionStore | None = None, *, elem_prefix: str = "") -> None:
+        """
+        Args:
+            presets: Those that are offered.
+            versions: What fine-tuning made of them.
+            elem_prefix: Before the ids of controls, where the page has another form.
+        """
         self._presets = presets
         self._versions = versions
-        self._fields = FieldControls(GenerationRequest)
-        self.cache = CacheForm()
+        self._fields = FieldControls(GenerationRequest, elem_prefix=elem_prefix)
+        self.cache = CacheForm(elem_prefix=elem_prefix)
 
     @property
     def controls(self) -> dict[str, Control]:
@@ -122,6 +128,9 @@ class Form:
         with gr.Row(elem_classes="numbers"):
             self._choice("attention_backend", info="auto: torch's own")
             self._fields.place(gr.Checkbox, "compile", info="slow first step, faster others", min_width=140)
+
+    def place_conditions(self) -> None:
+        """Files to start from and to keep to, by their references; seen where a preset has a use for them."""
         with gr.Row(elem_classes="numbers"):
             self._fields.text("source", **_look("source", self.first))
             self._number("kept_frames", step=1, **_look("kept_frames", self.first))
@@ -149,7 +158,7 @@ class Form:
         """What makes the controls show a request."""
         preset = next((preset for preset in self._presets if preset.name == request.preset), None)
         updates = self._fields.shows(request)
-        for name in INFOS:
+        for name in INFOS.keys() & self.controls.keys():
             control, value = self.controls[name], getattr(request, name)
             updates[control] = gr.update(value=updates[control], **_look(name, preset, value))
         updates |= self.versions_shown(request.preset, request.adapter or "")
@@ -160,7 +169,7 @@ class Form:
         stay as they are, unless the preset has no use for them."""
         defaults = fields.defaults_of(preset, GenerationRequest)
         updates: Updates = {self.controls[name]: value for name, value in defaults.items()}
-        for name in INFOS:
+        for name in INFOS.keys() & self.controls.keys():
             control, look = self.controls[name], _look(name, preset)
             if name in defaults or not look["interactive"]:
                 look["value"] = shown_by(type(control), defaults.get(name, _unset(name)))

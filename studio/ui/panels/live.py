@@ -17,26 +17,37 @@ from studio.ui.server.visitor import Visitor
 from studio.ui.wording import result_facts
 
 IDLE_WORDS = "Nothing is being made."
+INVITATION = "Type a prompt, or take one of those under it, and press Generate."
 
 
 class LivePanel:
     """The live area. Its buttons are connected by the tab, which knows what they do."""
 
+    def __init__(self, *, elem_prefix: str = "", invitation: str = INVITATION) -> None:
+        """
+        Args:
+            elem_prefix: Before the ids of its parts, where the page has another live area.
+            invitation: What is said while nothing is being made.
+        """
+        self._prefix = elem_prefix
+        self._idle = idle_status(IDLE_WORDS, invitation)
+
     def build(self) -> None:
-        self.video = clip_video(elem_id="clip", visible=False)
-        self.status = live_status(idle_status(IDLE_WORDS), elem_id="live")
-        with gr.Row(visible=False, elem_classes="actions", elem_id="stopping") as self.stopping:
-            self.stop = gr.Button("Stop", variant="stop", size="sm", elem_id="stop")
-            self.keep = gr.Button("Stop and keep", size="sm", elem_id="stop-and-keep")
-        self.timeline = step_timeline(elem_id="timeline")
-        with gr.Column(visible=False, elem_id="result") as self.result:
+        prefix = self._prefix
+        self.video = clip_video(elem_id=f"{prefix}clip", visible=False)
+        self.status = live_status(self._idle, elem_id=f"{prefix}live")
+        with gr.Row(visible=False, elem_classes="actions", elem_id=f"{prefix}stopping") as self.stopping:
+            self.stop = gr.Button("Stop", variant="stop", size="sm", elem_id=f"{prefix}stop")
+            self.keep = gr.Button("Stop and keep", size="sm", elem_id=f"{prefix}stop-and-keep")
+        self.timeline = step_timeline(elem_id=f"{prefix}timeline")
+        with gr.Column(visible=False, elem_id=f"{prefix}result") as self.result:
             with gr.Row(elem_classes="actions"):
-                self.again = gr.Button("Once more", size="sm", elem_id="again")
-                self.vary = gr.Button("Vary seed", size="sm", elem_id="vary")
-                self.restore = gr.Button("Restore settings", size="sm", elem_id="restore")
-                self.compare = gr.Button("Compare with full", size="sm", elem_id="compare-with-full")
-                self.download = gr.DownloadButton("Download mp4", size="sm", elem_id="download")
-            self.facts = facts(elem_id="result-facts")
+                self.again = gr.Button("Once more", size="sm", elem_id=f"{prefix}again")
+                self.vary = gr.Button("Vary seed", size="sm", elem_id=f"{prefix}vary")
+                self.restore = gr.Button("Restore settings", size="sm", elem_id=f"{prefix}restore")
+                self.compare = gr.Button("Compare with full", size="sm", elem_id=f"{prefix}compare-with-full")
+                self.download = gr.DownloadButton("Download mp4", size="sm", elem_id=f"{prefix}download")
+            self.facts = facts(elem_id=f"{prefix}result-facts")
         self.shown_job = gr.State("")
 
     @property
@@ -68,7 +79,7 @@ class LivePanel:
 
     def idle(self) -> Updates:
         return {
-            self.status: idle_status(IDLE_WORDS),
+            self.status: self._idle,
             self.timeline: {},
             self.video: gr.update(value=None, visible=False),
             self.stopping: gr.update(visible=False),

@@ -230,9 +230,8 @@ def picture_address(jpeg: bytes) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')}" if jpeg else ""
 
 
-def idle_status(words: str) -> LiveStatus:
+def idle_status(words: str, invitation: str) -> LiveStatus:
     """The value of a `LiveStatus` while nothing is being made."""
-    invitation = "Type a prompt, or take one of those under it, and press Generate."
     return {"state": "idle", "headline": words, "detail": invitation, "prompt": "", "stages": [], "notices": []}
 
 

@@ -32,6 +32,7 @@ from studio.ui.components.synced_player import PlayerClip, player_record, served
 from studio.ui.forms.fields import FieldControls
 from studio.ui.listeners import LIGHT, Part, Sent, Updates, Values, text_of
 from studio.ui.panels.deletion import DeletionPanel
+from studio.ui.panels.following import FollowPanel
 from studio.ui.panels.maps import MOST_SHOWN, MapsProgress, facts_of, shown_first, status_of
 from studio.ui.server.page_context import PageContext
 from studio.ui.server.serving import copy_to_serve
@@ -54,6 +55,7 @@ class DriveTab:
         self.browser = browser
         self.store = MapSetStore(context.store.folder)
         self.deletion = DeletionPanel("map-set", "Delete these maps and their files for good?")
+        self.following = FollowPanel(context, browser)
         self._uploads = Uploads(context.store.folder)
         self._settings = FieldControls(MapsRequest, elem_prefix="maps-")
 
@@ -65,6 +67,7 @@ class DriveTab:
                 self._build_sheet()
             with gr.Column(scale=8, min_width=320, elem_classes="stage", elem_id="maps-stage"):
                 self._build_shown()
+        self.following.build()
         self.kept = gr.State("")
         """Where the clip lies, as a reference's line."""
         self.kept_given = gr.State("")
@@ -166,6 +169,7 @@ class DriveTab:
         return [
             *(self.list, self.status, self.stop, self.deletion.button, self.picked, self.player, self.video),
             *(self.about, self.files, self.ticked, self.chosen, self.progress, self.played, self.seen, self.timer),
+            *self.following.offered,
         ]
 
     # -- wiring -------------------------------------------------------------------------------------------------------
@@ -194,6 +198,7 @@ class DriveTab:
             self.remove, [self.browser, self.chosen], [self.answer, self.deletion.question], **LIGHT
         )
         removed.then(self.open, following, self._shown, **LIGHT)
+        self.following.wire(tab, self.chosen)
 
     # -- what is brought ----------------------------------------------------------------------------------------------
 
@@ -436,6 +441,7 @@ class DriveTab:
             kept = [name for name in map_set.outputs if name != SOURCE]
             files = [_to_serve(folder / name, map_set) for name in kept]
             changed[self.files] = gr.update(value=files or None, visible=bool(files))
+            changed |= self.following.offers(map_set)
         return changed
 
     def _jobs(self, visitor: Visitor) -> dict[str, Job]:

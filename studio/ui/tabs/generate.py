@@ -68,6 +68,7 @@ class GenerateTab:
         self.preset.place_measuring()
         with gr.Accordion("More settings", open=False, elem_id="advanced"):
             self.form.place_advanced()
+            self.form.place_conditions()
         self.estimate.build()
         self.generate = gr.Button("Generate", variant="primary", elem_id="generate", size="lg")
         self.trouble = message.message(elem_id="trouble")
