@@ -35,7 +35,7 @@ SOFT = 1e-3
 """Of the Charbonnier error √(d² + soft²): where it turns from square to absolute."""
 RIGHT = 0.04
 """An error of a paste below which it counts as this large: else what is right already would drown all the rest."""
-ZONE_WEIGHT = 0.5
+ZONE_WEIGHT = 1.0
 """Of the share around the vehicle beside the share on it."""
 AT_ONCE = 3
 """Pictures through which gradients go back together."""
