@@ -7,9 +7,10 @@
     python -m studio maps road.mp4 --maps edges,lanes,depth -o maps
     python -m studio drive road.mp4 --control edges,lanes:0.7 --prompt "the same road at night" -o night.mp4
     python -m studio finetune-enlarger mine.mp4
-    python -m studio map-sets | enlargements | enlarger-versions | versions | rollback | runs
+    python -m studio harmonise road.mp4 --render car:red:rear --path "0:480,400,90 24:500,420,110" -o out.mp4
+    python -m studio map-sets | insertions | enlargements | enlarger-versions | versions | rollback | runs
     python -m studio presets | download | calibrate | doctor
-    python -m studio world render | pocket train | pocket super-resolver
+    python -m studio world render | pocket train | pocket super-resolver | pocket harmoniser
 
 Exit statuses: 0 done, 130 cancelled, 2 and above what went wrong (each error of `errors.py` names its own).
 """
@@ -28,6 +29,7 @@ from studio.command_line import (
     enlarging,
     finetuning,
     generating,
+    inserting,
     mapping,
     models,
     runs,
@@ -77,6 +79,8 @@ def _parser() -> argparse.ArgumentParser:
         mapping.add_maps,
         mapping.add_map_sets,
         driving.add_drive,
+        inserting.add_harmonise,
+        inserting.add_insertions,
         enlarger_training.add_finetune_enlarger,
         enlarger_training.add_enlarger_versions,
         finetuning.add_finetune,

@@ -23,6 +23,7 @@
     ├── ComparisonError       the same of a comparison
     ├── EnlargementError      the same of an enlargement
     ├── MapsError             the same of maps, and a file of maps that cannot be read
+    ├── InsertionError        the same of a vehicle put into a clip, and a picture of one that cannot be read
     └── JobError              a job that cannot be queued, moved or cancelled
 
 Knows nothing but words. Refuses to know torch, diffusers, gradio and HTTP.
@@ -170,6 +171,11 @@ class EnlargementError(StudioError):
 
 class MapsError(StudioError):
     code = "maps"
+    exit_status = 8
+
+
+class InsertionError(StudioError):
+    code = "insertion"
     exit_status = 8
 
 

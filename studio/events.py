@@ -429,6 +429,35 @@ class MapsFinished:
     seconds: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class InsertionStarted:
+    """The frames are there, and so is the vehicle."""
+
+    insertion_id: str
+    num_frames: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class FramesHarmonised:
+    """The vehicle is lit in some more frames."""
+
+    done: int
+    total: int
+    eta_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class InsertionFinished:
+    """The clip with the vehicle in it is on disk."""
+
+    insertion_id: str
+    path: str
+    """The video, within its folder."""
+    seconds: float
+
+
 GenerationEvent: TypeAlias = (
     RunStarted
     | ModelReady
@@ -467,6 +496,7 @@ ProfilingEvent: TypeAlias = ProfilingStep | ProfilingFinished
 ComparisonEvent: TypeAlias = CellStarted | CellFinished | ComparisonFinished | GenerationEvent
 EnlargementEvent: TypeAlias = EnlargementStarted | FramesEnlarged | FramesMeasured | Notice | EnlargementFinished
 MapsEvent: TypeAlias = MapsStarted | FramesMapped | Notice | MapsFinished
+InsertionEvent: TypeAlias = InsertionStarted | FramesHarmonised | Notice | InsertionFinished
 Event: TypeAlias = (
     GenerationEvent
     | FinetuneEvent
@@ -475,6 +505,7 @@ Event: TypeAlias = (
     | ComparisonEvent
     | EnlargementEvent
     | MapsEvent
+    | InsertionEvent
 )
 
 _EVENT_TYPES: dict[str, type[Event]] = {kind.__name__: kind for kind in get_args(Event)}

@@ -7,10 +7,11 @@
     enlarging.py     upscale, enlargements
     mapping.py       maps, map-sets
     driving.py       drive
+    inserting.py     harmonise, insertions
     enlarger_training.py finetune-enlarger, enlarger-versions
     models.py        presets, download, calibrate, doctor
     runs.py          runs
-    worlds.py        world render, pocket train, pocket super-resolver
+    worlds.py        world render, pocket train, pocket super-resolver, pocket harmoniser
 
 Knows flags and printing. Refuses to know how anything is done. Each command imports what it needs when it is called, so
 that help is quick.

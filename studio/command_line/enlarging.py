@@ -16,6 +16,7 @@ from studio.command_line.grammar import (
     add_fields,
     add_runs_folder,
     cancel_on_signal,
+    check_video_output,
     make_output_folder,
     print_json,
     typed_fields,
@@ -92,7 +93,7 @@ def _upscale(chosen: argparse.Namespace) -> int:
 
     if chosen.compare:
         return _compare(chosen, RunStore(chosen.runs or runs_folder()))
-    _check_output(chosen.output)
+    check_video_output(chosen.output, way_out="Name it so; what MP4 cannot hold comes beside it as .mkv.")
     _refuse_several(chosen)
     store = RunStore(chosen.runs or runs_folder())
     if chosen.forecast and chosen.clip:
@@ -239,22 +240,6 @@ def _refuse_several(chosen: argparse.Namespace) -> None:
                 value=[str(each) for each in named],
                 way_out="Give one, or compare methods on all of them with --compare.",
             )
-
-
-def _check_output(output: Path | None) -> None:
-    if output is None:
-        return
-    if output.suffix != ".mp4":
-        raise RequestError(
-            f"{output.name} must end in .mp4.",
-            field="--output",
-            value=str(output),
-            way_out="Name it so; what MP4 cannot hold comes beside it as .mkv.",
-        )
-    if not output.resolve().parent.is_dir():
-        raise RequestError(
-            f"There is no folder {output.resolve().parent}.", field="--output", way_out="Make it, or write elsewhere."
-        )
 
 
 def _request(chosen: argparse.Namespace, clip: Path) -> SuperResolutionRequest:

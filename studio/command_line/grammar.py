@@ -89,3 +89,15 @@ def make_output_folder(folder: Path) -> None:
         raise RequestError(
             f"{folder} cannot be made: {error.strerror}.", field="--output", way_out="Name another folder with -o."
         ) from error
+
+
+def check_video_output(output: Path | None, *, way_out: str = "Name it so.") -> None:
+    """Refuse a place that a video cannot be copied to, before it is made. Raises RequestError."""
+    if output is None:
+        return
+    if output.suffix != ".mp4":
+        raise RequestError(f"{output.name} must end in .mp4.", field="--output", value=str(output), way_out=way_out)
+    if not output.resolve().parent.is_dir():
+        raise RequestError(
+            f"There is no folder {output.resolve().parent}.", field="--output", way_out="Make it, or write elsewhere."
+        )

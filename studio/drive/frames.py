@@ -29,8 +29,8 @@ class Stretch:
     notices: tuple[str, ...]
 
 
-def read_stretch(path: Path, *, start: float, num_frames: int) -> Stretch:
-    """The frames from `start` seconds on, at most so many.
+def read_stretch(path: Path, *, start: float, num_frames: int, largest_side: int | None = LARGEST_SIDE) -> Stretch:
+    """The frames from `start` seconds on, at most so many; with a `largest_side`, scaled down to it.
 
     Raises:
         ClipRefused: it is none that is read.
@@ -41,7 +41,7 @@ def read_stretch(path: Path, *, start: float, num_frames: int) -> Stretch:
     with Film(path) as film:
         info = film.info
     first = round(start * info.clip.fps)
-    width, height = _size(info)
+    width, height = _size(info, largest_side)
     pictures: list[np.ndarray] = []
     with Film(path, first=first) as film:
         for picture in film:
@@ -62,7 +62,7 @@ def read_stretch(path: Path, *, start: float, num_frames: int) -> Stretch:
     if not info.clip.constant_rate:
         notices.append(f"The clip's rate varies: its frames are taken to be {info.clip.fps:.4g} a second.")
     if first or len(pictures) < info.clip.num_frames:
-        notices.append(f"Frames {first + 1} to {first + len(pictures)} of {info.clip.num_frames} were measured.")
+        notices.append(f"Frames {first + 1} to {first + len(pictures)} of {info.clip.num_frames} were taken.")
     return Stretch(
         clip=Clip(frames=np.stack(pictures), fps=info.clip.fps),
         scale=(width / stored[0], height / stored[1]),
@@ -70,8 +70,8 @@ def read_stretch(path: Path, *, start: float, num_frames: int) -> Stretch:
     )
 
 
-def _size(info: FilmInfo) -> tuple[int, int]:
-    """Width and height that are measured: pixels squared, the longer side within what is measured, both even."""
+def _size(info: FilmInfo, largest_side: int | None) -> tuple[int, int]:
+    """Width and height that are read: pixels squared, the longer side within what is wanted, both even."""
     wide, high = info.clip.width * float(info.sample_aspect_ratio), float(info.clip.height)
-    factor = min(1.0, LARGEST_SIDE / max(wide, high))
+    factor = min(1.0, (largest_side or max(wide, high)) / max(wide, high))
     return max(2, round(wide * factor / 2) * 2), max(2, round(high * factor / 2) * 2)

@@ -22,6 +22,7 @@ VERBS: Mapping[WorkKind, str] = {
     "enlargement": "studio.super_resolve:enlarge",
     "enlarger training": "studio.finetune.enlarger:train",
     "maps": "studio.drive:make",
+    "insertion": "studio.drive:insert",
 }
 PRELOAD = "studio.jobs.preload:preload"
 """What loads a preset ahead of time, for the next clip."""

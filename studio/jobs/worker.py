@@ -23,6 +23,7 @@ from studio.errors import DiskFull, JobError, StudioError
 from studio.events import (
     ComparisonFinished,
     EnlargementFinished,
+    InsertionFinished,
     MapsFinished,
     ModelReady,
     ProfilingFinished,
@@ -52,6 +53,7 @@ _ENDS = (
     ComparisonFinished,
     EnlargementFinished,
     MapsFinished,
+    InsertionFinished,
 )
 """What a stream says last, when its work is done."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -30,6 +31,7 @@ class Recorded(Protocol):
 
 
 R = TypeVar("R", bound=Recorded)
+M = TypeVar("M", bound="Owned")
 
 
 def new_id() -> tuple[str, str]:
@@ -42,6 +44,14 @@ def new_id() -> tuple[str, str]:
 def records_naming_uploads(runs_folder: Path) -> list[Path]:
     """The records that may name what people brought: by convention, of whatever kind."""
     return [*runs_folder.glob(".*/*/*.json")]
+
+
+class Owned(Recorded, Protocol):
+    @property
+    def owner(self) -> str: ...
+
+    @property
+    def state(self) -> str: ...
 
 
 class FolderStore(Generic[R]):
@@ -146,4 +156,51 @@ class FolderStore(Generic[R]):
             field=self.noun,
             value=thing_id,
             way_out=f"List them with `{self.listed_by}`.",
+        )
+
+
+class OwnedStore(FolderStore[M]):
+    """All things of one kind that belong to whoever had them made, and are made in one go."""
+
+    def seen_by(self, owner: str | None, thing_id: object) -> M:
+        """The one of that id, where this owner may see it; None may see all.
+
+        Raises:
+            StudioError: there is none, it is somebody else's, or its record cannot be read.
+        """
+        thing = self.get(thing_id)
+        if owner is not None and thing.owner != owner:
+            raise self._no_such(thing_id)
+        return thing
+
+    def list(self, *, owner: str | None = None) -> list[M]:
+        """All that can be read and seen, newest first."""
+        return [each for each in self.every() if owner in (None, each.owner)]
+
+    def is_abandoned(self, thing: M) -> bool:
+        """Whether its record says that it is being made, and its maker has died."""
+        return thing.state == "running" and not self.is_held(thing.id)
+
+    def delete(self, thing_id: str, *, owner: str | None = None) -> None:
+        """Remove one for good.
+
+        Raises:
+            StudioError: there is none, it is somebody else's, or it is being made.
+        """
+        self.seen_by(owner, thing_id)
+        lock = self.lock(thing_id)
+        if not lock.try_acquire():
+            raise self.being_made(thing_id)
+        try:
+            shutil.rmtree(self.path(thing_id))
+        finally:
+            lock.release()
+
+    def being_made(self, thing_id: str) -> StudioError:
+        """What is raised where one is touched that somebody works on."""
+        return self.fault(
+            f"{self.noun.capitalize()} {thing_id} is being made.",
+            field=self.noun,
+            value=thing_id,
+            way_out="Stop it first.",
         )

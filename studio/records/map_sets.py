@@ -13,14 +13,13 @@ Knows folders and records. Refuses to know how a map is found.
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from studio.clips.control_maps import MapName
 from studio.errors import ErrorRecord, MapsError
-from studio.records.folders import FolderStore, new_id
+from studio.records.folders import OwnedStore, new_id
 from studio.requests.maps import MapsRequest, RecordedMaps
 
 MapSetState = Literal["waiting", "running", "stopped", "complete", "failed"]
@@ -62,7 +61,7 @@ class MapSet:
     environment: dict[str, str] = field(default_factory=dict)
 
 
-class MapSetStore(FolderStore[MapSet]):
+class MapSetStore(OwnedStore[MapSet]):
     """All map sets in a runs folder."""
 
     kind = MapSet
@@ -94,40 +93,6 @@ class MapSetStore(FolderStore[MapSet]):
         self.add(map_set)
         return map_set
 
-    def seen_by(self, owner: str | None, map_set_id: object) -> MapSet:
-        """The one of that id, where this owner may see it; None may see all.
-
-        Raises:
-            MapsError: there is none, it is somebody else's, or its record cannot be read.
-        """
-        map_set = self.get(map_set_id)
-        if owner is not None and map_set.owner != owner:
-            raise self._no_such(map_set_id)
-        return map_set
-
-    def list(self, *, owner: str | None = None) -> list[MapSet]:
-        """All that can be read and seen, newest first."""
-        return [each for each in self.every() if owner in (None, each.owner)]
-
     def state_of(self, map_set: MapSet) -> MapSetState:
         """What is so by now: one whose maker died was stopped."""
-        if map_set.state != "running" or self.is_held(map_set.id):
-            return map_set.state
-        return "stopped"
-
-    def delete(self, map_set_id: str, *, owner: str | None = None) -> None:
-        """Remove one for good.
-
-        Raises:
-            MapsError: there is none, it is somebody else's, or it is being made.
-        """
-        self.seen_by(owner, map_set_id)
-        lock = self.lock(map_set_id)
-        if not lock.try_acquire():
-            raise MapsError(
-                f"Map set {map_set_id} is being made.", field=self.noun, value=map_set_id, way_out="Stop it first."
-            )
-        try:
-            shutil.rmtree(self.path(map_set_id))
-        finally:
-            lock.release()
+        return "stopped" if self.is_abandoned(map_set) else map_set.state

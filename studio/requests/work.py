@@ -1,4 +1,4 @@
-"""Work: what a job does, as a union: a clip, a training, a profile, a comparison, an enlargement, maps.
+"""Work: what a job does, as a union: a clip, a training, a profile, a comparison, an enlargement, maps, an insertion.
 
 Another kind is one class here and one line in `jobs/verbs.py`. Knows what has to be said to do each again. Refuses to
 know who does it.
@@ -63,10 +63,23 @@ class MakeMaps(_Work):
     map_set_id: str
 
 
+class InsertVehicle(_Work):
+    """Put a vehicle into a clip as it was written down."""
+
+    insertion_id: str
+
+
 Work: TypeAlias = (
-    GenerationRequest | TrainVersion | ProfileModel | WalkComparison | EnlargeClip | TrainEnlarger | MakeMaps
+    GenerationRequest
+    | TrainVersion
+    | ProfileModel
+    | WalkComparison
+    | EnlargeClip
+    | TrainEnlarger
+    | MakeMaps
+    | InsertVehicle
 )
-WorkKind = Literal["clip", "training", "profile", "comparison", "enlargement", "enlarger training", "maps"]
+WorkKind = Literal["clip", "training", "profile", "comparison", "enlargement", "enlarger training", "maps", "insertion"]
 
 KINDS: dict[WorkKind, type[Work]] = {
     "clip": GenerationRequest,
@@ -76,6 +89,7 @@ KINDS: dict[WorkKind, type[Work]] = {
     "enlargement": EnlargeClip,
     "enlarger training": TrainEnlarger,
     "maps": MakeMaps,
+    "insertion": InsertVehicle,
 }
 """What the queue calls each."""
 

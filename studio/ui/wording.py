@@ -16,6 +16,7 @@ from studio.machine.hardware import Machine, gigabytes
 from studio.preset import Preset
 from studio.records.enlargements import EnlargementStore
 from studio.records.enlarger_versions import EnlargerVersionStore
+from studio.records.insertions import InsertionStore
 from studio.records.map_sets import MapSetStore
 from studio.records.run import Run
 from studio.records.runs import RunStore
@@ -25,6 +26,7 @@ from studio.requests.generation import GenerationRequest
 from studio.requests.super_resolution import method_title
 from studio.requests.work import (
     EnlargeClip,
+    InsertVehicle,
     MakeMaps,
     ProfileModel,
     TrainEnlarger,
@@ -142,6 +144,10 @@ def words_of(job: Job, store: RunStore) -> JobWords:
                 map_set = MapSetStore(store.folder).get(work.map_set_id)
                 listed = ", ".join(TITLES[name].lower() for name in map_set.request.maps)
                 return JobWords(title=f"Maps of {map_set.title}", line=listed)
+            case InsertVehicle():
+                insertion = InsertionStore(store.folder).get(work.insertion_id)
+                frames = f"{insertion.request.num_frames} frames at most"
+                return JobWords(title=f"A vehicle in {insertion.title}", line=frames)
     except StudioError:
         return JobWords(title=f"A {job.kind}", line="What it was for is gone.")
 

@@ -68,7 +68,7 @@ def test_a_clip_becomes_maps_with_their_numbers_and_videos(drive: Path, store: R
     assert (maps.num_frames, maps.size, maps.fps) == (5, (96, 160), 12.0)
     said = [event.text for event in events if isinstance(event, Notice)]
     assert tuple(said) == map_set.notices
-    assert "Frames 1 to 5 of 9 were measured." in said
+    assert "Frames 1 to 5 of 9 were taken." in said
     assert read_clip(folder / "edges.mp4").clip.frames.shape == (5, 96, 160, 3)
 
 
@@ -121,7 +121,7 @@ def test_the_stretch_that_is_measured_begins_where_it_was_asked_for(tmp_path: Pa
     whole = read_stretch(path, start=0, num_frames=50).clip
     part = read_stretch(path, start=0.12, num_frames=4)
     np.testing.assert_array_equal(part.clip.frames, whole.frames[3:7])
-    assert part.notices == ("Frames 4 to 7 of 10 were measured.",)
+    assert part.notices == ("Frames 4 to 7 of 10 were taken.",)
     wide = with_everything(tmp_path)  # its pixels are wider than high, and its rate varies
     stretch = read_stretch(wide, start=0, num_frames=5)
     assert stretch.clip.width / stretch.clip.height == pytest.approx(64 * 4 / 3 / 48, rel=0.03)

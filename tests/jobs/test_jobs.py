@@ -33,6 +33,7 @@ from studio.requests.super_resolution import Excerpt
 from studio.requests.work import (
     KINDS,
     EnlargeClip,
+    InsertVehicle,
     MakeMaps,
     ProfileModel,
     TrainEnlarger,
@@ -66,6 +67,7 @@ OF_EACH_KIND: list[Work] = [
     EnlargeClip(enlargement_id="20261127-020202-0123abcd", excerpt=Excerpt(start=1, seconds=2)),
     TrainEnlarger(version_id="20261127-030303-0123abcd"),
     MakeMaps(map_set_id="20261127-040404-0123abcd"),
+    InsertVehicle(insertion_id="20261127-050505-0123abcd"),
 ]
 
 
