@@ -33,6 +33,7 @@ from studio.ui.forms.fields import FieldControls
 from studio.ui.listeners import LIGHT, Part, Sent, Updates, Values, text_of
 from studio.ui.panels.deletion import DeletionPanel
 from studio.ui.panels.following import FollowPanel
+from studio.ui.panels.insertion import InsertionPanel
 from studio.ui.panels.maps import MOST_SHOWN, MapsProgress, facts_of, shown_first, status_of
 from studio.ui.server.page_context import PageContext
 from studio.ui.server.serving import copy_to_serve
@@ -56,6 +57,7 @@ class DriveTab:
         self.store = MapSetStore(context.store.folder)
         self.deletion = DeletionPanel("map-set", "Delete these maps and their files for good?")
         self.following = FollowPanel(context, browser)
+        self.insertion = InsertionPanel(context, browser, clips=CLIPS)
         self._uploads = Uploads(context.store.folder)
         self._settings = FieldControls(MapsRequest, elem_prefix="maps-")
 
@@ -68,6 +70,7 @@ class DriveTab:
             with gr.Column(scale=8, min_width=320, elem_classes="stage", elem_id="maps-stage"):
                 self._build_shown()
         self.following.build()
+        self.insertion.build()
         self.kept = gr.State("")
         """Where the clip lies, as a reference's line."""
         self.kept_given = gr.State("")
@@ -176,6 +179,7 @@ class DriveTab:
 
     def wire(self, tab: gr.Tab) -> None:
         """Connect the tab, which looks anew whenever it is opened."""
+        self.insertion.wire(tab)
         following = [self.browser, self.chosen, self.progress, self.ticked, self.played]
         arrived = [self.kept, self.picture, self.scale, self.corner, self.trouble]
         self.file.upload(self.take, [self.file, self._settings.by_field["start"]], arrived, **LIGHT)
