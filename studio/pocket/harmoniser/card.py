@@ -45,9 +45,9 @@ zone around it, farthest towards the ground; everywhere else the source's own by
 from studio.pipelines.harmoniser import harmonised, load_harmoniser, surroundings_of, zone_of
 
 network = load_harmoniser(Path("assets/pocket/harmoniser"))
-zone = np.stack([zone_of(each) for each in alpha])                       # (F, H, W)
-around = np.stack([surroundings_of(picture, 32) for picture in whole])   # (F, 32, 32, 3)
-made, state = harmonised(network, source, paste, alpha, zone, around)    # uint8 (F, H, W, 3)
+zone = np.stack([zone_of(each) for each in alpha])  # (F, H, W)
+around = np.stack([surroundings_of(picture, 32) for picture in whole])  # (F, 32, 32, 3)
+made, state = harmonised(network, source, paste, alpha, zone, around)  # uint8 (F, H, W, 3)
 ```
 
 Or `python -m studio harmonise in.mp4 --vehicle car.png --path "0:120,300,80 24:300,310,120" -o out.mp4`.
