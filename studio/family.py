@@ -11,7 +11,7 @@ Knows facts. Refuses to know models, files and memory.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal, TypeVar
 
@@ -215,6 +215,23 @@ def family_with(transformer: str) -> Family | None:
     return next((family for family in FAMILIES.values() if family.transformer == transformer), None)
 
 
+_VACE = Family(
+    pipeline="WanVACEPipeline",
+    transformer="WanVACETransformer3DModel",
+    vae=frozenset({"AutoencoderKLWan"}),
+    text_encoders=frozenset({"UMT5EncoderModel"}),
+    branches="separate",
+    conditions=frozenset({"source", "control"}),
+    block_lists=("vace_blocks", "blocks"),
+    control_blocks="vace_blocks",
+    gated_by_table=True,
+    refused_caches={"fastercache": _APART, "first_block": _HINTS, "magcache": _HINTS, "seacache": _HINTS},
+    vae_float32=True,
+    decoding="causal",
+    lora_targets=(*ATTENTION, "ffn.net.0.proj", "ffn.net.2"),
+    decoder_lora=True,
+)
+
 _TABLE = (
     Family(
         pipeline="WanPipeline",
@@ -230,22 +247,8 @@ _TABLE = (
         lora_targets=(*ATTENTION, "ffn.net.0.proj", "ffn.net.2"),
         decoder_lora=True,
     ),
-    Family(
-        pipeline="WanVACEPipeline",
-        transformer="WanVACETransformer3DModel",
-        vae=frozenset({"AutoencoderKLWan"}),
-        text_encoders=frozenset({"UMT5EncoderModel"}),
-        branches="separate",
-        conditions=frozenset({"source", "control"}),
-        block_lists=("vace_blocks", "blocks"),
-        control_blocks="vace_blocks",
-        gated_by_table=True,
-        refused_caches={"fastercache": _APART, "first_block": _HINTS, "magcache": _HINTS, "seacache": _HINTS},
-        vae_float32=True,
-        decoding="causal",
-        lora_targets=(*ATTENTION, "ffn.net.0.proj", "ffn.net.2"),
-        decoder_lora=True,
-    ),
+    _VACE,
+    replace(_VACE, pipeline="DrivingPipeline", library="studio.pipelines.driver"),
     Family(
         pipeline="LTXPipeline",
         transformer="LTXVideoTransformer3DModel",

@@ -12,7 +12,7 @@ PROJECT = Path(__file__).parent.parent
 STUDIO = PROJECT / "studio"
 
 CLASS_NAMES = {name for each in FAMILIES.values() for name in (each.pipeline, each.transformer)}
-AT_HOME = {"family.py", "pipelines/families", "pocket"}
+AT_HOME = {"family.py", "pipelines/families", "pipelines/driver", "pocket"}
 """The facts, how each pipeline is called, and the models we train ourselves, which are made of Wan's classes."""
 
 

@@ -11,7 +11,7 @@
     enlarger_training.py finetune-enlarger, enlarger-versions
     models.py        presets, download, calibrate, doctor
     runs.py          runs
-    worlds.py        world render, pocket train, pocket super-resolver, pocket harmoniser
+    worlds.py        world render, pocket train, super-resolver, harmoniser and driver
 
 Knows flags and printing. Refuses to know how anything is done. Each command imports what it needs when it is called, so
 that help is quick.

@@ -44,46 +44,20 @@ def _world_render(chosen: argparse.Namespace) -> int:
 
 
 def add_pocket(commands: Commands) -> None:
+    from studio.pocket import train as text_to_video
+    from studio.pocket.driver import train as driver
+    from studio.pocket.harmoniser import train as harmoniser
+    from studio.pocket.super_resolver import train as super_resolver
+
+    recipes = {
+        "train": (text_to_video, "the text-to-video model from nothing"),
+        "super-resolver": (super_resolver, "the super-resolver from nothing"),
+        "harmoniser": (harmoniser, "the harmoniser from nothing"),
+        "driver": (driver, "the driver, which follows maps, from the text-to-video model"),
+    }
     parser = commands.add_parser("pocket", help="the pocket models: train them from nothing")
     pocket = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    train = pocket.add_parser("train", help="train or go on training", description="Train a pocket model from nothing.")
-    from studio.pocket.train import add_arguments
-
-    add_arguments(train)
-    train.set_defaults(command=_pocket_train)
-    enlarger = pocket.add_parser(
-        "super-resolver",
-        help="train the super-resolver or go on training it",
-        description="Train the pocket super-resolver from nothing.",
-    )
-    from studio.pocket.super_resolver.train import add_arguments as add_arguments_of_enlarger
-
-    add_arguments_of_enlarger(enlarger)
-    enlarger.set_defaults(command=_pocket_super_resolver)
-    harmoniser = pocket.add_parser(
-        "harmoniser",
-        help="train the harmoniser or go on training it",
-        description="Train the pocket harmoniser from nothing.",
-    )
-    from studio.pocket.harmoniser.train import add_arguments as add_arguments_of_harmoniser
-
-    add_arguments_of_harmoniser(harmoniser)
-    harmoniser.set_defaults(command=_pocket_harmoniser)
-
-
-def _pocket_train(chosen: argparse.Namespace) -> int:
-    from studio.pocket import train
-
-    return train.main(chosen)
-
-
-def _pocket_super_resolver(chosen: argparse.Namespace) -> int:
-    from studio.pocket.super_resolver import train
-
-    return train.main(chosen)
-
-
-def _pocket_harmoniser(chosen: argparse.Namespace) -> int:
-    from studio.pocket.harmoniser import train
-
-    return train.main(chosen)
+    for name, (recipe, what) in recipes.items():
+        one = pocket.add_parser(name, help=f"train {what}, or go on training it", description=f"Train {what}.")
+        recipe.add_arguments(one)
+        one.set_defaults(command=recipe.main)

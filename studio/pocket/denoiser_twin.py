@@ -1,9 +1,10 @@
 """The denoiser's forward pass written for fast training: the parameters of `WanTransformer3DModel`, fewer kernels.
 
-Knows the parameters of a Wan transformer and what its forward computes. Refuses to know losses and data. What differs
-is only the order of the work: queries, keys and values come from one product; the text's keys and values of all layers
-from another; and each head's channels are reordered (the same way in queries and keys, so that their products stay)
-until the rotary turn acts on two halves instead of on neighbours. `block.compile()` does the rest.
+Knows the parameters of a Wan transformer, or of one grown by control blocks (`WanVACETransformer3DModel`), and what its
+forward computes. Refuses to know losses and data. What differs is only the order of the work: queries, keys and values
+come from one product; the text's keys and values of all layers from another; and each head's channels are reordered
+(the same way in queries and keys, so that their products stay) until the rotary turn acts on two halves instead of on
+neighbours. `block.compile()` does the rest.
 
 Shapes: B samples, N latent tokens, L text tokens, D channels, h heads.
 """
@@ -17,8 +18,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def velocity(transformer: nn.Module, noisy: Tensor, timestep: Tensor, words: Tensor, block: Any = None) -> Tensor:
-    """What `transformer(noisy, timestep, words)` returns. `block` may be a compiled `run_block`."""
+def velocity(
+    transformer: nn.Module,
+    noisy: Tensor,
+    timestep: Tensor,
+    words: Tensor,
+    block: Any = None,
+    *,
+    control: Tensor | None = None,
+    control_scale: Tensor | float = 1.0,
+) -> Tensor:
+    """What `transformer(noisy, timestep, words)` returns.
+
+    Args:
+        block: `run_block`, or that compiled.
+        control: What a grown transformer's control blocks read, (B, C, t, h, w).
+        control_scale: By what their hints are multiplied; one number, or one a sample (B, 1, 1).
+    """
     model: Any = transformer
     block = block or run_block
     dtype = torch.get_autocast_dtype(noisy.device.type) if torch.is_autocast_enabled(noisy.device.type) else noisy.dtype
@@ -28,11 +44,26 @@ def velocity(transformer: nn.Module, noisy: Tensor, timestep: Tensor, words: Ten
     time, time_six, text, _ = model.condition_embedder(timestep, words, None)
     six = time_six.unflatten(1, (6, -1)).float()
     text = text.to(dtype)
-    keys_values = _text_keys_values(model, text, dtype)
     order = _halves_first(model.config.attention_head_dim, heads, noisy.device)
     x = x.to(dtype)
-    for layer, text_key_value in zip(model.blocks, keys_values, strict=True):
-        x = block(x, six, *text_key_value, cos, sin, *_weights(layer, order, dtype), heads)
+
+    def run(layer: Any, x: Tensor, text_key_value: tuple[Tensor, Tensor]) -> Tensor:
+        return block(x, six, *text_key_value, cos, sin, *_weights(layer, order, dtype), heads)
+
+    hints: dict[int, Tensor] = {}
+    if control is not None:
+        c = model.vace_patch_embedding(control).flatten(2).transpose(1, 2).to(dtype)
+        of_control = _text_keys_values(model.vace_blocks, text, heads, dtype)
+        for at, layer, text_key_value in zip(model.config.vace_layers, model.vace_blocks, of_control, strict=True):
+            if layer.proj_in is not None:
+                c = layer.proj_in(c) + x
+            c = run(layer, c, text_key_value)
+            hints[at] = layer.proj_out(c) * control_scale
+    keys_values = _text_keys_values(model.blocks, text, heads, dtype)
+    for at, (layer, text_key_value) in enumerate(zip(model.blocks, keys_values, strict=True)):
+        x = run(layer, x, text_key_value)
+        if at in hints:
+            x = x + hints[at].to(dtype)
     shift, scale = (model.scale_shift_table + time.float().unsqueeze(1)).chunk(2, dim=1)
     x = (_layer_norm(x.float()) * (1 + scale) + shift).to(dtype)
     patches = model.proj_out(x)
@@ -98,9 +129,8 @@ def _weights(layer: Any, order: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...
     return layer.scale_shift_table, *(part.to(dtype) for part in halves)
 
 
-def _text_keys_values(model: Any, text: Tensor, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
-    heads = model.config.num_attention_heads
-    attentions = [layer.attn2 for layer in model.blocks]
+def _text_keys_values(layers: Any, text: Tensor, heads: int, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
+    attentions = [layer.attn2 for layer in layers]
     weight = torch.cat([w.weight for a in attentions for w in (a.to_k, a.to_v)]).to(dtype)
     bias = torch.cat([w.bias for a in attentions for w in (a.to_k, a.to_v)]).to(dtype)
     parts = F.linear(text, weight, bias).chunk(2 * len(attentions), dim=-1)

@@ -71,9 +71,7 @@ class WanVACE(wan.Wan):
         """By what hints are multiplied, (control blocks,) or (control blocks, 1, N, 1): as closely as the maps are to
         be followed, save on tokens that hold kept frames, where it is 1. How maps share that among them is painted."""
         layers = len(self.denoisers["transformer"].config.vace_layers)
-        closely = 1.0
-        if conditions.maps is not None:
-            closely = request.conditioning_scale * max(conditions.strengths.values())
+        closely = 1.0 if conditions.maps is None else self.closely(request, conditions)
         if conditions.kept is None:
             return torch.full((layers,), closely)
         temporal, spatial = self.pipe.vae_scale_factor_temporal, self.pipe.vae_scale_factor_spatial
@@ -82,6 +80,10 @@ class WanVACE(wan.Wan):
         scale = torch.full((layers, 1, _latent_frames(request.num_frames, temporal) * tokens, 1), closely)
         scale[:, :, : _latent_frames(len(conditions.kept), temporal) * tokens] = 1.0
         return scale
+
+    def closely(self, request: GenerationRequest, conditions: Conditions) -> float:
+        """By what the hints of maps are multiplied."""
+        return request.conditioning_scale * max(conditions.strengths.values())
 
     def conditions(self, noisy: Tensor) -> dict[str, Any]:
         """As without anything to keep to."""
