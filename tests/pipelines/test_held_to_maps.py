@@ -12,6 +12,7 @@ import torch
 from diffusers import WanPipeline, WanTransformer3DModel
 from PIL import Image
 from support.cached_runs import loading
+from support.device import DEVICE
 from support.maps import file_of_maps
 from support.tiny_checkpoints import preset_for, save, write_preset
 
@@ -233,6 +234,30 @@ def test_what_is_kept_is_fitted_and_another_rate_is_said(tmp_path: Path, load: A
     text = " ".join(conditions.notices)
     assert "another speed" in text
     assert "scaled from 64×64 to 32×32" in text
+
+
+def test_maps_and_kept_frames_go_on_working_offloaded_in_tiles_stopped_and_previewed(tmp_path: Path, load: Any) -> None:
+    ready, request = load("wan-vace", num_inference_steps=3)
+    source = reference_to(small_clip(tmp_path / "clip.mp4"), field="source")
+    request = request.model_copy(update={"source": source, "kept_frames": 5})
+    whole = frames_of(ready, request)
+    shown: list[np.ndarray] = []
+    kept = ready.run(
+        request,
+        generator=torch.Generator().manual_seed(request.seed),
+        on_step=lambda state: shown.append(ready.preview(state.estimate())),
+        interrupted=lambda: True,
+    )
+    assert (kept.shape, len(shown), shown[0].shape) == (whole.shape, 1, (32, 32, 3))
+    ready.pipe.vae.enable_tiling()
+    assert frames_of(ready, request).shape == whole.shape
+    ready.pipe.vae.disable_tiling()
+    ready.pipe.enable_model_cpu_offload(device=DEVICE)
+    try:
+        assert np.array_equal(frames_of(ready, request), whole)
+    finally:
+        ready.pipe.remove_all_hooks()
+        pipelines.unload()
 
 
 # -- a run like every other -------------------------------------------------------------------------------------------
