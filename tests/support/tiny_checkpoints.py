@@ -73,6 +73,7 @@ from transformers import (
     UMT5EncoderModel,
 )
 
+from studio.pipelines.driver import CONTROL_CHANNELS, DrivingPipeline
 from studio.preset import AnyPreset, Preset
 
 TEXT_WIDTH = 16
@@ -157,19 +158,21 @@ def wan_two_experts() -> WanPipeline:
     )
 
 
-def wan_vace_transformer(layers: int, vace_layers: list[int]) -> WanVACETransformer3DModel:
+def wan_vace_transformer(
+    layers: int, vace_layers: list[int], channels: int = 4, control_channels: int = 2 * 4 + 8 * 8
+) -> WanVACETransformer3DModel:
     return WanVACETransformer3DModel(
         num_attention_heads=2,
         attention_head_dim=12,
-        in_channels=4,
-        out_channels=4,
+        in_channels=channels,
+        out_channels=channels,
         text_dim=TEXT_WIDTH,
         freq_dim=16,
         ffn_dim=32,
         num_layers=layers,
         rope_max_seq_len=32,
         vace_layers=vace_layers,
-        vace_in_channels=2 * 4 + 8 * 8,
+        vace_in_channels=control_channels,
     )
 
 
@@ -193,6 +196,17 @@ def wan_vace_two_experts() -> WanVACEPipeline:
         transformer=wan_vace_transformer(2, [0]),
         transformer_2=wan_vace_transformer(2, [0]),
         boundary_ratio=0.875,
+        scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0),
+    )
+
+
+def wan_vace_driver() -> DrivingPipeline:
+    """As the pocket driver: told its maps as planes, and frames that are kept as latents."""
+    return DrivingPipeline(
+        tokenizer=t5_tokenizer(),
+        text_encoder=umt5_encoder(),
+        vae=wan_vae(z_dim=16),
+        transformer=wan_vace_transformer(2, [0], channels=16, control_channels=CONTROL_CHANNELS),
         scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0),
     )
 
@@ -537,6 +551,7 @@ TINY: dict[str, Tiny] = {
     "wan-vace-two-experts": Tiny(
         build=wan_vace_two_experts, blocks=6, defaults={"max_sequence_length": 16, "flow_shift": 3.0}
     ),
+    "wan-vace-driver": Tiny(build=wan_vace_driver, blocks=3, defaults={"max_sequence_length": 16, "flow_shift": 3.0}),
     "wan-ti2v": Tiny(build=wan_ti2v, height=64, width=64, defaults={"max_sequence_length": 16, "flow_shift": 5.0}),
     "ltx": Tiny(build=ltx, height=64, width=64, frames=(8, 1), defaults={"max_sequence_length": 16}),
     "ltx-conditioned": Tiny(
