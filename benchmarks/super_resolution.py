@@ -80,6 +80,9 @@ def main() -> None:
     parser.add_argument(
         "--rivals", action="store_true", help="measure what others enlarge with on the first clip, among the rows there"
     )
+    parser.add_argument(
+        "--hed", action="store_true", help="measure HED distance alone, on the first clip, among the rows there"
+    )
     parser.add_argument("--task", action="append", choices=TASKS, help="with --rivals, this one alone")
     parser.add_argument("--quick", action="store_true", help="a few pictures, no fine-tune, nothing written")
     args = parser.parse_args()
@@ -90,6 +93,9 @@ def main() -> None:
     torch.set_num_threads(1)
     if args.costs:
         _write(json.loads((RESULTS / "super_resolution.json").read_text(encoding="utf-8"))["rows"], args)
+        return
+    if args.hed:
+        _write_text(_with_rivals(list(_hed_rows(args))))
         return
     tuned = None if args.quick or args.rivals or args.clip is None else _tuned(args)
     rows: list[Row] = []
@@ -108,6 +114,24 @@ def main() -> None:
         _write_text(_with_rivals(rows))
     else:
         _write(rows, args)
+
+
+def _hed_rows(args: argparse.Namespace) -> Iterator[Row]:
+    """HED distance of every method of our own on the first clip."""
+    name, (clip, *_) = next(iter(_sources(args)))
+    for task in args.task or TASKS:
+        for scale in (2, 4):
+            large = clip[:, : clip.shape[1] // scale * scale, : clip.shape[2] // scale * scale]
+            small = _made_smaller(large, task, scale)
+            for method, make in _methods(scale, task, None, args).items():
+                if "external" in method:
+                    continue
+                enlarge = make()
+                made = [enlarge(one[None])[0] for one in small]  # all of them: some remember those before
+                pairs = list(zip(made, large, strict=True))[::JUDGED_EVERY]
+                hed = [hed_distance(middle(picture[None]), middle(wanted[None])) for picture, wanted in pairs]
+                yield {"clip": name, "task": task, "scale": scale, "method": method, "hed": float(np.mean(hed))}
+                print(task, scale, method, f"{np.mean(hed):.4f}", flush=True)
 
 
 def _with_rivals(rows: list[Row]) -> Row:
