@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--worlds", type=int, default=32)
     parser.add_argument("--strengths", type=int, default=8, help="of the worlds, how many are made at every strength")
     parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--guidance-scale", type=float, default=4.0)
+    parser.add_argument("--guidance-scale", type=float, default=2.0)
     parser.add_argument("--training", type=Path, default=ROOT / "training", help="where the probes are kept")
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
