@@ -21,7 +21,6 @@ from studio.clips.film import Film
 from studio.clips.limits import ClipLimits
 from studio.clips.map_files import is_file_of_maps, read_maps
 from studio.clips.pictures import is_picture, read_picture
-from studio.control_maps import fitted, read_control_video
 from studio.errors import RequestError
 from studio.requests.checks import check_maps_there
 from studio.requests.generation import GenerationRequest
@@ -59,6 +58,8 @@ def conditions_of(request: GenerationRequest) -> Conditions:
 def _maps(request: GenerationRequest) -> tuple[ControlMaps | None, dict[MapName, float], tuple[str, ...]]:
     if request.control is None or request.conditioning_scale == 0:
         return None, {}, ()
+    from studio.control_maps import fitted, read_control_video  # here, so that other clips are not held up by it
+
     path = request.control.path
     if is_file_of_maps(path):
         maps, notices = read_maps(path), ()
@@ -93,6 +94,8 @@ def _maps(request: GenerationRequest) -> tuple[ControlMaps | None, dict[MapName,
 def _kept(request: GenerationRequest) -> tuple[np.ndarray | None, tuple[str, ...]]:
     if request.source is None:
         return None, ()
+    from studio.control_maps import fitted
+
     path, count = request.source.path, request.kept_frames
     if is_picture(path):
         frames, notices = read_picture(path)[None], []

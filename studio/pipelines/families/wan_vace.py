@@ -16,7 +16,6 @@ from PIL import Image
 from torch import Tensor
 
 from studio.clips.control_maps import MapName
-from studio.control_maps import painted_together
 from studio.pipelines.conditions import Conditions
 from studio.pipelines.families import wan
 from studio.preset import Preset
@@ -56,6 +55,8 @@ class WanVACE(wan.Wan):
 
     def control_video(self, request: GenerationRequest, conditions: Conditions) -> np.ndarray:
         """The maps, painted into one picture each, and in front the frames that are kept; uint8 (F, H, W, 3)."""
+        from studio.control_maps import painted_together  # here, so that other families are not held up by it
+
         size = request.height, request.width
         if conditions.maps is None:
             video = np.full((request.num_frames, *size, 3), NEITHER, np.uint8)
