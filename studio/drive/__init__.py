@@ -11,6 +11,7 @@ as they come: all three become one map set, an .npz of exact numbers with a cont
     following.py    what a clip that follows maps is asked for by
     inserting.py    a vehicle put into a clip: begin_insertion, insert
     vehicles.py     which vehicle, and where it stands
+    making.py       how far a thing in the making went, as its record says
     frames.py       the stretch of a clip that is read
 
 Knows the order of the work. Refuses to know how a map is found (`control_maps`), and who listens.

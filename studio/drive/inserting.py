@@ -9,25 +9,23 @@ Shapes: F frames, H rows, W columns.
 
 from __future__ import annotations
 
-import platform
 import time
-from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import replace
+from collections.abc import Generator
+from contextlib import closing
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-import studio
 from studio.clips.clip import Clip
 from studio.clips.cut_out import CutOut, read_cut_out
 from studio.clips.film import Film
 from studio.clips.reference import check_unchanged
 from studio.clips.write import write_clip
 from studio.drive.frames import read_stretch
+from studio.drive.making import Making, environment
 from studio.drive.vehicles import Pasted, pasted_at, places, rendered
-from studio.errors import InsertionError, RequestError, StudioError, WeightsMissing
+from studio.errors import InsertionError, RequestError, WeightsMissing
 from studio.events import (
     FramesHarmonised,
     InsertionEvent,
@@ -54,10 +52,6 @@ MOST_PIXELS = 320_000_000
 SAY_SECONDS = 0.25
 SEEN = 2.0
 """Sides of the square that the harmoniser sees, in those of the vehicle with its zone."""
-
-
-class _Stopped(Exception):
-    """Somebody wants the work to end."""
 
 
 def insert_vehicle(
@@ -112,7 +106,7 @@ def begin_insertion(request: InsertionRequest, *, store: RunStore, owner: str = 
             way_out=f"Take at most {most}.",
         )
     title = f"{request.source.path.name}: {name}"
-    return InsertionStore(store.folder).begin(request, title=title, owner=owner, environment=_environment())
+    return InsertionStore(store.folder).begin(request, title=title, owner=owner, environment=environment())
 
 
 def insert(work: InsertVehicle, *, store: RunStore, owner: str, stop: Stop) -> Generator[InsertionEvent]:
@@ -172,37 +166,12 @@ def _check_path(path: tuple[PathPoint, ...], *, num_frames: int, height: int, wi
             )
 
 
-class _Inserting:
+class _Inserting(Making[Insertion]):
     """One insertion in the making."""
 
     def __init__(self, insertion: Insertion, store: InsertionStore, stop: Stop) -> None:
-        self.insertion, self.request = insertion, insertion.request
-        self.folder = store.path(insertion.id)
-        self._store, self._stop = store, stop
-        self._began = time.perf_counter()
-
-    @contextmanager
-    def recorded(self) -> Iterator[None]:
-        """However the work ends, the record says so."""
-        self._record(state="running", error=None)
-        try:
-            yield
-        except _Stopped:
-            self._record(state="stopped")
-        except StudioError as error:
-            self._record(state="failed", error=error.to_json())
-            raise
-        except BaseException:
-            self._record(state="stopped")
-            raise
-
-    def _record(self, **changes: Any) -> None:
-        self.insertion = replace(self.insertion, seconds=time.perf_counter() - self._began, **changes)
-        self._store.write(self.insertion)
-
-    def _look(self) -> None:
-        if self._stop() is not None:
-            raise _Stopped
+        super().__init__(insertion, store, stop)
+        self.request = insertion.request
 
     def events(self) -> Generator[InsertionEvent]:
         request = self.request
@@ -213,7 +182,7 @@ class _Inserting:
         )
         clip = stretch.clip
         yield InsertionStarted(
-            insertion_id=self.insertion.id, num_frames=clip.num_frames, height=clip.height, width=clip.width
+            insertion_id=self.thing.id, num_frames=clip.num_frames, height=clip.height, width=clip.width
         )
         for notice in stretch.notices:
             yield Notice(text=notice)
@@ -243,7 +212,7 @@ class _Inserting:
             outputs=(RESULT, PASTE, SOURCE),
             notices=stretch.notices,
         )
-        yield InsertionFinished(insertion_id=self.insertion.id, path=RESULT, seconds=self.insertion.seconds)
+        yield InsertionFinished(insertion_id=self.thing.id, path=RESULT, seconds=self.thing.seconds)
 
     def _vehicle(self) -> CutOut:
         if self.request.vehicle is not None:
@@ -305,9 +274,3 @@ def _network() -> Harmoniser:
             way_out="Get the project again with its assets, or train it: python -m studio pocket harmoniser all.",
         )
     return load_harmoniser(HARMONISER)
-
-
-def _environment() -> dict[str, str]:
-    import cv2
-
-    return {"dailies": studio.__version__, "python": platform.python_version(), "opencv": cv2.__version__}

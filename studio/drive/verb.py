@@ -5,18 +5,16 @@ Knows where frames and maps come from and where they go. Refuses to know how a m
 
 from __future__ import annotations
 
-import platform
 import shutil
 import time
-from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import studio
 from studio.clips.clip import Clip
 from studio.clips.control_maps import TITLES, ControlMaps, only
 from studio.clips.film import Film
@@ -25,7 +23,8 @@ from studio.clips.map_files import is_file_of_maps, read_maps, write_maps
 from studio.clips.reference import FileReference, check_unchanged
 from studio.clips.write import write_clip
 from studio.drive.frames import Stretch, read_stretch
-from studio.errors import MapsError, RequestError, StudioError
+from studio.drive.making import Making, environment
+from studio.errors import MapsError, RequestError
 from studio.events import FramesMapped, MapsEvent, MapsFinished, MapsStarted, Notice, Stop, never
 from studio.records.event_log import EventLog
 from studio.records.folders import LOG
@@ -37,10 +36,6 @@ from studio.storage import disk_trouble
 
 SAY_SECONDS = 0.25
 """Between two words on how far it is."""
-
-
-class _Stopped(Exception):
-    """Somebody wants the work to end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +86,7 @@ def begin(request: MapsRequest, *, store: RunStore, owner: str = "local") -> Map
                 value=request.start,
                 way_out="Begin earlier.",
             )
-    return MapSetStore(store.folder).begin(request, title=title, owner=owner, environment=_environment())
+    return MapSetStore(store.folder).begin(request, title=title, owner=owner, environment=environment())
 
 
 def make(work: MakeMaps, *, store: RunStore, owner: str, stop: Stop) -> Generator[MapsEvent]:
@@ -175,33 +170,12 @@ def export(map_set_id: str, folder: Path, *, store: RunStore, size: Size | None 
     return brought.done
 
 
-class _Making:
+class _Making(Making[MapSet]):
     """One map set in the making."""
 
     def __init__(self, map_set: MapSet, store: MapSetStore, stop: Stop) -> None:
-        self.map_set, self.request = map_set, map_set.request
-        self.folder = store.path(map_set.id)
-        self._store, self._stop = store, stop
-        self._began = time.perf_counter()
-
-    @contextmanager
-    def recorded(self) -> Iterator[None]:
-        """However the work ends, the record says so."""
-        self._record(state="running", error=None)
-        try:
-            yield
-        except _Stopped:
-            self._record(state="stopped")
-        except StudioError as error:
-            self._record(state="failed", error=error.to_json())
-            raise
-        except BaseException:
-            self._record(state="stopped")
-            raise
-
-    def _record(self, **changes: Any) -> None:
-        self.map_set = replace(self.map_set, seconds=time.perf_counter() - self._began, **changes)
-        self._store.write(self.map_set)
+        super().__init__(map_set, store, stop)
+        self.request = map_set.request
 
     def events(self) -> Generator[MapsEvent]:
         request = self.request
@@ -215,7 +189,7 @@ class _Making:
         for notice in made.notices:
             yield Notice(text=notice)
         yield from self._written(made)
-        yield MapsFinished(map_set_id=self.map_set.id, maps=made.maps.names, seconds=self.map_set.seconds)
+        yield MapsFinished(map_set_id=self.thing.id, maps=made.maps.names, seconds=self.thing.seconds)
 
     # -- where maps come from -----------------------------------------------------------------------------------------
 
@@ -286,11 +260,11 @@ class _Making:
             taken = read_control_video(given.path, kind=self.request.kind, limits=_LIMITS)
             maps, notices = taken.maps, taken.notices
         height, width = maps.size or _NO_PICTURE
-        yield MapsStarted(map_set_id=self.map_set.id, num_frames=maps.num_frames, height=height, width=width)
+        yield MapsStarted(map_set_id=self.thing.id, num_frames=maps.num_frames, height=height, width=width)
         return _Made(maps=maps, clip=None, notices=notices)
 
     def _started(self, clip: Clip) -> MapsStarted:
-        return MapsStarted(map_set_id=self.map_set.id, num_frames=clip.num_frames, height=clip.height, width=clip.width)
+        return MapsStarted(map_set_id=self.thing.id, num_frames=clip.num_frames, height=clip.height, width=clip.width)
 
     # -- where they go ------------------------------------------------------------------------------------------------
 
@@ -322,10 +296,6 @@ class _Making:
             notices=made.notices,
         )
 
-    def _look(self) -> None:
-        if self._stop() is not None:
-            raise _Stopped
-
 
 _NO_PICTURE = (256, 256)
 """Size at which boxes and motion are painted that came without any picture."""
@@ -348,9 +318,3 @@ def _check_boxes(request: MapsRequest, *, width: int, height: int) -> None:
                 value=f"{box.left:g},{box.top:g},{box.right:g},{box.bottom:g}",
                 way_out="Draw it within.",
             )
-
-
-def _environment() -> dict[str, str]:
-    import cv2
-
-    return {"dailies": studio.__version__, "python": platform.python_version(), "opencv": cv2.__version__}
