@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from studio.pipelines.driver.pipeline import CONTROL_CHANNELS, DrivingPipeline, control_of
-from studio.pipelines.driver.planes import CELL, CHANNELS, FOLLOWED, FRAMES, GROUPS, channels_of, planes_of
+from studio.pipelines.driver.planes import (
+    CELL,
+    CHANNELS,
+    FOLLOWED,
+    FRAMES,
+    GROUPS,
+    channels_of,
+    channels_of_group,
+    planes_of,
+)
 
 __all__ = [
     "CELL",
@@ -14,6 +23,7 @@ __all__ = [
     "GROUPS",
     "DrivingPipeline",
     "channels_of",
+    "channels_of_group",
     "control_of",
     "planes_of",
 ]

@@ -74,6 +74,13 @@ def channels_of(name: MapName) -> slice:
     raise KeyError(name)
 
 
+def channels_of_group(name: str) -> slice:
+    """Where one of the groups lies among the channels."""
+    of_group = FOLDINGS["semantic"].places ** 2 * FRAMES
+    first = channels_of("semantic").start + list(GROUPS).index(name) * of_group
+    return slice(first, first + of_group)
+
+
 def planes_of(
     maps: ControlMaps, strengths: Mapping[MapName, float] | None = None, *, size: tuple[int, int] | None = None
 ) -> np.ndarray:

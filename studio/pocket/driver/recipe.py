@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from studio.clips.control_maps import MapName
-from studio.pipelines.driver import CHANNELS, CONTROL_CHANNELS, FOLLOWED, channels_of
+from studio.pipelines.driver import CHANNELS, CONTROL_CHANNELS, FOLLOWED, GROUPS, channels_of, channels_of_group
 from studio.pocket import denoiser_twin
 from studio.pocket.data import beside
 from studio.pocket.denoiser_recipe import DenoiserObjective, noise_levels
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from diffusers import WanVACETransformer3DModel
     from transformers import UMT5EncoderModel
 
-MOVERS = 5
-"""Where vehicles and people stand among the groups of `semantic`."""
+SEEN_GROUPS = ("sky", "road")
+"""Those that the extractors tell apart; of the others they say nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,8 +148,8 @@ def _given(planes: np.ndarray, dice: np.random.Generator, draw: ControlDraw) -> 
         at = channels_of(name)
         out[at] = weight * planes[at]
         if name == "semantic" and dice.random() < draw.coarse:
-            of_group = (at.stop - 1 - at.start) // 6
-            out[at.start + 2 * of_group : at.stop - 1] = 0
+            for group in GROUPS.keys() - SEEN_GROUPS:
+                out[channels_of_group(group)] = 0
     return out
 
 
@@ -166,9 +166,8 @@ def _chosen(dice: np.random.Generator, draw: ControlDraw) -> list[MapName]:
 
 def _covers(exact: np.ndarray) -> np.ndarray:
     """(B, 2, t, h, w) of the world's own planes: the denoiser's effort goes where vehicles and lane lines are."""
-    regions, lanes = channels_of("semantic"), channels_of("lane_lines")
-    of_group = (regions.stop - 1 - regions.start) // 6
-    movers = exact[:, regions.start + MOVERS * of_group : regions.stop - 1].mean(axis=1)
+    lanes = channels_of("lane_lines")
+    movers = exact[:, channels_of_group("movers")].mean(axis=1)
     return np.stack([movers, exact[:, lanes.start : lanes.stop - 1].mean(axis=1)], axis=1)
 
 
